@@ -1,0 +1,165 @@
+// What the rest of the house knows of a broker: one small interface, and the one error that says what a failed call
+// proves. Everything a broker's API is peculiar about stays behind it.
+
+import type {
+  BrokerId,
+  KnownOrderStatus,
+  NewOrder,
+  Order,
+  OrderKey,
+  OrderRejectionCode,
+  OrderSideSent,
+  OrderStatus,
+} from '../orders/order.ts'
+
+/** The most rows of a list that one page may ask for. */
+export const pageSizeMax = 100
+
+/**
+ * A broker's order API in our vocabulary. Reads are plural because only the adapter knows what its REST API can merge
+ * into one call; their answers align with the questions: same length, same order, an UpstreamError in the slot that
+ * failed. Made once per process; whoever made it calls `close`.
+ */
+export interface Broker {
+  readonly id: BrokerId
+  /** The statuses this broker can report; asking it for another one is answered without a call. */
+  readonly statuses: readonly KnownOrderStatus[]
+  /** The sides this broker knows; it never lists an order of another one. */
+  readonly sides: readonly OrderSideSent[]
+  /** Each order, or null where the broker says that there is none. Ends early when `signal` aborts. */
+  orders(keys: readonly OrderKey[], signal: AbortSignal): Promise<(Order | null | UpstreamError)[]>
+  /** Each page, in the broker's own order, which for all that was observed is newest first. */
+  pages(queries: readonly PageQuery[], signal: AbortSignal): Promise<(Page | UpstreamError)[]>
+  /** The ids of all accounts that the credential sees. Throws UpstreamError. */
+  accounts(signal: AbortSignal): Promise<string[]>
+  /** What this broker cannot do of `order`, one entry a field; empty when it can do all of it. Sends nothing. */
+  unsupported(order: NewOrder): { field: keyof NewOrder; message: string }[]
+  /**
+   * Sends the order once; never starts after `sendBy` (epoch ms). Throws UpstreamError, whose `effect` tells whether
+   * an order may exist all the same. Bounded by its own deadline, never by the caller's.
+   */
+  place(order: NewOrder, idempotencyKey: string, sendBy: number): Promise<PlaceAnswer>
+  /**
+   * Asks once for the cancel; never starts after `sendBy` (epoch ms). The order as the answer shows it, or null when
+   * the answer said nothing about it. Throws UpstreamError.
+   */
+  cancel(order: Order, sendBy: number): Promise<Order | null>
+  /** Ends its connections once the calls in flight are over. */
+  close(): Promise<void>
+}
+
+/** The brokers of this process. A broker that is not configured is absent. */
+export type Brokers = ReadonlyMap<BrokerId, Broker>
+
+/** One list at a broker: of one account, of one status or of all, resumed after a position. */
+export interface PageQuery {
+  broker: BrokerId
+  accountId: string
+  status: KnownOrderStatus | null
+  symbol: string | null
+  side: OrderSideSent | null
+  /** Opaque to all but the adapter that wrote it; null starts at the beginning. */
+  after: string | null
+  /** Rows wanted, 1 to `pageSizeMax`. */
+  first: number
+  /** Whether to find out if a row follows, even where that costs a call more. */
+  wantsMore: boolean
+}
+
+export interface Page {
+  rows: PageRow[]
+  /** Whether a row follows the last one; null when it was not asked and did not show by itself. */
+  hasMore: boolean | null
+  /** False when a bound ended the search before the filter could be proved complete. */
+  isComplete: boolean
+}
+
+export interface PageRow {
+  order: Order | UpstreamError
+  /** Resumes the list after this row. */
+  position: string
+  /** True when a single read of the order may tell more than this row does. */
+  isPartial: boolean
+}
+
+/** What the broker said to a placement that it took in. */
+export interface PlaceAnswer {
+  orderId: string
+  status: OrderStatus
+  /** The order, where the answer held all that an order needs. */
+  order: Order | null
+  rejectReason: string | null
+}
+
+export type UpstreamErrorKind = 'not_sent' | 'refused' | 'throttled' | 'no_answer' | 'failed' | 'unreadable'
+
+/** Whether the broker may have acted on the call: `none` is proven, `unknown` is everything else. */
+export type UpstreamEffect = 'none' | 'unknown'
+
+const effects: Record<UpstreamErrorKind, UpstreamEffect> = {
+  not_sent: 'none', // no connection, or no headers ever written: nothing left this process
+  refused: 'none', // a whole answer in the broker's own envelope that says no
+  throttled: 'none', // the same, saying later
+  no_answer: 'unknown', // sent, then silence or a cut body
+  failed: 'unknown', // a 5xx: these can also appear after the broker has acted
+  unreadable: 'unknown', // an answer that we cannot take for the broker's word
+}
+
+/** What more is known of a failed call. */
+export interface UpstreamFailure {
+  /** Set only where the kind's own effect does not hold. */
+  effect?: UpstreamEffect
+  /** A deadline of ours ended the wait. */
+  timedOut?: boolean
+  /** HTTP status, once the head of an answer was seen. */
+  status?: number
+  /** The broker's own error code. */
+  brokerCode?: string
+  /** The broker's words, cleaned, at most 200 characters. */
+  reason?: string
+  /** How long the broker asked to wait, in ms. */
+  retryAfterMs?: number
+  /** Set when this is the broker's final no to an order, and which no it is. */
+  rejection?: OrderRejectionCode
+  cause?: unknown
+}
+
+/** A call to a broker that did not end with a usable answer. `effect` is what a write has to look at. */
+export class UpstreamError extends Error {
+  override readonly name = 'UpstreamError'
+  readonly kind: UpstreamErrorKind
+  readonly effect: UpstreamEffect
+  readonly timedOut: boolean
+  readonly status: number | null
+  readonly brokerCode: string | null
+  readonly reason: string | null
+  readonly retryAfterMs: number | null
+  readonly rejection: OrderRejectionCode | null
+
+  /** `message` is for logs and says what happened, without what the broker sent. */
+  constructor(kind: UpstreamErrorKind, message: string, failure: UpstreamFailure = {}) {
+    super(message, failure.cause === undefined ? undefined : { cause: failure.cause })
+    this.kind = kind
+    this.effect = failure.effect ?? effects[kind]
+    this.timedOut = failure.timedOut ?? false
+    this.status = failure.status ?? null
+    this.brokerCode = failure.brokerCode ?? null
+    this.reason = failure.reason ?? null
+    this.retryAfterMs = failure.retryAfterMs ?? null
+    this.rejection = failure.rejection ?? null
+  }
+}
+
+// Ours and the brokers' ids alike: a part such as `..` survives encodeURIComponent and would turn a cancel's path into
+// another call under the broker's key.
+const idPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
+
+/** Whether `id` can name an order or an account: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
+export function isId(id: string): boolean {
+  return idPattern.test(id)
+}
+
+/** Which broker an id of ours belongs to: `aries:` ids to Aries, all others to Bluum, whose ids pass as they are. */
+export function brokerOf(id: string): BrokerId {
+  return id.startsWith('aries:') ? 'ARIES' : 'BLUUM'
+}

@@ -1,0 +1,71 @@
+// Exact base-10 numbers as strings. Money and quantities never pass through a JavaScript number: `0.1 + 0.2` and
+// `12345678901234567890` both come out changed on the other side.
+
+const decimalPattern = /^(-?)(\d+)(?:\.(\d+))?$/
+
+/** The most digits, before and after the point together, that a caller may send; what SQL's DECIMAL(38) holds. */
+export const decimalDigitsMax = 38
+
+/** Whether `text` is plain base-10 digits, such as `175.00` or `-3`: no exponent, sign `+`, blanks or separators. */
+export function isDecimal(text: string): boolean {
+  return decimalPattern.test(text)
+}
+
+/** Digits in all, leading zeros included, and how many of them stand after the point. Throws RangeError if not a decimal. */
+export function countDigits(text: string): { total: number; fraction: number } {
+  const { whole, fraction } = split(text)
+  return { total: whole.length + fraction.length, fraction: fraction.length }
+}
+
+/** The one spelling of a value: `5`, `5.0` and `05.00` are all `5`. Throws RangeError if not a decimal. */
+export function normalizeDecimal(text: string): string {
+  const { negative, whole, fraction } = split(text)
+  const integer = whole.replace(/^0+(?=\d)/, '')
+  const rest = fraction.replace(/0+$/, '')
+  const digits = rest === '' ? integer : `${integer}.${rest}`
+  return negative && digits !== '0' ? `-${digits}` : digits
+}
+
+/** Below zero, zero or above it, as `a` is less than, equal to or greater than `b`. Throws RangeError if one is no decimal. */
+export function compareDecimals(a: string, b: string): number {
+  const left = split(a)
+  const right = split(b)
+  const scale = Math.max(left.fraction.length, right.fraction.length)
+  const difference = toScaled(left, scale) - toScaled(right, scale)
+  return difference < 0n ? -1 : difference > 0n ? 1 : 0
+}
+
+interface Parts {
+  negative: boolean
+  whole: string
+  fraction: string
+}
+
+function split(text: string): Parts {
+  const match = decimalPattern.exec(text)
+  if (!match) throw new RangeError('not a base-10 number')
+  return { negative: match[1] === '-', whole: match[2] ?? '', fraction: match[3] ?? '' }
+}
+
+function toScaled({ negative, whole, fraction }: Parts, scale: number): bigint {
+  const magnitude = BigInt(whole + fraction.padEnd(scale, '0'))
+  return negative ? -magnitude : magnitude
+}
+
+/**
+ * A JSON number's digits written out: `1e-9` becomes `0.000000001`, exactly. Returns null for what is no number, and for
+ * exponents beyond ±40, where a wrong answer of the sender is likelier than such a price.
+ */
+export function expandExponent(text: string): string | null {
+  if (isDecimal(text)) return text
+  const match = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?\d{1,2})$/.exec(text)
+  if (!match) return null
+  const [, sign = '', whole = '', fraction = '', power = ''] = match
+  const exponent = Number(power)
+  if (Math.abs(exponent) > 40) return null
+  const digits = whole + fraction
+  const point = whole.length + exponent
+  if (point <= 0) return `${sign}0.${'0'.repeat(-point)}${digits}`
+  if (point >= digits.length) return sign + digits.padEnd(point, '0').replace(/^0+(?=\d)/, '')
+  return `${sign}${digits.slice(0, point).replace(/^0+(?=\d)/, '')}.${digits.slice(point)}`
+}

@@ -1,0 +1,100 @@
+// Every code that a client can meet in `errors[].extensions.code`, and the one function that turns anything thrown
+// into one of them. A person's mistake and a broker's trouble are told apart; everything else is a bug of ours and
+// says nothing but where to look for it in the log.
+
+import { GraphQLError } from 'graphql'
+import { UpstreamError } from './brokers/broker.ts'
+
+/** The codes of top-level errors and what each tells the caller; the README shows this table. */
+export const errorCodes = {
+  BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
+  FORBIDDEN: 'The request could come from a foreign web page: it needs the header that the message names.',
+  CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
+  RATE_LIMITED: 'The broker asks to wait; `retryAfterMs` says how long, where it is known.',
+  BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
+  BROKER_TIMEOUT: 'The broker did not answer in time.',
+  BROKER_BAD_RESPONSE: "The broker's answer cannot be read, or is about something else.",
+  GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
+  GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
+  INTERNAL_SERVER_ERROR: 'A bug of ours; `requestId` finds it in the log.',
+} as const
+export type ErrorCode = keyof typeof errorCodes
+
+/** The error for an argument of the caller's that cannot be used. `message` names it and the fix. */
+export function createInputError(message: string, code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' = 'BAD_USER_INPUT'): Error {
+  return new GraphQLError(message, { extensions: { code } })
+}
+
+/**
+ * Anything thrown while a request was served, as the client may see it. `isBug` is true when the cause has to be
+ * logged, because the client is told nothing of it. Never throws.
+ */
+export function toClientError(thrown: unknown): { error: GraphQLError; isBug: boolean } {
+  const located = thrown instanceof GraphQLError ? thrown : undefined
+  const cause = findCause(thrown)
+  if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
+  if (cause instanceof GraphQLError) return { error: withCode(cause, located ?? cause), isBug: false }
+  const masked = describe('INTERNAL_SERVER_ERROR', 'Something went wrong here. The request id finds it in the log.')
+  return { error: locate(masked, located), isBug: true }
+}
+
+interface Description {
+  message: string
+  extensions: Record<string, unknown>
+}
+
+// The broker's own words are not shown here: a read's trouble is its operator's, and the text may hold anything.
+function describeUpstream(error: UpstreamError): Description {
+  switch (error.kind) {
+    case 'throttled':
+      return describe('RATE_LIMITED', 'The broker asks to wait before the next request.', error.retryAfterMs)
+    case 'not_sent':
+      return describe('BROKER_UNAVAILABLE', 'The broker cannot be reached.', error.retryAfterMs)
+    case 'failed':
+      return describe('BROKER_UNAVAILABLE', 'The broker failed to answer.', error.retryAfterMs)
+    case 'no_answer':
+      if (error.timedOut) return describe('BROKER_TIMEOUT', 'The broker did not answer in time.')
+      if (error.status !== null) return describe('BROKER_BAD_RESPONSE', "The broker's answer was cut off.")
+      return describe('BROKER_UNAVAILABLE', 'The broker ended the connection without an answer.')
+    case 'refused':
+      if (error.rejection === 'ACCOUNT_NOT_FOUND')
+        return describe('BAD_USER_INPUT', 'The broker knows no such accountId.')
+      if (error.status === 401 || error.status === 403) {
+        return describe('BROKER_UNAVAILABLE', "The broker does not take this service's credential.")
+      }
+      return describe('BROKER_BAD_RESPONSE', 'The broker refused to answer the read.')
+    case 'unreadable':
+      return describe('BROKER_BAD_RESPONSE', "The broker's answer cannot be read.")
+    default:
+      return error.kind satisfies never
+  }
+}
+
+function describe(code: ErrorCode, message: string, retryAfterMs: number | null = null): Description {
+  return { message, extensions: retryAfterMs === null ? { code } : { code, retryAfterMs } }
+}
+
+function locate({ message, extensions }: Description, located: GraphQLError | undefined): GraphQLError {
+  const { nodes = null, source = null, positions = null, path = null } = located ?? {}
+  return new GraphQLError(message, { nodes, source, positions, path, extensions })
+}
+
+// graphql-js wraps what a resolver throws into an error with a path; what was thrown is what tells the story.
+function findCause(thrown: unknown): unknown {
+  let cause = thrown
+  while (cause instanceof GraphQLError && cause.originalError) cause = cause.originalError
+  return cause
+}
+
+// Errors of graphql itself and of Yoga's request checks carry a message for the caller; some lack a code.
+function withCode(cause: GraphQLError, located: GraphQLError): GraphQLError {
+  if (typeof cause.extensions.code === 'string' && Object.hasOwn(errorCodes, cause.extensions.code)) return located
+  const code: ErrorCode = isForbidden(cause) ? 'FORBIDDEN' : 'BAD_USER_INPUT'
+  const { http } = cause.extensions
+  return locate({ message: located.message, extensions: http ? { code, http } : { code } }, located)
+}
+
+function isForbidden(error: GraphQLError): boolean {
+  const { http } = error.extensions
+  return typeof http === 'object' && http !== null && 'status' in http && http.status === 403
+}

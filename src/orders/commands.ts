@@ -1,0 +1,527 @@
+// Placing and canceling: everything between an input and a truthful outcome. An order leaves this service once for
+// each key; what became of it is told as it is known, and "not known" is an answer of its own, never a failure.
+//
+// What was sent is remembered in this process only: a restart forgets it, and with it the promise.
+
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { brokerOf, isId, UpstreamError } from '../brokers/broker.ts'
+import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
+import { normalizeDecimal } from '../decimal.ts'
+import type { NewOrder, Order, OrderKey, OrderRejectionCode } from './order.ts'
+import { createProblem, findProblems } from './validate.ts'
+import type { OrderInputProblem } from './validate.ts'
+
+export type PlaceOrderOutcome = 'PLACED' | 'REJECTED' | 'INVALID' | 'NOT_PLACED' | 'UNKNOWN'
+
+export type NotPlacedCode =
+  | 'BROKER_UNAVAILABLE'
+  | 'RATE_LIMITED'
+  | 'DEADLINE'
+  | 'STORE_UNAVAILABLE'
+  | 'SHUTTING_DOWN'
+  | 'OVERLOADED'
+  | 'BLOCKED_BY_UNRESOLVED'
+  | 'NEVER_APPEARED'
+  | 'KEY_EXPIRED'
+  | 'TRADING_HALTED'
+
+/** What `placeOrder` answers. `order` is null where it is not at hand; `orderId` is set whenever the order exists. */
+interface PlaceResult {
+  clientOrderId: string
+  outcome: PlaceOrderOutcome
+  orderId: string | null
+  order: Order | null
+  message: string
+}
+export interface OrderPlaced extends PlaceResult {
+  outcome: 'PLACED'
+  replayed: boolean
+}
+export interface OrderRejected extends PlaceResult {
+  outcome: 'REJECTED'
+  replayed: boolean
+  rejectionCode: OrderRejectionCode
+  brokerCode: string | null
+  reason: string | null
+}
+export interface OrderInvalid extends PlaceResult {
+  outcome: 'INVALID'
+  problems: OrderInputProblem[]
+}
+export interface OrderNotPlaced extends PlaceResult {
+  outcome: 'NOT_PLACED'
+  notPlacedCode: NotPlacedCode
+  certainty: 'PROVEN' | 'ASSUMED'
+  retrySameKey: boolean
+  retryAfterMs: number | null
+}
+export interface OrderOutcomeUnknown extends PlaceResult {
+  outcome: 'UNKNOWN'
+  retryAfterMs: number | null
+}
+export type PlaceOrderResult = OrderPlaced | OrderRejected | OrderInvalid | OrderNotPlaced | OrderOutcomeUnknown
+
+export type CancelOrderOutcome = 'CANCELED' | 'PENDING' | 'REFUSED' | 'INVALID'
+
+export type CancelRefusalCode =
+  | 'ALREADY_FILLED'
+  | 'ALREADY_CLOSED'
+  | 'NOT_FOUND'
+  | 'BROKER_REFUSED'
+  | 'BROKER_UNAVAILABLE'
+  | 'RATE_LIMITED'
+  | 'SHUTTING_DOWN'
+  | 'READ_ONLY'
+
+/** What `cancelOrder` answers; `order` as it was read after the attempt, null where it could not be. */
+interface CancelResult {
+  outcome: CancelOrderOutcome
+  orderId: string | null
+  order: Order | null
+  message: string
+}
+export interface CancelConfirmed extends CancelResult {
+  outcome: 'CANCELED'
+  alreadyCanceled: boolean
+}
+export interface CancelPending extends CancelResult {
+  outcome: 'PENDING'
+  retryAfterMs: number | null
+}
+export interface CancelRefused extends CancelResult {
+  outcome: 'REFUSED'
+  refusalCode: CancelRefusalCode
+  brokerCode: string | null
+  reason: string | null
+}
+export interface CancelInvalid extends CancelResult {
+  outcome: 'INVALID'
+  problems: OrderInputProblem[]
+}
+export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused | CancelInvalid
+
+/** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
+export interface Commands {
+  /** Places `order` unless its key has been used; never sends after `sendBy` (epoch ms, null for the usual bound). */
+  place(order: NewOrder, sendBy: number | null): Promise<PlaceOrderResult>
+  /** Cancels the order; one cancel of an order at a time, callers in between share its outcome. */
+  cancel(input: { orderId: string | null; accountId: string | null }): Promise<CancelOrderResult>
+  /** Takes no further writes and resolves when those under way have ended. */
+  close(): Promise<void>
+}
+
+export interface CommandOptions {
+  brokers: Brokers
+  /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
+  replyMs: number
+  /** Told of what a person should look at: a bug, or an answer that breaks the broker's contract. */
+  onTrouble: (message: string, error: unknown) => void
+  /** Keys remembered at the most; at that many without an outcome, placements are refused as OVERLOADED. */
+  recordsMax?: number
+}
+
+// An order is never sent late: this long after it was received it stays here, even if a connection becomes free.
+const sendWithinMs = { market: 10_000, other: 30_000 }
+
+// Reads of an order after its cancel, until it is final.
+const cancelPollMs = { first: 250, longest: 2_000 }
+
+const neverAborted = new AbortController().signal
+
+// How an attempt to place ended.
+type Settled =
+  | { state: 'placed'; answer: PlaceAnswer }
+  | {
+      state: 'rejected'
+      code: OrderRejectionCode
+      brokerCode: string | null
+      reason: string | null
+      answer: PlaceAnswer | null
+    }
+  | { state: 'not_sent'; code: NotPlacedCode; message: string; retrySameKey: boolean; retryAfterMs: number | null }
+  | { state: 'unknown' }
+
+interface PlacementRecord {
+  economics: string
+  /** Sent as the Idempotency-Key: ours, because a caller's key could come back after the broker forgot it. */
+  operationId: string
+  attempt: Promise<Settled>
+  settled: Settled | null
+}
+
+/** The writes over `brokers`. The caller closes it, before the brokers. */
+export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_000 }: CommandOptions): Commands {
+  const records = new Map<string, PlacementRecord>()
+  const cancels = new Map<string, CancelFlight>()
+  const underWay = new Set<Promise<unknown>>()
+  let isClosing = false
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    underWay.add(work)
+    // Both ways out, so that a write that failed leaves no unhandled rejection behind its caller's back.
+    work.then(
+      () => underWay.delete(work),
+      () => underWay.delete(work),
+    )
+    return work
+  }
+
+  // ---- placing --------------------------------------------------------------------------------------------------
+
+  async function place(order: NewOrder, sendBy: number | null): Promise<PlaceOrderResult> {
+    const problems = findProblems(order)
+    const broker = brokers.get(brokerOf(order.accountId))
+    if (!broker)
+      problems.push(createProblem('accountId', 'NOT_SUPPORTED', 'The broker of this account is not connected here.'))
+    for (const { field, message } of broker?.unsupported(order) ?? []) {
+      problems.push(createProblem(field, 'NOT_SUPPORTED', message))
+    }
+    if (problems.length > 0 || !broker) return toInvalid(order, problems)
+
+    const key = JSON.stringify([broker.id, order.accountId, order.clientOrderId])
+    const economics = toEconomics(order)
+    let record = records.get(key)
+    if (record && record.economics !== economics) {
+      const help = 'This clientOrderId was used for another order; make a new one for each order you intend.'
+      return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
+    }
+    const isJoining = record !== undefined && record.settled?.state !== 'not_sent'
+    if (!record || !isJoining) {
+      if (isClosing) return toNotPlaced(order, 'SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
+      if (!record && !makeRoom()) {
+        return toNotPlaced(order, 'OVERLOADED', 'Too many placements are without an outcome; the order was not sent.')
+      }
+      record = startAttempt(broker, order, { key, economics, sendBy, operationId: record?.operationId ?? randomUUID() })
+    }
+    const wasSettled = record.settled !== null
+    const settled = await withinReply<Settled>(record.attempt, () => ({ state: 'unknown' }))
+    return toPlaceResult(order, settled, isJoining, wasSettled)
+  }
+
+  function startAttempt(
+    broker: Broker,
+    order: NewOrder,
+    given: { key: string; economics: string; sendBy: number | null; operationId: string },
+  ): PlacementRecord {
+    const usual = Date.now() + (order.type === 'MARKET' ? sendWithinMs.market : sendWithinMs.other)
+    const sendBy = Math.min(usual, given.sendBy ?? usual)
+    const record: PlacementRecord = {
+      economics: given.economics,
+      operationId: given.operationId,
+      settled: null,
+      attempt: track(attempt(broker, order, given.operationId, sendBy)),
+    }
+    // Set anew, so that the order of the map is the order in which keys were last sent.
+    records.delete(given.key)
+    records.set(given.key, record)
+    void record.attempt.then((settled) => (record.settled = settled))
+    return record
+  }
+
+  async function attempt(broker: Broker, order: NewOrder, operationId: string, sendBy: number): Promise<Settled> {
+    if (Date.now() >= sendBy) return notSent('DEADLINE', 'The time to send it by had passed; the order was not sent.')
+    try {
+      const answer = await broker.place(order, operationId, sendBy)
+      if (answer.status !== 'REJECTED') return { state: 'placed', answer }
+      return { state: 'rejected', code: 'OTHER', brokerCode: null, reason: answer.rejectReason, answer }
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) {
+        // A bug of ours, and it may have struck after the bytes left.
+        onTrouble('a placement broke', error)
+        return { state: 'unknown' }
+      }
+      if (error.effect === 'unknown') {
+        if (error.kind === 'unreadable') onTrouble('a placement was answered with what cannot be its answer', error)
+        return { state: 'unknown' }
+      }
+      return toRefused(error, sendBy)
+    }
+  }
+
+  // Forgets the oldest key whose outcome is known. A key without an outcome is never forgotten: its repeat would send.
+  function makeRoom(): boolean {
+    if (records.size < recordsMax) return true
+    for (const [key, record] of records) {
+      if (record.settled === null || record.settled.state === 'unknown') continue
+      records.delete(key)
+      return true
+    }
+    return false
+  }
+
+  // ---- canceling ------------------------------------------------------------------------------------------------
+
+  async function cancel({
+    orderId,
+    accountId,
+  }: {
+    orderId: string | null
+    accountId: string | null
+  }): Promise<CancelOrderResult> {
+    const problems: OrderInputProblem[] = []
+    if (orderId === null)
+      problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId of the order to cancel.'))
+    for (const [field, id] of Object.entries({ orderId, accountId })) {
+      if (id !== null && !isId(id)) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
+    }
+    const broker = orderId === null ? undefined : brokers.get(brokerOf(orderId))
+    if (problems.length === 0 && !broker) {
+      problems.push(createProblem('orderId', 'NOT_SUPPORTED', 'The broker of this order is not connected here.'))
+    }
+    if (orderId === null || !broker || problems.length > 0) {
+      return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
+    }
+    const key = JSON.stringify([orderId, accountId])
+    let flight = cancels.get(key)
+    if (!flight) {
+      if (isClosing)
+        return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
+      flight = startCancel(broker, { broker: broker.id, id: orderId, accountId })
+      cancels.set(key, flight)
+      const forget = () => cancels.delete(key)
+      flight.result.then(forget, forget)
+    }
+    const shared = flight
+    return await withinReply(shared.result, () => toCancelPending(orderId, shared.seen))
+  }
+
+  function startCancel(broker: Broker, key: OrderKey): CancelFlight {
+    const flight: CancelFlight = { seen: null, result: Promise.resolve(toCancelPending(key.id, null)) }
+    flight.result = track(runCancel(broker, key, flight))
+    return flight
+  }
+
+  async function runCancel(broker: Broker, key: OrderKey, flight: CancelFlight): Promise<CancelOrderResult> {
+    const deadline = Date.now() + replyMs
+    const before = await readOrder(broker, key)
+    if (before instanceof UpstreamError) return toUnreachable(key.id, null, before)
+    // Also for an order of another account: it answers exactly like one that does not exist.
+    if (before === null || (key.accountId !== null && before.account.id !== key.accountId)) {
+      return toCancelRefused(key.id, null, 'NOT_FOUND', 'There is no such order.')
+    }
+    flight.seen = before
+    if (before.state === 'CLOSED') return toFinal(before, true)
+
+    const answer = await askToCancel(broker, before, deadline)
+    if (answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)) {
+      return toUnreachable(key.id, before, answer)
+    }
+    const isRefused = answer instanceof UpstreamError && isAboutTheOrder(answer)
+    if (answer !== null && !(answer instanceof UpstreamError)) {
+      flight.seen = answer
+      if (answer.state === 'CLOSED') return toFinal(answer, false)
+    }
+    // Whatever the broker answered: what it says of the order now decides.
+    for (let waitMs = cancelPollMs.first; ; waitMs = Math.min(waitMs * 2, cancelPollMs.longest)) {
+      const after = await readOrder(broker, key)
+      if (after !== null && !(after instanceof UpstreamError)) {
+        flight.seen = after
+        if (after.state === 'CLOSED') return toFinal(after, isRefused)
+        if (isRefused) {
+          const { brokerCode, reason } = answer
+          const message = 'The broker refused to cancel the order; it is still open.'
+          return { ...toCancelRefused(key.id, after, 'BROKER_REFUSED', message), brokerCode, reason }
+        }
+      }
+      if (Date.now() + waitMs >= deadline) return toCancelPending(key.id, flight.seen)
+      await sleep(waitMs)
+    }
+  }
+
+  // The caller's wait ends before the write's.
+  async function withinReply<T>(work: Promise<T>, otherwise: () => T): Promise<T> {
+    const timer = new AbortController()
+    const late = sleep(replyMs, undefined, { signal: timer.signal }).then(otherwise)
+    try {
+      return await Promise.race([work, late])
+    } finally {
+      timer.abort()
+      late.catch(() => {})
+    }
+  }
+
+  return {
+    place,
+    cancel,
+    async close() {
+      isClosing = true
+      while (underWay.size > 0) await Promise.allSettled(underWay)
+    },
+  }
+}
+
+interface CancelFlight {
+  result: Promise<CancelOrderResult>
+  seen: Order | null
+}
+
+async function askToCancel(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
+  try {
+    return await broker.cancel(order, deadline)
+  } catch (error) {
+    if (error instanceof UpstreamError) return error
+    throw error
+  }
+}
+
+async function readOrder(broker: Broker, key: OrderKey): Promise<Order | null | UpstreamError> {
+  const [order] = await broker.orders([key], neverAborted)
+  if (order === undefined) throw new Error('an adapter answered fewer orders than it was asked for')
+  return order
+}
+
+// ---- results ----------------------------------------------------------------------------------------------------
+
+function toPlaceResult(order: NewOrder, settled: Settled, isJoining: boolean, wasSettled: boolean): PlaceOrderResult {
+  const { clientOrderId } = order
+  switch (settled.state) {
+    case 'placed':
+      return {
+        clientOrderId,
+        outcome: 'PLACED',
+        orderId: settled.answer.orderId,
+        // What was answered then is old now; a replay's order is read anew where it is selected.
+        order: wasSettled ? null : settled.answer.order,
+        message: isJoining ? 'This order had been placed before.' : 'The broker took the order in.',
+        replayed: isJoining,
+      }
+    case 'rejected':
+      return {
+        clientOrderId,
+        outcome: 'REJECTED',
+        orderId: settled.answer?.orderId ?? null,
+        order: wasSettled ? null : (settled.answer?.order ?? null),
+        message: 'The broker rejected the order. This key is spent; a new try needs a new clientOrderId.',
+        replayed: isJoining,
+        rejectionCode: settled.code,
+        brokerCode: settled.brokerCode,
+        reason: settled.reason,
+      }
+    case 'not_sent':
+      return { ...toNotPlaced(order, settled.code, settled.message), ...pickRetry(settled) }
+    case 'unknown':
+      return {
+        clientOrderId,
+        outcome: 'UNKNOWN',
+        orderId: null,
+        order: null,
+        message:
+          'The order was sent and its outcome is not known: it may exist. Look for this clientOrderId among the orders of the account before you place it under another one.',
+        retryAfterMs: 5_000,
+      }
+    default:
+      return settled satisfies never
+  }
+}
+
+function pickRetry({ retrySameKey, retryAfterMs }: { retrySameKey: boolean; retryAfterMs: number | null }) {
+  return { retrySameKey, retryAfterMs }
+}
+
+function toInvalid({ clientOrderId }: NewOrder, problems: OrderInputProblem[]): OrderInvalid {
+  return { clientOrderId, outcome: 'INVALID', orderId: null, order: null, message: toSentence(problems), problems }
+}
+
+function toSentence(problems: readonly OrderInputProblem[]): string {
+  const [problem] = problems
+  if (problems.length === 1 && problem) return problem.message
+  return `The input has ${problems.length} problems, each listed with its field; nothing was sent.`
+}
+
+function toNotPlaced({ clientOrderId }: NewOrder, notPlacedCode: NotPlacedCode, message: string): OrderNotPlaced {
+  return {
+    clientOrderId,
+    outcome: 'NOT_PLACED',
+    orderId: null,
+    order: null,
+    message,
+    notPlacedCode,
+    certainty: 'PROVEN',
+    retrySameKey: true,
+    retryAfterMs: null,
+  }
+}
+
+function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): Settled {
+  return { state: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
+}
+
+// An effect of `none`: no order exists, and the question is only why.
+function toRefused(error: UpstreamError, sendBy: number): Settled {
+  if (error.rejection !== null) {
+    const { rejection: code, brokerCode, reason } = error
+    return { state: 'rejected', code, brokerCode, reason, answer: null }
+  }
+  if (error.kind === 'throttled') {
+    return notSent('RATE_LIMITED', 'The broker asks to wait; the order was not placed.', error.retryAfterMs ?? 1_000)
+  }
+  if (error.kind === 'not_sent' && error.timedOut && Date.now() >= sendBy) {
+    return notSent('DEADLINE', 'No connection was free in time; the order was not sent.')
+  }
+  if (error.kind === 'not_sent')
+    return notSent('BROKER_UNAVAILABLE', 'The broker cannot be reached; the order was not sent.')
+  // 413 and 415 will not get better by sending the same again.
+  const retrySameKey = error.status !== 413 && error.status !== 415
+  const message = "The broker did not look at the order: it does not take this service's credential or address."
+  return { state: 'not_sent', code: 'BROKER_UNAVAILABLE', message, retrySameKey, retryAfterMs: null }
+}
+
+// The canonical form of what is ordered: 5, 5.0 and 5.00 shares are the same order.
+function toEconomics(order: NewOrder): string {
+  const { clientOrderId: _, ...economics } = order
+  const decimals = new Set([
+    'quantity',
+    'notional',
+    'limitPrice',
+    'stopPrice',
+    'trailPercent',
+    'trailPrice',
+    'commission',
+  ])
+  return JSON.stringify(economics, (name, value: unknown) =>
+    decimals.has(name) && typeof value === 'string' ? normalizeDecimal(value) : value,
+  )
+}
+
+// Refusals that speak of this order; the others speak of us, and the cancel was not looked at.
+function isAboutTheOrder(error: UpstreamError): boolean {
+  return error.kind === 'refused' && error.status !== 401 && error.status !== 403
+}
+
+function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResult {
+  const { id } = order
+  if (order.status === 'CANCELED') {
+    const message = alreadyCanceled ? 'The order was canceled already.' : 'The broker reports the order canceled.'
+    return { outcome: 'CANCELED', orderId: id, order, message, alreadyCanceled }
+  }
+  if (order.status === 'FILLED') {
+    return toCancelRefused(id, order, 'ALREADY_FILLED', 'The order had filled before it could be canceled.')
+  }
+  return toCancelRefused(id, order, 'ALREADY_CLOSED', 'The order was closed before it could be canceled.')
+}
+
+function toCancelPending(orderId: string, order: Order | null): CancelPending {
+  const message = 'The cancel was asked for and is not confirmed; the order may still fill. Read it again.'
+  return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
+}
+
+function toCancelRefused(
+  orderId: string,
+  order: Order | null,
+  refusalCode: CancelRefusalCode,
+  message: string,
+): CancelRefused {
+  return { outcome: 'REFUSED', orderId, order, message, refusalCode, brokerCode: null, reason: null }
+}
+
+// Nothing was asked of the broker, or nothing it looked at.
+function toUnreachable(orderId: string, order: Order | null, error: UpstreamError): CancelRefused {
+  const { brokerCode, reason } = error
+  if (error.kind === 'throttled') {
+    const message = 'The broker asks to wait; the order was not canceled.'
+    return { ...toCancelRefused(orderId, order, 'RATE_LIMITED', message), brokerCode, reason }
+  }
+  const message = 'The broker could not be asked; nothing was canceled.'
+  return { ...toCancelRefused(orderId, order, 'BROKER_UNAVAILABLE', message), brokerCode, reason }
+}

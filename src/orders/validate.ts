@@ -1,0 +1,142 @@
+// A placement's rules, checked before anything is recorded or sent: all problems at once, so that a form can mark
+// every field in one go. Pure.
+
+import { isId } from '../brokers/broker.ts'
+import { compareDecimals, countDigits, decimalDigitsMax } from '../decimal.ts'
+import type { NewOrder, OrderTypeSent } from './order.ts'
+
+export type OrderInputProblemCode =
+  | 'REQUIRED'
+  | 'NOT_ALLOWED'
+  | 'NOT_POSITIVE'
+  | 'TOO_LONG'
+  | 'TOO_PRECISE'
+  | 'BAD_FORMAT'
+  | 'CONFLICT'
+  | 'NOT_SUPPORTED'
+  | 'KEY_REUSED'
+
+/** What is wrong with one field of an input: the path to it, a code to switch on, and the fix in words. */
+export interface OrderInputProblem {
+  field: string[]
+  code: OrderInputProblemCode
+  message: string
+}
+
+/** A problem with one field of a mutation's `input`. */
+export function createProblem(field: string, code: OrderInputProblemCode, message: string): OrderInputProblem {
+  return { field: ['input', field], code, message }
+}
+
+/** The form that `isSymbol` takes, for the message that refuses another one. */
+export const symbolHelp =
+  'write the ticker in capitals as the exchange lists it, such as AAPL or BRK.B: letters A–Z, digits and . - / only, at most 20.'
+
+/** Whether `text` can be a ticker. Lower case is refused rather than raised: some exchanges tell tickers apart by it. */
+export function isSymbol(text: string): boolean {
+  return /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(text)
+}
+
+type PriceField = 'limitPrice' | 'stopPrice' | 'trailPercent' | 'trailPrice'
+
+// Which prices a type takes. A trailing stop takes one of its two.
+const pricesOf: Record<OrderTypeSent, readonly PriceField[]> = {
+  MARKET: [],
+  LIMIT: ['limitPrice'],
+  STOP: ['stopPrice'],
+  STOP_LIMIT: ['limitPrice', 'stopPrice'],
+  TRAILING_STOP: ['trailPercent', 'trailPrice'],
+}
+
+/** Every problem of a placement that shows without asking anybody; empty when there is none. */
+export function findProblems(order: NewOrder): OrderInputProblem[] {
+  return [
+    ...checkAccount(order.accountId),
+    ...checkKey(order.clientOrderId),
+    ...(isSymbol(order.symbol) ? [] : [createProblem('symbol', 'BAD_FORMAT', `Symbol: ${symbolHelp}`)]),
+    ...checkSize(order),
+    ...checkPrices(order),
+    ...checkCommission(order),
+    ...checkDecimals(order),
+  ]
+}
+
+function checkAccount(accountId: string): OrderInputProblem[] {
+  return isId(accountId) ? [] : [createProblem('accountId', 'BAD_FORMAT', 'This cannot be an account id.')]
+}
+
+function checkKey(clientOrderId: string): OrderInputProblem[] {
+  const help = 'use 8 to 36 letters, digits and . _ - beginning with a letter or digit; a UUID fits.'
+  if (clientOrderId.length > 36) return [createProblem('clientOrderId', 'TOO_LONG', `Too long: ${help}`)]
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{7,35}$/.test(clientOrderId)) return []
+  return [createProblem('clientOrderId', 'BAD_FORMAT', `Not a client order id: ${help}`)]
+}
+
+function checkSize({ quantity, notional, side, type }: NewOrder): OrderInputProblem[] {
+  if (quantity === null && notional === null) {
+    return [createProblem('quantity', 'REQUIRED', 'Give quantity, or notional for a market buy.')]
+  }
+  const problems: OrderInputProblem[] = []
+  if (quantity !== null && notional !== null) {
+    problems.push(createProblem('notional', 'CONFLICT', 'Give quantity or notional, not both.'))
+  }
+  if (notional !== null && (side !== 'BUY' || type !== 'MARKET')) {
+    problems.push(createProblem('notional', 'NOT_ALLOWED', 'Notional is for market buys only; give quantity instead.'))
+  }
+  return problems
+}
+
+function checkPrices(order: NewOrder): OrderInputProblem[] {
+  const taken = pricesOf[order.type]
+  const problems: OrderInputProblem[] = []
+  for (const field of ['limitPrice', 'stopPrice', 'trailPercent', 'trailPrice'] as const) {
+    if (order[field] !== null && !taken.includes(field)) {
+      problems.push(createProblem(field, 'NOT_ALLOWED', `A ${order.type} order takes no ${field}; leave it out.`))
+    }
+    if (order[field] === null && taken.includes(field) && order.type !== 'TRAILING_STOP') {
+      problems.push(createProblem(field, 'REQUIRED', `A ${order.type} order needs ${field}.`))
+    }
+  }
+  if (order.type !== 'TRAILING_STOP') return problems
+  if (order.trailPercent === null && order.trailPrice === null) {
+    problems.push(createProblem('trailPercent', 'REQUIRED', 'A TRAILING_STOP order needs trailPercent or trailPrice.'))
+  }
+  if (order.trailPercent !== null && order.trailPrice !== null) {
+    problems.push(createProblem('trailPrice', 'CONFLICT', 'Give trailPercent or trailPrice, not both.'))
+  }
+  return problems
+}
+
+function checkCommission({ commission, commissionType }: NewOrder): OrderInputProblem[] {
+  if (commission === null) {
+    if (commissionType === null) return []
+    return [createProblem('commission', 'REQUIRED', 'A commissionType needs a commission.')]
+  }
+  if (commissionType === 'BPS' && countDigits(commission).fraction > 2) {
+    return [createProblem('commission', 'TOO_PRECISE', 'Basis points take at most 2 decimals.')]
+  }
+  return []
+}
+
+function checkDecimals(order: NewOrder): OrderInputProblem[] {
+  const problems: OrderInputProblem[] = []
+  for (const field of ['quantity', 'notional', 'limitPrice', 'stopPrice', 'trailPercent', 'trailPrice'] as const) {
+    const value = order[field]
+    if (value !== null && compareDecimals(value, '0') <= 0) {
+      problems.push(createProblem(field, 'NOT_POSITIVE', `${field} must be above zero.`))
+    }
+    if (value !== null) problems.push(...checkLength(field, value))
+  }
+  if (order.commission !== null) {
+    if (compareDecimals(order.commission, '0') < 0) {
+      problems.push(createProblem('commission', 'NOT_POSITIVE', 'commission must not be negative.'))
+    }
+    problems.push(...checkLength('commission', order.commission))
+  }
+  return problems
+}
+
+function checkLength(field: string, value: string): OrderInputProblem[] {
+  if (countDigits(value).total <= decimalDigitsMax) return []
+  return [createProblem(field, 'TOO_LONG', `${field} may have at most ${decimalDigitsMax} digits.`)]
+}

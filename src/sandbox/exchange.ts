@@ -1,0 +1,778 @@
+// A small exchange: accounts, orders, holds and fills under an injected clock and market. It imports nothing of
+// ours and knows no HTTP. Nothing here runs by itself: every call first brings the book up to the clock's now, so an
+// order that crossed while nobody looked is found filled at the time it crossed.
+//
+// Money and quantities are bigints with a decimal scale; a Number never holds one. Cash moves in whole cents: what a
+// buy costs is rounded up, what a sell brings is rounded down, over the order's whole value and not fill by fill, so
+// a hold always covers its order.
+
+import { randomInt } from 'node:crypto'
+
+export const orderSides = ['buy', 'sell'] as const
+export const orderTypes = ['market', 'limit', 'stop', 'stop_limit', 'trailing_stop'] as const
+export const timesInForce = ['day', 'gtc', 'opg', 'cls', 'ioc', 'fok'] as const
+export const orderStatuses = ['accepted', 'partially_filled', 'filled', 'canceled', 'rejected'] as const
+export const commissionTypes = ['notional', 'qty', 'bps'] as const
+export const accountStatuses = ['ACTIVE', 'INACTIVE', 'SUSPENDED', 'PENDING', 'SUBMITTED'] as const
+/** What the closed market does with a new order: let it wait, refuse the request, or take it in as rejected. */
+export const marketModes = ['open', 'closed-waits', 'closed-refuses', 'closed-rejects'] as const
+
+export type OrderSide = (typeof orderSides)[number]
+export type OrderType = (typeof orderTypes)[number]
+type TimeInForce = (typeof timesInForce)[number]
+type OrderStatus = (typeof orderStatuses)[number]
+type CommissionType = (typeof commissionTypes)[number]
+export type AccountStatus = (typeof accountStatuses)[number]
+export type MarketMode = (typeof marketModes)[number]
+
+/** A wanted order whose shape has been checked: exactly one of quantity and notional, prices where the type needs them. */
+export interface NewOrder {
+  symbol: string
+  side: OrderSide
+  type: OrderType
+  timeInForce: TimeInForce
+  quantity: string | null
+  notional: string | null
+  limitPrice: string | null
+  stopPrice: string | null
+  trailPercent: string | null
+  trailPrice: string | null
+  extendedHours: boolean
+  clientOrderId: string | null
+  commission: string | null
+  commissionType: CommissionType | null
+}
+
+/** An order. Decimals are text exactly as the caller sent them; times are ms since 1970. */
+export interface Order extends NewOrder {
+  id: string
+  accountId: string
+  status: OrderStatus
+  filledQuantity: string
+  /** Sum of price x quantity over all fills, exact. */
+  filledValue: string
+  submittedAt: number
+  filledAt: number | null
+  canceledAt: number | null
+  rejectReason: string | null
+  /** The price at which cash is held for the unfilled part of a buy by quantity. */
+  heldPrice: string
+  /** A stop_limit whose stop was reached is a limit order from then on. */
+  triggered: boolean
+  /** The best price, in cents, that a trailing stop has seen. */
+  bestPriceCents: string | null
+}
+
+export interface Account {
+  id: string
+  number: string
+  walletId: string
+  status: AccountStatus
+  cashCents: string
+  createdAt: number
+}
+
+export interface Position {
+  id: string
+  accountId: string
+  symbol: string
+  quantity: string
+  /** What the held shares cost in all. */
+  cost: string
+  createdAt: number
+  changedAt: number
+}
+
+export interface Asset {
+  id: string
+  symbol: string
+  name: string
+  venue: string
+  tradable: boolean
+  fractionable: boolean
+}
+
+/** The instruments and their price at any time, in cents; the same question always has the same answer. */
+export interface Market {
+  asset(symbol: string): Asset | undefined
+  priceCents(symbol: string, atMs: number): bigint
+}
+
+/** Where the exchange keeps what must outlive the process. `transaction` may be nested; the outermost one commits. */
+export interface Ledger {
+  load(): { accounts: Account[]; positions: Position[]; orders: Order[]; offsetMs: number; evaluatedAt: number }
+  saveAccount(account: Account): void
+  savePosition(position: Position): void
+  removePosition(position: Position): void
+  saveOrder(order: Order): void
+  saveClock(offsetMs: number, evaluatedAt: number): void
+  transaction<T>(work: () => T): T
+}
+
+/** Why the exchange says no. The dialect turns it into the broker's code. */
+export interface Refusal {
+  refused:
+    | 'accountNotApproved'
+    | 'accountRestricted'
+    | 'unknownAsset'
+    | 'notTradable'
+    | 'marketClosed'
+    | 'funds'
+    | 'shares'
+    | 'final'
+  message: string
+}
+
+export interface OrderFilter {
+  status?: OrderStatus
+  symbol?: string
+  side?: OrderSide
+}
+
+// A limit order of this many shares or more finds only half of them at first; the rest fills in a later second.
+const largeOrderShares = 1000n
+// A catch-up over any stretch of time looks at the price at most this often (plus once per open or close that matters).
+const samplesMax = 500
+const dayMs = 86_400_000
+// Every day is a trading day with one open and one close: there are no weekends or holidays here.
+const openOfDayMs = 14.5 * 3_600_000
+const closeOfDayMs = 21 * 3_600_000
+
+// --- decimals ---
+
+export interface Decimal {
+  readonly units: bigint
+  readonly scale: number
+}
+
+const zero: Decimal = { units: 0n, scale: 0 }
+
+/** Throws on anything that is not a plain decimal; the dialect has checked what callers send. */
+export function toDecimal(text: string): Decimal {
+  if (!/^-?\d+(\.\d+)?$/.test(text)) throw new Error(`not a decimal: ${text}`)
+  const point = text.indexOf('.')
+  if (point < 0) return { units: BigInt(text), scale: 0 }
+  return { units: BigInt(text.slice(0, point) + text.slice(point + 1)), scale: text.length - point - 1 }
+}
+
+function power(digits: number): bigint {
+  return 10n ** BigInt(digits)
+}
+
+/** Zeros at the end go, down to `scaleMin` decimals. */
+export function toText(value: Decimal, scaleMin = 0): string {
+  const sign = value.units < 0n ? '-' : ''
+  const digits = (value.units < 0n ? -value.units : value.units).toString().padStart(value.scale + 1, '0')
+  const whole = digits.slice(0, digits.length - value.scale)
+  let fraction = digits.slice(digits.length - value.scale)
+  let end = fraction.length
+  while (end > scaleMin && fraction[end - 1] === '0') end--
+  fraction = fraction.slice(0, end).padEnd(scaleMin, '0')
+  return fraction === '' ? sign + whole : `${sign}${whole}.${fraction}`
+}
+
+function fromCents(cents: bigint): Decimal {
+  return { units: cents, scale: 2 }
+}
+
+export function add(a: Decimal, b: Decimal): Decimal {
+  const scale = Math.max(a.scale, b.scale)
+  return { units: a.units * power(scale - a.scale) + b.units * power(scale - b.scale), scale }
+}
+
+export function subtract(a: Decimal, b: Decimal): Decimal {
+  return add(a, { units: -b.units, scale: b.scale })
+}
+
+export function multiply(a: Decimal, b: Decimal): Decimal {
+  return { units: a.units * b.units, scale: a.scale + b.scale }
+}
+
+/** The quotient cut to `scale` decimals, towards zero. */
+export function divide(a: Decimal, b: Decimal, scale: number): Decimal {
+  return { units: (a.units * power(scale + b.scale)) / (b.units * power(a.scale)), scale }
+}
+
+/** Negative, zero or positive as a is below, equal to or above b. */
+function compare(a: Decimal, b: Decimal): number {
+  const difference = subtract(a, b).units
+  return difference < 0n ? -1 : difference > 0n ? 1 : 0
+}
+
+/** Whole cents, never above the value. Values here are not negative. */
+export function floorCents(value: Decimal): bigint {
+  return (value.units * 100n) / power(value.scale)
+}
+
+function ceilCents(value: Decimal): bigint {
+  const unit = power(value.scale)
+  return (value.units * 100n + unit - 1n) / unit
+}
+
+/** Half a unit of the last kept decimal goes away from zero. */
+function round(value: Decimal, scale: number): Decimal {
+  if (value.scale <= scale) return value
+  const unit = power(value.scale - scale)
+  const half = value.units < 0n ? -unit / 2n : unit / 2n
+  return { units: (value.units + half) / unit, scale }
+}
+
+function isWhole(value: Decimal): boolean {
+  return value.units % power(value.scale) === 0n
+}
+
+// --- views of an order ---
+
+export function isOpen(order: Order): boolean {
+  return order.status === 'accepted' || order.status === 'partially_filled'
+}
+
+/** Shares still to trade. Nobody knows them for an order by cash amount before it fills, so there it is 0. */
+export function remainingQuantity(order: Order): string {
+  if (order.quantity === null) return '0'
+  // Untouched orders answer with the digits they were sent with: "10.50" stays "10.50".
+  if (order.filledQuantity === '0') return order.quantity
+  return toText(subtract(toDecimal(order.quantity), toDecimal(order.filledQuantity)))
+}
+
+/** "0.00" before the first fill; exact when every fill had one price, else rounded to six decimals. */
+export function averagePrice(order: Order): string {
+  const quantity = toDecimal(order.filledQuantity)
+  if (quantity.units === 0n) return '0.00'
+  const value = toDecimal(order.filledValue)
+  const average = divide(value, quantity, value.scale + order.filledQuantity.length + 7)
+  const exact = compare(multiply(average, quantity), value) === 0
+  return toText(exact ? average : round(average, 6), 2)
+}
+
+/** A new identifier: the prefix and so many lower-case letters and digits. Random, so a wiped state repeats none. */
+function newId(prefix: string, length: number): string {
+  const alphabet = 'abcdefghijklmnopqrstuvwxyz0123456789'
+  let id = prefix
+  for (let i = 0; i < length; i++) id += alphabet[randomInt(alphabet.length)]
+  return id
+}
+
+/** The first 14:30 or 21:00 UTC strictly after `afterMs`. */
+function nextTimeOfDay(timeOfDayMs: number, afterMs: number): number {
+  const today = Math.floor(afterMs / dayMs) * dayMs + timeOfDayMs
+  return today > afterMs ? today : today + dayMs
+}
+
+/** When the trading day decides about this order: day and cls at the next close, opg at the next open. */
+function deadlineOf(order: Order): number | null {
+  if (order.timeInForce === 'day' || order.timeInForce === 'cls') return nextTimeOfDay(closeOfDayMs, order.submittedAt)
+  if (order.timeInForce === 'opg') return nextTimeOfDay(openOfDayMs, order.submittedAt)
+  return null
+}
+
+function isAuction(order: Order): boolean {
+  return order.timeInForce === 'opg' || order.timeInForce === 'cls'
+}
+
+export type Exchange = ReturnType<typeof createExchange>
+
+/**
+ * Opens the book kept in `ledger`. The caller closes the ledger. Time is `now()` plus an offset that `advance` grows;
+ * it never runs backwards, and starts no earlier than the book's last evaluation, also after a restart.
+ */
+export function createExchange(options: { ledger: Ledger; market: Market; now: () => number }) {
+  const { ledger, market, now } = options
+  const accounts = new Map<string, Account>()
+  const orders = new Map<string, Order>()
+  const books = new Map<string, Order[]>() // per account, oldest first, ties by id
+  const positions = new Map<string, Map<string, Position>>() // per account, by symbol
+  const open = new Set<Order>() // in the order of submission
+  const heldCents = new Map<string, bigint>() // per account
+  const heldShares = new Map<string, Decimal>() // per account and symbol
+  const holds = new Map<string, { cents: bigint; shares: Decimal }>() // per open order
+  let mode: MarketMode = 'open'
+  let offsetMs = 0
+  let evaluatedAt = 0
+  let latest = 0
+
+  readLedger()
+
+  function readLedger(): void {
+    for (const map of [accounts, orders, books, positions, heldCents, heldShares, holds]) map.clear()
+    open.clear()
+    const loaded = ledger.load()
+    for (const account of loaded.accounts) {
+      accounts.set(account.id, account)
+      books.set(account.id, [])
+      positions.set(account.id, new Map())
+    }
+    for (const position of loaded.positions) positions.get(position.accountId)?.set(position.symbol, position)
+    for (const order of loaded.orders.sort(byAge)) {
+      enter(order)
+      hold(order)
+    }
+    evaluatedAt = loaded.evaluatedAt
+    offsetMs = Math.max(loaded.offsetMs, evaluatedAt - now())
+    latest = Math.max(latest, evaluatedAt)
+  }
+
+  function byAge(a: Order, b: Order): number {
+    return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : 1)
+  }
+
+  function enter(order: Order): void {
+    orders.set(order.id, order)
+    const book = books.get(order.accountId)
+    if (book === undefined) throw new Error(`order ${order.id} belongs to no account`)
+    let place = book.length
+    for (; place > 0; place--) {
+      const before = book[place - 1]
+      if (before === undefined || byAge(before, order) < 0) break
+    }
+    book.splice(place, 0, order)
+    if (isOpen(order)) open.add(order)
+  }
+
+  /** Runs `work` in one transaction. When it throws, memory is read again from the file, which kept nothing of it. */
+  function transaction<T>(work: () => T): T {
+    try {
+      return ledger.transaction(work)
+    } catch (error) {
+      readLedger()
+      throw error
+    }
+  }
+
+  /** The exchange's time, ms since 1970. */
+  function clock(): number {
+    latest = Math.max(latest, Math.floor(now() + offsetMs))
+    return latest
+  }
+
+  // --- holds ---
+
+  function wantedHold(order: Order): { cents: bigint; shares: Decimal } {
+    if (!isOpen(order)) return { cents: 0n, shares: zero }
+    if (order.side === 'sell') return { cents: 0n, shares: toDecimal(remainingQuantity(order)) }
+    if (order.notional !== null) return { cents: ceilCents(toDecimal(order.notional)), shares: zero }
+    const spent = toDecimal(order.filledValue)
+    const rest = multiply(toDecimal(remainingQuantity(order)), toDecimal(order.heldPrice))
+    return { cents: ceilCents(add(spent, rest)) - ceilCents(spent), shares: zero }
+  }
+
+  /** Makes the account's holds match what the order needs now; to be called after every change of an order. */
+  function hold(order: Order): void {
+    const before = holds.get(order.id) ?? { cents: 0n, shares: zero }
+    const after = wantedHold(order)
+    const shareKey = `${order.accountId} ${order.symbol}`
+    heldCents.set(order.accountId, (heldCents.get(order.accountId) ?? 0n) - before.cents + after.cents)
+    heldShares.set(shareKey, add(subtract(heldShares.get(shareKey) ?? zero, before.shares), after.shares))
+    if (isOpen(order)) holds.set(order.id, after)
+    else holds.delete(order.id)
+  }
+
+  function freeCents(account: Account): bigint {
+    return BigInt(account.cashCents) - (heldCents.get(account.id) ?? 0n)
+  }
+
+  function save(order: Order): void {
+    if (!isOpen(order)) open.delete(order)
+    hold(order)
+    ledger.saveOrder(order)
+  }
+
+  // --- fills ---
+
+  function price(symbol: string, at: number): Decimal {
+    return fromCents(market.priceCents(symbol, at))
+  }
+
+  function end(order: Order, status: 'canceled' | 'rejected', at: number, reason: string | null): void {
+    order.status = status
+    if (status === 'canceled') order.canceledAt = at
+    order.rejectReason = reason
+    save(order)
+  }
+
+  /** Trades `quantity` at `at`. False, with nothing changed, when the account's free cash does not cover it. */
+  function trade(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): boolean {
+    const account = accounts.get(order.accountId)
+    if (account === undefined) throw new Error(`order ${order.id} belongs to no account`)
+    const valueBefore = toDecimal(order.filledValue)
+    const value = add(valueBefore, multiply(quantity, tradePrice))
+    const cash = BigInt(account.cashCents)
+    if (order.side === 'buy') {
+      const cost = ceilCents(value) - ceilCents(valueBefore)
+      if (cost > freeCents(account) + (holds.get(order.id)?.cents ?? 0n)) return false
+      account.cashCents = String(cash - cost)
+    } else {
+      account.cashCents = String(cash + floorCents(value) - floorCents(valueBefore))
+    }
+    const filled = add(toDecimal(order.filledQuantity), quantity)
+    const whole = order.quantity === null || compare(filled, toDecimal(order.quantity)) === 0
+    order.filledValue = toText(value)
+    order.filledQuantity = whole && order.quantity !== null ? order.quantity : toText(filled)
+    order.status = whole ? 'filled' : 'partially_filled'
+    if (whole) order.filledAt = at
+    ledger.saveAccount(account)
+    settle(order, quantity, tradePrice, at)
+    save(order)
+    return true
+  }
+
+  function settle(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
+    const held = positions.get(order.accountId)
+    if (held === undefined) throw new Error(`order ${order.id} belongs to no account`)
+    let position = held.get(order.symbol)
+    if (position === undefined) {
+      const id = newId('pos_', 16)
+      const { accountId, symbol } = order
+      position = { id, accountId, symbol, quantity: '0', cost: '0', createdAt: at, changedAt: at }
+      held.set(symbol, position)
+    }
+    const before = toDecimal(position.quantity)
+    const cost = toDecimal(position.cost)
+    if (order.side === 'buy') {
+      position.quantity = toText(add(before, quantity))
+      position.cost = toText(add(cost, multiply(quantity, tradePrice)))
+    } else {
+      position.quantity = toText(subtract(before, quantity))
+      // Average cost: what is sold takes its share of the cost with it.
+      const sold = before.units === 0n ? zero : divide(multiply(cost, quantity), before, 12)
+      position.cost = toText(subtract(cost, sold))
+    }
+    position.changedAt = at
+    if (position.quantity === '0') {
+      held.delete(order.symbol)
+      ledger.removePosition(position)
+    } else {
+      ledger.savePosition(position)
+    }
+  }
+
+  /** Trades `quantity`, or ends an order whose account can no longer pay for it. */
+  function execute(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
+    if (trade(order, quantity, tradePrice, at)) return
+    const untouched = order.filledQuantity === '0'
+    end(
+      order,
+      untouched ? 'rejected' : 'canceled',
+      at,
+      untouched ? 'Not enough cash when the order came to trade.' : null,
+    )
+  }
+
+  /** Whether the order would trade at the market's price now. Moves a trailing stop's best price and a stop's trigger. */
+  function crosses(order: Order, marketPrice: Decimal): boolean {
+    const buying = order.side === 'buy'
+    const reached = (stop: Decimal): boolean =>
+      buying ? compare(marketPrice, stop) >= 0 : compare(marketPrice, stop) <= 0
+    const within = (limit: string | null): boolean => {
+      const difference = compare(marketPrice, toDecimal(limit ?? '0'))
+      return buying ? difference <= 0 : difference >= 0
+    }
+    switch (order.type) {
+      case 'market':
+        return true
+      case 'limit':
+        return within(order.limitPrice)
+      case 'stop':
+        return reached(toDecimal(order.stopPrice ?? '0'))
+      case 'stop_limit':
+        if (!order.triggered && reached(toDecimal(order.stopPrice ?? '0'))) {
+          order.triggered = true
+          ledger.saveOrder(order)
+        }
+        return order.triggered && within(order.limitPrice)
+      case 'trailing_stop': {
+        const seen = order.bestPriceCents === null ? marketPrice : fromCents(BigInt(order.bestPriceCents))
+        const better = buying ? compare(marketPrice, seen) < 0 : compare(marketPrice, seen) > 0
+        const best = better ? marketPrice : seen
+        if (better || order.bestPriceCents === null) {
+          order.bestPriceCents = best.units.toString()
+          ledger.saveOrder(order)
+        }
+        const trail = trailOf(order, best)
+        return reached(buying ? add(best, trail) : subtract(best, trail))
+      }
+      default:
+        return order.type satisfies never
+    }
+  }
+
+  /** The distance a trailing stop keeps from its best price. With both trails given, the percentage counts. */
+  function trailOf(order: NewOrder, best: Decimal): Decimal {
+    if (order.trailPercent === null) return toDecimal(order.trailPrice ?? '0')
+    return multiply(best, multiply(toDecimal(order.trailPercent), { units: 1n, scale: 2 }))
+  }
+
+  /** One look at one open order at one time while the market is open. */
+  function attempt(order: Order, at: number): void {
+    const marketPrice = price(order.symbol, at)
+    if (!crosses(order, marketPrice)) return
+    if (order.notional !== null) {
+      const quantity = divide(toDecimal(order.notional), marketPrice, 9)
+      if (quantity.units === 0n) end(order, 'rejected', at, 'The amount buys less than a billionth of a share.')
+      else execute(order, quantity, marketPrice, at)
+      return
+    }
+    const remaining = toDecimal(remainingQuantity(order))
+    const limited = order.type === 'limit' || order.type === 'stop_limit'
+    const large =
+      limited && order.status === 'accepted' && compare(remaining, { units: largeOrderShares, scale: 0 }) >= 0
+    if (!large) execute(order, remaining, marketPrice, at)
+    // Fill-or-kill does not find all it wants, so it takes nothing.
+    else if (order.timeInForce !== 'fok') execute(order, divide(remaining, { units: 2n, scale: 0 }, 0), marketPrice, at)
+  }
+
+  function evaluate(order: Order, at: number): void {
+    if (!isOpen(order) || at <= order.submittedAt) return
+    const deadline = deadlineOf(order)
+    if (isAuction(order)) {
+      if (deadline === null || at < deadline) return
+      if (mode === 'open') attempt(order, deadline)
+      if (isOpen(order)) end(order, 'canceled', deadline, null)
+    } else if (deadline !== null && at >= deadline) {
+      end(order, 'canceled', deadline, null)
+    } else if (mode === 'open') {
+      attempt(order, at)
+    }
+  }
+
+  /**
+   * Brings the book up to the clock. Prices change once a second; a longer stretch is looked at in at most 500 evenly
+   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed.
+   */
+  function catchUp(): void {
+    const at = clock()
+    const seconds = Math.floor(at / 1000) - Math.floor(evaluatedAt / 1000)
+    if (seconds <= 0) return
+    transaction(() => {
+      if (open.size > 0) {
+        const times = new Set<number>()
+        const stepMs = Math.ceil(seconds / samplesMax) * 1000
+        const last = Math.floor(at / 1000) * 1000
+        for (let time = Math.floor(evaluatedAt / 1000) * 1000 + stepMs; time < last; time += stepMs) times.add(time)
+        times.add(last)
+        for (const order of open) {
+          const deadline = deadlineOf(order)
+          if (deadline !== null && deadline > evaluatedAt && deadline <= at) times.add(deadline)
+        }
+        for (const time of [...times].sort((a, b) => a - b)) {
+          for (const order of open) evaluate(order, time)
+        }
+      }
+      evaluatedAt = at
+      ledger.saveClock(offsetMs, evaluatedAt)
+    })
+  }
+
+  // --- what a caller does ---
+
+  /** Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. */
+  function place(account: Account, wanted: NewOrder): Order | Refusal {
+    catchUp()
+    const at = clock()
+    if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
+      return { refused: 'accountNotApproved', message: 'Account has not passed verification.' }
+    }
+    if (account.status !== 'ACTIVE') return { refused: 'accountRestricted', message: 'Account state forbids this.' }
+    const asset = market.asset(wanted.symbol)
+    if (asset === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
+    const whole = wanted.quantity !== null && isWhole(toDecimal(wanted.quantity))
+    if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
+    if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
+    if (mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
+
+    const order: Order = {
+      ...wanted,
+      id: newId('ord_', 16),
+      accountId: account.id,
+      status: 'accepted',
+      filledQuantity: '0',
+      filledValue: '0',
+      submittedAt: at,
+      filledAt: null,
+      canceledAt: null,
+      rejectReason: null,
+      heldPrice: toText(priceToHold(wanted, at)),
+      triggered: false,
+      bestPriceCents: null,
+    }
+    const needs = wantedHold(order)
+    if (needs.cents > 0n && needs.cents > freeCents(account)) return { refused: 'funds', message: 'Not enough cash.' }
+    const free = subtract(
+      toDecimal(positions.get(account.id)?.get(order.symbol)?.quantity ?? '0'),
+      heldShares.get(`${account.id} ${order.symbol}`) ?? zero,
+    )
+    if (compare(needs.shares, free) > 0) return { refused: 'shares', message: 'Not enough shares to sell.' }
+
+    transaction(() => {
+      if (mode === 'closed-rejects') {
+        order.status = 'rejected'
+        order.rejectReason = 'Market is closed.'
+      }
+      enter(order)
+      save(order)
+      if (!isOpen(order) || isAuction(order)) return
+      if (mode === 'open') attempt(order, at)
+      const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
+      if (immediate && isOpen(order)) end(order, 'canceled', at, null)
+    })
+    return order
+  }
+
+  /**
+   * The most a share is expected to cost. Only a limit is a promise: a market or stop order is held at the market's
+   * price of the moment (or its stop, if higher) and ends rejected if the account cannot pay when it trades.
+   */
+  function priceToHold(order: NewOrder, at: number): Decimal {
+    const marketPrice = price(order.symbol, at)
+    switch (order.type) {
+      case 'limit':
+      case 'stop_limit':
+        return toDecimal(order.limitPrice ?? '0')
+      case 'market':
+        return marketPrice
+      case 'stop': {
+        const stop = toDecimal(order.stopPrice ?? '0')
+        return compare(stop, marketPrice) > 0 ? stop : marketPrice
+      }
+      case 'trailing_stop':
+        return add(marketPrice, trailOf(order, marketPrice))
+      default:
+        return order.type satisfies never
+    }
+  }
+
+  /** Ends an open order and releases what it held; what had filled stays filled. */
+  function cancel(order: Order): Order | Refusal {
+    catchUp()
+    if (!isOpen(order)) return { refused: 'final', message: `Order is already final: ${order.status}.` }
+    transaction(() => end(order, 'canceled', clock(), null))
+    return order
+  }
+
+  /**
+   * Fills an open order from outside, whatever the market says: by `quantity` (all that is left by default) at `price`
+   * (the market's, or the limit where the market is beyond it). Returns why not, as text, when it cannot.
+   */
+  function fill(order: Order, quantity?: string, atPrice?: string): Order | string {
+    catchUp()
+    const at = clock()
+    if (!isOpen(order)) return `order ${order.id} is ${order.status}`
+    const marketPrice = price(order.symbol, at)
+    const limit = order.limitPrice === null ? null : toDecimal(order.limitPrice)
+    const beyond = limit !== null && (order.side === 'buy') === compare(marketPrice, limit) > 0
+    const tradePrice = atPrice !== undefined ? toDecimal(atPrice) : limit !== null && beyond ? limit : marketPrice
+    if (order.notional !== null && quantity !== undefined) return 'an order by cash amount fills whole or not at all'
+    const all =
+      order.notional === null ? toDecimal(remainingQuantity(order)) : divide(toDecimal(order.notional), tradePrice, 9)
+    const wanted = quantity === undefined ? all : toDecimal(quantity)
+    if (compare(wanted, all) > 0) return `order ${order.id} has only ${toText(all)} left to fill`
+    if (wanted.units === 0n) return 'nothing to fill'
+    return transaction(() => trade(order, wanted, tradePrice, at)) ? order : 'the account has not enough cash'
+  }
+
+  /** One page of an account's orders that pass the filter, newest first (ties by id, descending) unless asked otherwise. */
+  function page(
+    accountId: string,
+    filter: OrderFilter,
+    window: { offset: number; limit: number; oldestFirst?: boolean },
+  ): { rows: Order[]; hasMore: boolean } {
+    catchUp()
+    const book = books.get(accountId) ?? []
+    const rows: Order[] = []
+    let skipped = 0
+    for (let i = 0; i < book.length; i++) {
+      const order = book[window.oldestFirst === true ? i : book.length - 1 - i]
+      if (order === undefined) break
+      if (filter.status !== undefined && order.status !== filter.status) continue
+      if (filter.symbol !== undefined && order.symbol !== filter.symbol) continue
+      if (filter.side !== undefined && order.side !== filter.side) continue
+      if (skipped < window.offset) {
+        skipped++
+        continue
+      }
+      if (rows.length === window.limit) return { rows, hasMore: true }
+      rows.push(order)
+    }
+    return { rows, hasMore: false }
+  }
+
+  /** An account's cash, in cents as decimal text with two decimals: all of it, what is held, and what is free. */
+  function cash(account: Account): { balance: string; reserved: string; available: string } {
+    catchUp()
+    return {
+      balance: toText(fromCents(BigInt(account.cashCents)), 2),
+      reserved: toText(fromCents(heldCents.get(account.id) ?? 0n), 2),
+      available: toText(fromCents(freeCents(account)), 2),
+    }
+  }
+
+  /** A holding with its worth at the market's price now; money is rounded to cents, the average cost to six decimals. */
+  function worth(position: Position) {
+    const quantity = toDecimal(position.quantity)
+    const cost = toDecimal(position.cost)
+    const current = price(position.symbol, clock())
+    const value = multiply(quantity, current)
+    const gain = subtract(value, cost)
+    const percent = cost.units === 0n ? zero : divide(multiply(gain, { units: 100n, scale: 0 }), cost, 4)
+    return {
+      averageCost: toText(round(divide(cost, quantity, 12), 6), 2),
+      totalCost: toText(round(cost, 2), 2),
+      currentPrice: toText(current, 2),
+      marketValue: toText(round(value, 2), 2),
+      unrealizedGain: toText(round(gain, 2), 2),
+      unrealizedGainPercent: toText(round(percent, 2), 2),
+    }
+  }
+
+  return {
+    clock,
+    catchUp,
+    transaction,
+    place,
+    cancel,
+    fill,
+    page,
+    cash,
+    worth,
+    asset: (symbol: string): Asset | undefined => market.asset(symbol),
+    /** The market's price of a known symbol now, in cents. */
+    priceCents: (symbol: string): bigint => market.priceCents(symbol, clock()),
+    accounts: (): readonly Account[] => [...accounts.values()],
+    account: (id: string): Account | undefined => accounts.get(id),
+    order(id: string): Order | undefined {
+      catchUp()
+      return orders.get(id)
+    },
+    positions(accountId: string): readonly Position[] {
+      catchUp()
+      return [...(positions.get(accountId)?.values() ?? [])].sort((a, b) => (a.symbol < b.symbol ? -1 : 1))
+    },
+    /** An account's cash and holdings together, at the market's prices now. */
+    equity(account: Account): string {
+      let total = fromCents(BigInt(account.cashCents))
+      for (const position of positions.get(account.id)?.values() ?? []) {
+        total = add(total, multiply(toDecimal(position.quantity), price(position.symbol, clock())))
+      }
+      return toText(round(total, 2), 2)
+    },
+    /** Orders that wait are looked at again from this moment on; what the price did while closed is past. */
+    setMode(next: MarketMode): void {
+      catchUp()
+      mode = next
+    },
+    setAccount(account: Account, change: { status?: AccountStatus; cash?: string }): void {
+      transaction(() => {
+        if (change.status !== undefined) account.status = change.status
+        if (change.cash !== undefined) account.cashCents = String(floorCents(toDecimal(change.cash)))
+        ledger.saveAccount(account)
+      })
+    },
+    /** Moves the clock forward and everything with it. */
+    advance(ms: number): void {
+      catchUp()
+      offsetMs += ms
+      transaction(() => ledger.saveClock(offsetMs, evaluatedAt))
+      catchUp()
+    },
+  }
+}

@@ -1,0 +1,470 @@
+// Misbehaviour by rule: slow, cut, refused, lost, garbled. It knows HTTP and JSON, not orders.
+//
+// For one request, every matching rule counts it. Rules that still have effect then apply as follows: all latencies
+// add up; all changes to the answer (setField, dropField, asNumber, contentType) are made in the rules' order; lists
+// the wrong way round and fills that overtake a cancel are passed on; and of the faults that decide how the request
+// ends, only the first applies. A rule's `times` is used up only when it applied.
+
+import { validateHeaderName, validateHeaderValue } from 'node:http'
+import type { ServerResponse } from 'node:http'
+
+const moments = ['beforeCommit', 'afterCommit'] as const
+const listOrders = ['newestFirst', 'oldestFirst'] as const
+
+/** The fields of each kind of fault; those with an exclamation mark must be given. */
+const faultKinds = {
+  latency: ['ms!'],
+  hang: ['when', 'ms'],
+  refuse: [],
+  rstBeforeRead: [],
+  rstAfterRead: [],
+  rstAfterCommit: [],
+  finAfterCommit: [],
+  status: ['status!', 'body', 'contentType', 'headers', 'when'],
+  truncate: ['bytes'],
+  drip: ['bytesPerSecond!'],
+  setField: ['field!', 'value!', 'row'],
+  dropField: ['field!', 'row'],
+  asNumber: ['field!', 'source', 'row'],
+  listOrder: ['order!'],
+  fillOnCancel: ['quantity'],
+  emptyBody: ['status'],
+  contentType: ['value!'],
+  invalidJson: [],
+} as const
+
+type FaultKind = keyof typeof faultKinds
+
+interface Fault {
+  kind: FaultKind
+  ms?: number
+  when?: (typeof moments)[number]
+  status?: number
+  body?: unknown
+  contentType?: string
+  headers?: Record<string, string>
+  bytes?: number
+  bytesPerSecond?: number
+  field?: string
+  value?: unknown
+  row?: number
+  source?: string
+  order?: (typeof listOrders)[number]
+  quantity?: string
+}
+
+interface Match {
+  method?: string
+  /** A regular expression, tried on path and query. */
+  path?: string
+  account?: string
+  nth?: number
+  times?: number
+}
+
+interface Rule {
+  match: Match
+  fault: Fault
+}
+
+/** How one request will be treated. */
+export interface Plan {
+  latencyMs: number
+  end: Fault | null
+  changes: readonly Fault[]
+  oldestFirst: boolean
+  fillOnCancel: { quantity?: string } | null
+}
+
+/** One request in the hands of the faults. */
+export interface Call {
+  response: ServerResponse
+  /** Resolves when the body has been read: false if the caller went away first. */
+  read: () => Promise<boolean>
+  /** Does what was asked, for good. */
+  work: () => { status: number; headers: Record<string, string>; body: unknown }
+  /** Closes the listener and every connection. */
+  refuse: () => void
+  /** Aborts when the sandbox closes. */
+  closing: AbortSignal
+  /** Told of the status just before it is sent. */
+  answering: (status: number) => void
+}
+
+const rulesMax = 1000
+const msMax = 3_600_000
+const bodyTextMax = 67_108_864
+
+// --- rules ---
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function isWhole(value: unknown, min: number, max: number): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
+}
+
+function isText(value: unknown, pattern = /^/): value is string {
+  return typeof value === 'string' && value.length <= bodyTextMax && pattern.test(value)
+}
+
+function isOneOf<T>(values: readonly T[], value: unknown): value is T {
+  return values.some((known) => known === value)
+}
+
+/** Throws an Error that names the rule and the field. */
+function parseRule(value: unknown, at: string): Rule {
+  if (!isRecord(value)) throw new Error(`${at} is not an object`)
+  refuseUnknown(value, ['match', 'fault'], at)
+  return { match: parseMatch(value['match'] ?? {}, `${at}.match`), fault: parseFault(value['fault'], `${at}.fault`) }
+}
+
+function refuseUnknown(value: Record<string, unknown>, known: readonly string[], at: string): void {
+  for (const name of Object.keys(value)) {
+    if (!known.includes(name)) throw new Error(`${at}.${name} is unknown; there are ${known.join(', ') || 'no fields'}`)
+  }
+}
+
+function parseMatch(value: unknown, at: string): Match {
+  if (!isRecord(value)) throw new Error(`${at} is not an object`)
+  refuseUnknown(value, ['method', 'path', 'account', 'nth', 'times'], at)
+  const match: Match = {}
+  const { method, path, account, nth, times } = value
+  if (method !== undefined) {
+    if (!isText(method, /^[A-Za-z]+$/)) throw new Error(`${at}.method is not an HTTP method`)
+    match.method = method.toUpperCase()
+  }
+  if (path !== undefined) {
+    if (!isText(path)) throw new Error(`${at}.path is not text`)
+    try {
+      RegExp(path)
+    } catch {
+      throw new Error(`${at}.path is not a regular expression`)
+    }
+    match.path = path
+  }
+  if (account !== undefined) {
+    if (!isText(account)) throw new Error(`${at}.account is not text`)
+    match.account = account
+  }
+  if (nth !== undefined) {
+    if (!isWhole(nth, 1, 1e9)) throw new Error(`${at}.nth is not a whole number from 1`)
+    match.nth = nth
+  }
+  if (times !== undefined) {
+    if (!isWhole(times, 1, 1e9)) throw new Error(`${at}.times is not a whole number from 1`)
+    match.times = times
+  }
+  return match
+}
+
+function parseFault(value: unknown, at: string): Fault {
+  if (!isRecord(value)) throw new Error(`${at} is not an object`)
+  const kind = Object.keys(faultKinds).find((known): known is FaultKind => known === value['kind'])
+  if (kind === undefined) throw new Error(`${at}.kind is one of ${Object.keys(faultKinds).join(', ')}`)
+  const names: readonly string[] = faultKinds[kind]
+  refuseUnknown(value, ['kind', ...names.map((name) => name.replace('!', ''))], at)
+  for (const name of names) {
+    if (name.endsWith('!') && !Object.hasOwn(value, name.slice(0, -1)))
+      throw new Error(`${at}.${name.slice(0, -1)} is missing`)
+  }
+  const fault: Fault = { kind }
+  const { ms, when, status, contentType, headers, bytes, bytesPerSecond, field, row, source, order, quantity } = value
+  if (ms !== undefined) {
+    if (!isWhole(ms, 0, msMax)) throw new Error(`${at}.ms is not a whole number from 0 to ${msMax}`)
+    fault.ms = ms
+  }
+  if (when !== undefined) {
+    if (!isOneOf(moments, when)) throw new Error(`${at}.when is one of ${moments.join(', ')}`)
+    fault.when = when
+  }
+  if (status !== undefined) {
+    if (!isWhole(status, 200, 599)) throw new Error(`${at}.status is not a whole number from 200 to 599`)
+    fault.status = status
+  }
+  if (contentType !== undefined) fault.contentType = parseHeader('content-type', contentType, `${at}.contentType`)
+  if (headers !== undefined) {
+    if (!isRecord(headers)) throw new Error(`${at}.headers is not an object`)
+    fault.headers = {}
+    for (const [name, text] of Object.entries(headers)) {
+      fault.headers[name] = parseHeader(name, text, `${at}.headers.${name}`)
+    }
+  }
+  if (bytes !== undefined) {
+    if (!isWhole(bytes, 0, bodyTextMax)) throw new Error(`${at}.bytes is not a whole number from 0`)
+    fault.bytes = bytes
+  }
+  if (bytesPerSecond !== undefined) {
+    const usable = typeof bytesPerSecond === 'number' && bytesPerSecond >= 0.001 && bytesPerSecond <= 1e9
+    if (!usable) throw new Error(`${at}.bytesPerSecond is not a number from 0.001 to 1e9`)
+    fault.bytesPerSecond = bytesPerSecond
+  }
+  if (field !== undefined) {
+    if (!isText(field, /./)) throw new Error(`${at}.field is not a name`)
+    fault.field = field
+  }
+  if (row !== undefined) {
+    if (!isWhole(row, 0, 1e9)) throw new Error(`${at}.row is not a whole number from 0`)
+    fault.row = row
+  }
+  if (source !== undefined) {
+    if (!isText(source, numberToken)) throw new Error(`${at}.source is not a JSON number, as text`)
+    fault.source = source
+  }
+  if (order !== undefined) {
+    if (!isOneOf(listOrders, order)) throw new Error(`${at}.order is one of ${listOrders.join(', ')}`)
+    fault.order = order
+  }
+  if (quantity !== undefined) {
+    if (!isText(quantity, /^(?=.*[1-9])\d{1,50}(\.\d{1,50})?$/))
+      throw new Error(`${at}.quantity is not a positive decimal string`)
+    fault.quantity = quantity
+  }
+  if (kind === 'contentType') fault.value = parseHeader('content-type', value['value'], `${at}.value`)
+  else if (Object.hasOwn(value, 'value')) fault.value = value['value']
+  if (Object.hasOwn(value, 'body')) fault.body = value['body']
+  return fault
+}
+
+const numberToken = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/
+
+function parseHeader(name: string, value: unknown, at: string): string {
+  if (typeof value !== 'string') throw new Error(`${at} is not text`)
+  try {
+    validateHeaderName(name)
+    validateHeaderValue(name, value)
+  } catch {
+    throw new Error(`${at} cannot be sent as a header`)
+  }
+  return value
+}
+
+/** The rules in force. `accountOf` tells the account of a request that does not name it in its path. */
+export function createFaults(accountOf: (url: string) => string | null) {
+  let rules: { rule: Rule; path: RegExp | null; seen: number; applied: number }[] = []
+
+  return {
+    /** Replaces all rules; counting starts anew. Throws an Error naming what is wrong, having changed nothing. */
+    replace(body: unknown): void {
+      if (!Array.isArray(body)) throw new Error('rules is not an array')
+      if (body.length > rulesMax) throw new Error(`more than ${rulesMax} rules`)
+      rules = body.map((value: unknown, index) => {
+        const rule = parseRule(value, `rules[${index}]`)
+        return { rule, path: rule.match.path === undefined ? null : RegExp(rule.match.path), seen: 0, applied: 0 }
+      })
+    },
+    list: (): Rule[] => rules.map(({ rule }) => rule),
+    /** True when a rule refuses every connection, whatever would be asked on it. */
+    refusesAll: (): boolean =>
+      rules.some(({ rule }) => rule.fault.kind === 'refuse' && Object.keys(rule.match).length === 0),
+    /** Counts the request for every rule and says what is to happen to it. To be called once per request. */
+    plan(method: string, url: string): Plan {
+      const plan = { latencyMs: 0, end: null as Fault | null, changes: [] as Fault[], oldestFirst: false }
+      let fillOnCancel: Plan['fillOnCancel'] = null
+      for (const entry of rules) {
+        const { match, fault } = entry.rule
+        if (match.method !== undefined && match.method !== method) continue
+        if (entry.path !== null && !entry.path.test(url)) continue
+        if (match.account !== undefined && !url.includes(match.account) && accountOf(url) !== match.account) continue
+        entry.seen++
+        if (match.nth !== undefined && entry.seen !== match.nth) continue
+        if (match.times !== undefined && entry.applied >= match.times) continue
+        switch (fault.kind) {
+          case 'latency':
+            plan.latencyMs += fault.ms ?? 0
+            break
+          case 'setField':
+          case 'dropField':
+          case 'asNumber':
+          case 'contentType':
+            plan.changes.push(fault)
+            break
+          case 'listOrder':
+            plan.oldestFirst = fault.order === 'oldestFirst'
+            break
+          case 'fillOnCancel':
+            fillOnCancel = fault.quantity === undefined ? {} : { quantity: fault.quantity }
+            break
+          case 'hang':
+          case 'refuse':
+          case 'rstBeforeRead':
+          case 'rstAfterRead':
+          case 'rstAfterCommit':
+          case 'finAfterCommit':
+          case 'status':
+          case 'truncate':
+          case 'drip':
+          case 'emptyBody':
+          case 'invalidJson':
+            if (plan.end !== null) continue
+            plan.end = fault
+            break
+          default:
+            fault.kind satisfies never
+        }
+        entry.applied++
+      }
+      return { ...plan, fillOnCancel }
+    },
+  }
+}
+
+// --- one request ---
+
+/** Waits `ms`, or for ever. True when the time is over, false as soon as the caller is gone. */
+function pause(response: ServerResponse, ms: number | null): Promise<boolean> {
+  return new Promise((resolve) => {
+    if (response.destroyed || response.socket === null || response.socket.destroyed) {
+      resolve(false)
+      return
+    }
+    const timer = ms === null ? undefined : setTimeout(finish, ms, true)
+    const left = (): void => finish(false)
+    response.once('close', left)
+    function finish(over: boolean): void {
+      clearTimeout(timer)
+      response.off('close', left)
+      resolve(over)
+    }
+  })
+}
+
+/** Waits `ms`, whether or not the caller stays. False as soon as the sandbox closes. */
+function delay(ms: number, closing: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(finish, ms, true)
+    const closed = (): void => finish(false)
+    closing.addEventListener('abort', closed)
+    function finish(over: boolean): void {
+      clearTimeout(timer)
+      closing.removeEventListener('abort', closed)
+      resolve(over)
+    }
+  })
+}
+
+/**
+ * Takes one request to its end as planned. The work of a caller who leaves during a latency is still done when it is
+ * over, as a slow server would that has read the whole request; one who leaves during a hang is forgotten.
+ */
+export async function run(plan: Plan, call: Call): Promise<void> {
+  const { response } = call
+  const { socket } = response
+  const fault = plan.end
+  const when = fault?.when ?? 'beforeCommit'
+  if (fault?.kind === 'refuse') {
+    call.refuse()
+    return
+  }
+  if (fault?.kind === 'rstBeforeRead') {
+    socket?.resetAndDestroy()
+    return
+  }
+  if (!(await call.read())) return
+  if (plan.latencyMs > 0 && !(await delay(plan.latencyMs, call.closing))) return
+  if (fault?.kind === 'rstAfterRead') {
+    socket?.resetAndDestroy()
+    return
+  }
+  if (fault?.kind === 'hang' && when === 'beforeCommit' && !(await pause(response, fault.ms ?? null))) return
+  if (fault?.kind === 'status' && when === 'beforeCommit') {
+    sendStatus(fault, call)
+    return
+  }
+
+  const answer = call.work()
+  const headers: Record<string, string> = { 'content-type': 'application/json; charset=utf-8', ...answer.headers }
+  const body = Buffer.from(changeBody(plan.changes, answer), 'utf8')
+  for (const change of plan.changes) if (change.kind === 'contentType') headers['content-type'] = String(change.value)
+
+  const kind = fault?.kind
+  if (kind === 'rstAfterCommit') {
+    socket?.resetAndDestroy()
+  } else if (kind === 'finAfterCommit') {
+    socket?.destroySoon()
+  } else if (fault?.kind === 'status') {
+    sendStatus(fault, call)
+  } else if (kind === 'truncate') {
+    const part = body.subarray(0, Math.min(fault?.bytes ?? Math.floor(body.length / 2), body.length - 1))
+    call.answering(answer.status)
+    response.writeHead(answer.status, { ...headers, 'content-length': String(body.length) })
+    // Of an empty part only flushing sends the head.
+    response.flushHeaders()
+    response.write(part, () => socket?.destroySoon())
+  } else if (kind === 'drip') {
+    await drip(call, answer.status, headers, body, fault?.bytesPerSecond ?? 1)
+  } else if (kind === 'emptyBody') {
+    send(call, fault?.status ?? answer.status, headers, Buffer.alloc(0))
+  } else if (kind === 'invalidJson') {
+    // Of the right length, and readable almost to the end.
+    send(call, answer.status, headers, Buffer.concat([body.subarray(0, -1), Buffer.from(',')]))
+  } else {
+    const hangs = kind === 'hang' && when === 'afterCommit'
+    if (hangs && !(await pause(response, fault?.ms ?? null))) return
+    send(call, answer.status, headers, body)
+  }
+}
+
+function send(call: Call, status: number, headers: Record<string, string>, body: Buffer): void {
+  const bodiless = status === 204 || status === 304
+  call.answering(status)
+  call.response.writeHead(status, bodiless ? headers : { ...headers, 'content-length': String(body.length) })
+  call.response.end(bodiless ? undefined : body)
+}
+
+function sendStatus(fault: Fault, call: Call): void {
+  const text = typeof fault.body === 'string' ? fault.body : fault.body === undefined ? '' : JSON.stringify(fault.body)
+  const type = fault.contentType ?? (typeof fault.body === 'string' ? 'text/html' : 'application/json; charset=utf-8')
+  send(call, fault.status ?? 500, { 'content-type': type, ...fault.headers }, Buffer.from(text, 'utf8'))
+}
+
+async function drip(
+  call: Call,
+  status: number,
+  headers: Record<string, string>,
+  body: Buffer,
+  bytesPerSecond: number,
+): Promise<void> {
+  call.answering(status)
+  call.response.writeHead(status, { ...headers, 'content-length': String(body.length) })
+  call.response.flushHeaders()
+  // A byte at a time when slow, larger pieces fifty times a second when not.
+  const piece = Math.max(1, Math.floor(bytesPerSecond / 50))
+  for (let at = 0; at < body.length; at += piece) {
+    if (!(await pause(call.response, Math.min(msMax, (1000 * piece) / bytesPerSecond)))) return
+    call.response.write(body.subarray(at, at + piece))
+  }
+  call.response.end()
+}
+
+/** The body's text with the changed fields. Only successes are changed: an error has none of their fields. */
+function changeBody(changes: readonly Fault[], answer: { status: number; body: unknown }): string {
+  if (changes.length === 0 || answer.status >= 300) return JSON.stringify(answer.body)
+  const body: unknown = structuredClone(answer.body)
+  const printed: string[] = []
+  const marker = 'number to print '
+  for (const { kind, field, value, row, source } of changes) {
+    if (field === undefined) continue
+    for (const [index, item] of rowsOf(body).entries()) {
+      if (!isRecord(item) || (row !== undefined && row !== index)) continue
+      if (kind === 'setField') item[field] = value
+      if (kind === 'dropField') delete item[field]
+      if (kind === 'asNumber') {
+        const digits = source ?? String(item[field])
+        // A Number cannot hold every digit, so the token takes the place of a marker once the text is made.
+        if (numberToken.test(digits)) item[field] = `${marker}${printed.push(digits) - 1}`
+      }
+    }
+  }
+  return JSON.stringify(body).replaceAll(
+    RegExp(`"${marker}(\\d+)"`, 'g'),
+    (_, index) => printed[Number(index)] ?? 'null',
+  )
+}
+
+function rowsOf(body: unknown): unknown[] {
+  if (Array.isArray(body)) return body
+  if (isRecord(body) && Array.isArray(body['data'])) return body['data']
+  return [body]
+}

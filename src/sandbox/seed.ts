@@ -1,0 +1,309 @@
+// What a seed stands for: the instruments with their price at any time, and two accounts with a past. All of it is a
+// function of the seed, so a restart computes the same again and nothing here needs to be stored.
+
+import { createHash } from 'node:crypto'
+import {
+  add,
+  divide,
+  floorCents,
+  isOpen,
+  multiply,
+  orderTypes,
+  remainingQuantity,
+  subtract,
+  timesInForce,
+  toDecimal,
+  toText,
+} from './exchange.ts'
+import type { Account, Asset, Decimal, Market, NewOrder, Order, OrderSide, OrderType, Position } from './exchange.ts'
+
+// Prices are of the right size and otherwise made up.
+const instruments = [
+  { symbol: 'AAPL', name: 'Apple Inc.', venue: 'XNAS', cents: 19_000, tradable: true, fractionable: true },
+  { symbol: 'MSFT', name: 'Microsoft Corporation', venue: 'XNAS', cents: 42_000, tradable: true, fractionable: true },
+  { symbol: 'NVDA', name: 'NVIDIA Corporation', venue: 'XNAS', cents: 12_500, tradable: true, fractionable: true },
+  { symbol: 'KO', name: 'The Coca-Cola Company', venue: 'XNYS', cents: 6_200, tradable: true, fractionable: true },
+  { symbol: 'F', name: 'Ford Motor Company', venue: 'XNYS', cents: 1_150, tradable: true, fractionable: true },
+  { symbol: 'TSLA', name: 'Tesla, Inc.', venue: 'XNAS', cents: 24_000, tradable: true, fractionable: true },
+  { symbol: 'AMZN', name: 'Amazon.com, Inc.', venue: 'XNAS', cents: 18_500, tradable: true, fractionable: true },
+  {
+    symbol: 'BRK.B',
+    name: 'Berkshire Hathaway Inc.',
+    venue: 'XNYS',
+    cents: 47_000,
+    tradable: true,
+    fractionable: false,
+  },
+  {
+    symbol: 'TWTR',
+    name: 'Twitter, Inc. (delisted)',
+    venue: 'XNYS',
+    cents: 5_370,
+    tradable: false,
+    fractionable: false,
+  },
+]
+
+// The price is the base price plus waves of several lengths between random points. Together they stay within 18 % of
+// the base, for ever: seeded orders at half or twice the base can rest without filling.
+const waves = [
+  { periodMs: 16 * 86_400_000, share: 0.12 },
+  { periodMs: 86_400_000, share: 0.04 },
+  { periodMs: 3_600_000, share: 0.015 },
+  { periodMs: 60_000, share: 0.003 },
+  { periodMs: 1_000, share: 0.0005 },
+]
+
+function hash(text: string): number {
+  return createHash('sha256').update(text).digest().readUInt32BE(0)
+}
+
+function mix(a: number, b: number): number {
+  let h = Math.imul(a ^ b, 0x9e3779b1)
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
+  return (h ^ (h >>> 16)) >>> 0
+}
+
+/** The instruments of a seed. A price is constant within a second and costs the same to compute for any time. */
+export function createMarket(seed: string): Market {
+  const listed = new Map<string, { asset: Asset; cents: number; waves: number[]; lastAt: number; last: bigint }>()
+  for (const { cents, ...asset } of instruments) {
+    const id = uuid(`${seed} asset ${asset.symbol}`)
+    const hashes = waves.map((_, index) => hash(`${seed} wave ${asset.symbol} ${index}`))
+    listed.set(asset.symbol, { asset: { id, ...asset }, cents, waves: hashes, lastAt: Number.NaN, last: 0n })
+  }
+  return {
+    asset: (symbol) => listed.get(symbol)?.asset,
+    priceCents(symbol, atMs) {
+      const entry = listed.get(symbol)
+      if (entry === undefined) throw new Error(`no price of ${symbol}`)
+      const time = Math.floor(atMs / 1000) * 1000
+      // Every open order of a symbol asks for the same second in turn.
+      if (entry.lastAt === time) return entry.last
+      let share = 0
+      for (const [index, wave] of waves.entries()) {
+        const bucket = Math.floor(time / wave.periodMs)
+        const waveHash = entry.waves[index] ?? 0
+        const from = mix(waveHash, bucket) / 0x7fffffff - 1
+        const to = mix(waveHash, bucket + 1) / 0x7fffffff - 1
+        share += wave.share * (from + (to - from) * ((time - bucket * wave.periodMs) / wave.periodMs))
+      }
+      // A made-up shape, so floating point may draw it; from the rounding on it is money and exact.
+      entry.last = BigInt(Math.round(entry.cents * (1 + share)))
+      entry.lastAt = time
+      return entry.last
+    },
+  }
+}
+
+function uuid(text: string): string {
+  const hex = createHash('sha256').update(text).digest('hex')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`
+}
+
+/** `length` lower-case letters and digits that follow from the text. */
+function letters(text: string, length: number): string {
+  const digest = createHash('sha256').update(text).digest()
+  return Array.from(digest.subarray(0, length), (byte) => (byte % 36).toString(36)).join('')
+}
+
+export interface Seeded {
+  accounts: Account[]
+  positions: Position[]
+  orders: Order[]
+  /** Orders of the first account to show, and a limit price far below the market for a buy that rests. */
+  demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
+}
+
+const historyStart = Date.UTC(2026, 0, 5, 14, 30)
+const minuteMs = 60_000
+const rejectReasons = [
+  'Not enough cash when the order came to trade.',
+  'Market is closed.',
+  'Price too far from the market.',
+]
+const fractions = ['0.5', '2.25', '1.125', '0.000000001']
+const commissions = [
+  { commission: '1.00', commissionType: 'notional' },
+  { commission: '0.005', commissionType: 'qty' },
+  { commission: '2.50', commissionType: 'bps' },
+] as const
+
+/** The two accounts of a seed, the past of each from January to March 2026. The first is the one to show. */
+export function seedHistory(seed: string, market: Market): Seeded {
+  const main = seedAccount(seed, market, 1, { orders: 240, stepMinutesMax: 880, cashCents: 100_000_000n })
+  const second = seedAccount(seed, market, 2, { orders: 40, stepMinutesMax: 4_400, cashCents: 25_000_000n })
+  const filled = main.orders.findLast((order) => order.status === 'filled' && order.quantity !== null)
+  const open = main.orders.findLast((order) => order.status === 'accepted' && order.type === 'limit')
+  if (filled === undefined || open === undefined) throw new Error('the seeded history lacks an order to show')
+  return {
+    accounts: [main.account, second.account],
+    positions: [...main.positions, ...second.positions],
+    orders: [...main.orders, ...second.orders],
+    demo: { filledOrderId: filled.id, openOrderId: open.id, symbol: 'AAPL', limitPrice: farPrice('AAPL', 'buy') },
+  }
+}
+
+/** Half the base price below the market, or twice it above: a price the path never reaches. */
+function farPrice(symbol: string, side: OrderSide): string {
+  const cents = BigInt(instruments.find((instrument) => instrument.symbol === symbol)?.cents ?? 0)
+  return toText({ units: side === 'buy' ? cents / 2n : cents * 2n, scale: 2 }, 2)
+}
+
+function seedAccount(
+  seed: string,
+  market: Market,
+  number: number,
+  wanted: { orders: number; stepMinutesMax: number; cashCents: bigint },
+): { account: Account; positions: Position[]; orders: Order[] } {
+  const name = `${seed} account ${number}`
+  const accountId = uuid(name)
+  const positions = new Map<string, Position>()
+  const orders: Order[] = []
+  let drawn = hash(`${name} history`)
+  let time = historyStart
+
+  /** The next whole number from 0 up to but not including `below`. */
+  function draw(below: number): number {
+    drawn = (drawn + 0x6d2b79f5) >>> 0
+    return mix(drawn, 0x2545f491) % below
+  }
+
+  function freeShares(symbol: string): Decimal {
+    let free = toDecimal(positions.get(symbol)?.quantity ?? '0')
+    for (const order of orders) {
+      const holds = isOpen(order) && order.side === 'sell' && order.symbol === symbol
+      if (holds) free = subtract(free, toDecimal(remainingQuantity(order)))
+    }
+    return free
+  }
+
+  function fill(order: Order, quantity: string, priceText: string): void {
+    const value = multiply(toDecimal(quantity), toDecimal(priceText))
+    order.filledQuantity = quantity
+    order.filledValue = toText(value)
+    const id = `pos_${letters(`${name} position ${order.symbol}`, 16)}`
+    const blank = { id, accountId, symbol: order.symbol, quantity: '0', cost: '0', createdAt: order.submittedAt }
+    const position = positions.get(order.symbol) ?? { ...blank, changedAt: order.submittedAt }
+    const before = toDecimal(position.quantity)
+    const cost = toDecimal(position.cost)
+    if (order.side === 'buy') {
+      position.quantity = toText(add(before, toDecimal(quantity)))
+      position.cost = toText(add(cost, value))
+    } else {
+      position.quantity = toText(subtract(before, toDecimal(quantity)))
+      position.cost = toText(subtract(cost, divide(multiply(cost, toDecimal(quantity)), before, 12)))
+    }
+    position.changedAt = order.filledAt ?? order.canceledAt ?? order.submittedAt
+    if (position.quantity === '0') positions.delete(order.symbol)
+    else positions.set(order.symbol, position)
+  }
+
+  for (let i = 0; i < wanted.orders; i++) {
+    // Some orders share the very moment of their predecessor, so that ties show.
+    if (i % 23 !== 22) time += (5 + draw(wanted.stepMinutesMax)) * minuteMs
+    const submittedAt = time + (i % 5 === 0 && i % 23 !== 22 && i % 23 !== 21 ? 263 : 0)
+
+    // First some buys to have shares, then every type with every time in force, then what chance brings. Half of all
+    // orders are for one symbol, so that a filter still leaves several pages.
+    const opening = i < 8
+    const rests = i > 20 && i % 10 === 3
+    const listing = i - 8 < 60 && !rests
+    const symbol = draw(2) === 0 ? 'AAPL' : (instruments[opening ? i % 8 : draw(8)]?.symbol ?? 'AAPL')
+    const fractionable = market.asset(symbol)?.fractionable === true
+    const resting: OrderType[] = ['limit', 'limit', 'stop', 'limit', 'stop_limit', 'trailing_stop']
+    const type: OrderType = opening
+      ? 'market'
+      : rests
+        ? (resting[Math.floor(i / 10) % 6] ?? 'limit')
+        : (orderTypes[listing ? i % 5 : draw(5)] ?? 'limit')
+    const timeInForce = opening
+      ? 'day'
+      : rests
+        ? 'gtc'
+        : (timesInForce[listing ? Math.floor(i / 5) % 6 : draw(6)] ?? 'day')
+    let quantity = String((opening ? 40 : 1) + draw(12))
+    if (fractionable && i % 9 === 4) quantity = fractions[Math.floor(i / 9) % fractions.length] ?? quantity
+    if (rests) quantity = String(2 + draw(9))
+    const sellable = subtract(freeShares(symbol), toDecimal(quantity)).units >= 0n
+    const side: OrderSide = !opening && sellable && draw(5) < 2 ? 'sell' : 'buy'
+    const notional = type === 'market' && side === 'buy' && fractionable && !opening && draw(3) === 0
+
+    const outcome = opening
+      ? 'filled'
+      : rests
+        ? type === 'limit' && i % 40 === 23
+          ? 'partially_filled'
+          : 'accepted'
+        : i % 19 === 7
+          ? 'rejected'
+          : type !== 'market' && draw(4) === 0
+            ? 'canceled'
+            : 'filled'
+    const soon = type === 'market' || timeInForce === 'ioc' || timeInForce === 'fok'
+    const endedAt = submittedAt + (soon ? 1000 * (1 + draw(3)) : 1000 * (20 + draw(15_000)))
+    const priceText = toText({ units: market.priceCents(symbol, endedAt), scale: 2 }, 2)
+    const far = { buy: farPrice(symbol, 'buy'), sell: farPrice(symbol, 'sell') }
+    const limit = rests ? (type === 'stop_limit' ? (side === 'buy' ? far.sell : far.buy) : far[side]) : priceText
+    const stop = rests ? (side === 'buy' ? far.sell : far.buy) : priceText
+    const commission = i % 3 === 0 ? commissions[Math.floor(i / 3) % 3] : undefined
+    const percent = type === 'trailing_stop' && (rests || draw(2) === 0)
+    const fields: NewOrder = {
+      symbol,
+      side,
+      type,
+      timeInForce,
+      quantity: notional ? null : quantity,
+      notional: notional ? `${50 + draw(900)}.00` : null,
+      limitPrice: type === 'limit' || type === 'stop_limit' ? limit : null,
+      stopPrice: type === 'stop' || type === 'stop_limit' ? stop : null,
+      trailPercent: percent ? (rests ? '60' : '3.5') : null,
+      trailPrice: type === 'trailing_stop' && !percent ? '2.50' : null,
+      extendedHours: i % 13 === 6,
+      clientOrderId: i % 5 === 4 ? null : `history-${number}-${String(i + 1).padStart(4, '0')}`,
+      commission: commission?.commission ?? null,
+      commissionType: commission?.commissionType ?? null,
+    }
+    const order: Order = {
+      ...fields,
+      id: `ord_${letters(`${name} order ${i}`, 16)}`,
+      accountId,
+      status: outcome,
+      filledQuantity: '0',
+      filledValue: '0',
+      submittedAt,
+      filledAt: outcome === 'filled' ? endedAt : null,
+      canceledAt: outcome === 'canceled' ? endedAt : null,
+      rejectReason: outcome === 'rejected' ? (rejectReasons[Math.floor(i / 19) % 3] ?? null) : null,
+      // A trailing buy by 60 percent holds what its stop could rise to.
+      heldPrice: type === 'limit' ? limit : type === 'trailing_stop' ? far.sell : stop,
+      triggered: false,
+      bestPriceCents: null,
+    }
+    if (outcome === 'filled') {
+      const bought = divide(toDecimal(order.notional ?? '0'), toDecimal(priceText), 9)
+      fill(order, order.quantity ?? toText(bought), priceText)
+    } else if (outcome === 'partially_filled' || (outcome === 'canceled' && i % 3 === 0)) {
+      // Nobody traded at half the price in this market; the part that filled is the past's own business.
+      const part = divide(toDecimal(quantity), { units: 2n, scale: 0 }, 0)
+      if (part.units > 0n) fill(order, toText(part), order.limitPrice ?? priceText)
+      else if (outcome === 'partially_filled') order.status = 'accepted'
+    }
+    orders.push(order)
+  }
+  for (const position of positions.values()) {
+    // Averages of a long past have many digits; a broker's books start clean.
+    position.cost = toText({ units: floorCents(toDecimal(position.cost)), scale: 2 })
+  }
+  const account: Account = {
+    id: accountId,
+    number: String(500_000_000 + (hash(`${name} number`) % 100_000_000)),
+    walletId: `w_${letters(`${name} wallet`, 12)}`,
+    status: 'ACTIVE',
+    // What is left today. The deposits of the past are not kept, so nothing has to add up to it.
+    cashCents: String(wanted.cashCents),
+    createdAt: Date.UTC(2026, 0, 2, 9),
+  }
+  return { account, positions: [...positions.values()], orders }
+}

@@ -1,0 +1,351 @@
+// The sandbox over HTTP: the broker's own port, and a control port where tests move the clock, fill orders, read the
+// book and the log, and order misbehaviour. Both listen on loopback only.
+
+import { createHash } from 'node:crypto'
+import { createServer } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { bodyBytesMax, createBluum } from './bluum.ts'
+import { createExchange } from './exchange.ts'
+import { createFaults, run } from './faults.ts'
+import { createMarket, seedHistory } from './seed.ts'
+import { openState } from './state.ts'
+
+export interface SandboxOptions {
+  /** Path of the SQLite file, or ':memory:'. Its directory is created. */
+  stateFile: string
+  /** The same seed gives the same accounts, orders and prices. */
+  seed: string
+  /** The broker's loopback port; 0, the default, picks a free one. */
+  port?: number
+  controlPort?: number
+  /** Of the key pair; 1000 by default. */
+  requestsPerSecond?: number
+  apiKey?: string
+  apiSecret?: string
+  /** Ms since 1970, Date.now by default. What `POST /advance` adds comes on top. */
+  now?: () => number
+}
+
+export interface Sandbox {
+  /** The base URL of the broker, with /v1. */
+  url: string
+  controlUrl: string
+  apiKey: string
+  apiSecret: string
+  /** Ids of the seeded accounts, the one to show first. */
+  accounts: readonly string[]
+  /** Orders of the first account, and a limit price far below the market for a buy that rests. */
+  demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
+  /** Stops both listeners, ends every connection, closes the file. May be called again. */
+  close(): Promise<void>
+}
+
+interface LogEntry {
+  seq: number
+  /** Ms since 1970 by the process's clock, without what was advanced. */
+  at: number
+  /** Connections are numbered from 1 as they are opened. */
+  connection: number
+  method: string
+  path: string
+  /** Null while unanswered, and for ever if it never was. */
+  status: number | null
+  /** SHA-256 of the Authorization header, as hex. */
+  authorization: string | null
+  idempotencyKey: string | null
+  headers: Record<string, string>
+  /** At most 16 KiB of it. */
+  body: string
+}
+
+const logEntriesMax = 20_000
+const logBodyLengthMax = 16_384
+const controlBodyBytesMax = 67_108_864
+const advanceMsMax = 10 * 366 * 86_400_000
+
+/** Starts the broker and its control port. Throws when the state file cannot be used or a port is taken. */
+export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
+  const { stateFile, seed, requestsPerSecond = 1000, apiKey = 'sandbox-key', apiSecret = 'sandbox-secret' } = options
+  const now = options.now ?? Date.now
+  const market = createMarket(seed)
+  const seeded = seedHistory(seed, market)
+  const state = openState(stateFile, seed, Math.floor(now()), () => seeded)
+  const exchange = createExchange({ ledger: state, market, now })
+  const bluum = createBluum({ exchange, state, apiKey, apiSecret, requestsPerSecond })
+  const faults = createFaults((url) => {
+    const id = /\/orders\/([^/?]+)/.exec(url)?.[1]
+    return id === undefined ? null : (exchange.order(id)?.accountId ?? null)
+  })
+
+  const log: LogEntry[] = []
+  let requests = 0
+  let connections = 0
+  const connectionNumbers = new WeakMap<Socket, number>()
+  const sockets = new Set<Socket>()
+  const ending = new AbortController()
+
+  const broker = createServer((request, response) => {
+    const entry = logRequest(request)
+    const plan = faults.plan(entry.method, entry.path)
+    let body: string | null = null
+    run(plan, {
+      response,
+      async read() {
+        const read = await readBody(request, bodyBytesMax)
+        body = read.text
+        entry.body = (body ?? '').slice(0, logBodyLengthMax)
+        return read.whole
+      },
+      work() {
+        const { method, path: url } = entry
+        const { oldestFirst, fillOnCancel } = plan
+        const headers = { ...entry.headers }
+        if (request.headers.authorization !== undefined) headers['authorization'] = request.headers.authorization
+        const answer = bluum.answer({ method, url, headers, body, whims: { oldestFirst, fillOnCancel } })
+        // What is left of a body that nobody read cannot share the connection with the next request.
+        if (body === null) answer.headers['connection'] = 'close'
+        return answer
+      },
+      closing: ending.signal,
+      refuse: shut,
+      answering(status) {
+        if (!response.destroyed) entry.status = status
+      },
+    }).catch((error: unknown) => {
+      // A bug of ours, or a full disk: nothing was committed.
+      process.emitWarning(`sandbox: ${entry.method} ${entry.path}: ${String(error)}`)
+      if (response.headersSent) response.destroy()
+      else sendJson(response, 500, { code: 'BLUM-500-001', message: 'Something broke.' })
+      entry.status = 500
+    })
+  })
+  broker.on('connection', (socket: Socket) => connectionNumbers.set(socket, ++connections))
+  const control = createServer((request, response) => {
+    answerControl(request, response).catch((error: unknown) => {
+      if (!response.headersSent) sendJson(response, 500, { message: String(error) })
+    })
+  })
+  for (const server of [broker, control]) {
+    server.keepAliveTimeout = 60_000
+    server.on('connection', (socket: Socket) => {
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+    })
+  }
+
+  function logRequest(request: IncomingMessage): LogEntry {
+    const headers: Record<string, string> = {}
+    for (const [name, value] of Object.entries(request.headers)) {
+      if (name !== 'authorization' && value !== undefined)
+        headers[name] = Array.isArray(value) ? value.join(', ') : value
+    }
+    const { authorization } = request.headers
+    const entry: LogEntry = {
+      seq: ++requests,
+      at: Math.floor(now()),
+      connection: connectionNumbers.get(request.socket) ?? 0,
+      method: request.method ?? '',
+      path: request.url ?? '',
+      status: null,
+      authorization: authorization === undefined ? null : createHash('sha256').update(authorization).digest('hex'),
+      idempotencyKey: headers['idempotency-key'] ?? null,
+      headers,
+      body: '',
+    }
+    log.push(entry)
+    // Cutting in pieces spares every request past the limit from moving the whole array.
+    if (log.length > logEntriesMax + 1000) log.splice(0, log.length - logEntriesMax)
+    return entry
+  }
+
+  // --- the listener, which a fault may take away ---
+
+  let brokerPort = options.port ?? 0
+  let shutting: Promise<unknown> | null = null
+
+  /** Closes the broker's listener and its connections at once. */
+  function shut(): void {
+    if (shutting !== null || !broker.listening) return
+    shutting = new Promise((resolve) => broker.close(resolve))
+    for (const socket of sockets) if (connectionNumbers.has(socket)) socket.destroy()
+  }
+
+  async function reopen(): Promise<void> {
+    if (shutting === null) return
+    await shutting
+    shutting = null
+    await listen(broker, brokerPort)
+  }
+
+  async function setRules(body: unknown): Promise<void> {
+    faults.replace(body)
+    await reopen()
+    if (faults.refusesAll()) {
+      shut()
+      await shutting
+    }
+  }
+
+  // --- the control port ---
+
+  async function answerControl(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // A page in somebody's browser can send requests here, under a name that it made point at loopback.
+    const host = (request.headers.host ?? '').replace(/:\d+$/, '')
+    const foreign = request.headers.origin !== undefined || (host !== '127.0.0.1' && host !== 'localhost')
+    if (foreign) return sendJson(response, 403, { message: 'the control port is for local tools, not for web pages' })
+    const read = await readBody(request, controlBodyBytesMax)
+    if (read.text === null) return sendJson(response, 400, { message: 'the body is too large' })
+    let body: unknown
+    try {
+      body = read.text === '' ? undefined : JSON.parse(read.text)
+    } catch {
+      return sendJson(response, 400, { message: 'the body is not JSON' })
+    }
+    const [path = '', query = ''] = (request.url ?? '').split('?', 2)
+    const [, area = '', id = '', verb = ''] = path.split('/')
+    const account = exchange.account(area === 'book' ? (new URLSearchParams(query).get('account') ?? '') : id)
+    const fields = new Map<string, unknown>(
+      typeof body === 'object' && body !== null && !Array.isArray(body) ? Object.entries(body) : [],
+    )
+
+    const known = area === 'advance' ? ['ms'] : area === 'orders' ? ['quantity', 'price'] : ['status', 'cash']
+    const unknown = [...fields.keys()].find((name) => !known.includes(name))
+    if (unknown !== undefined && ['advance', 'orders', 'accounts'].includes(area)) {
+      return sendJson(response, 400, { message: `unknown field "${unknown}"; there are ${known.join(', ')}` })
+    }
+
+    switch (`${request.method} /${area}`) {
+      case 'GET /rules':
+        return sendJson(response, 200, faults.list())
+      case 'PUT /rules':
+      case 'DELETE /rules':
+        try {
+          await setRules(request.method === 'PUT' ? body : [])
+        } catch (error) {
+          return sendJson(response, 400, { message: error instanceof Error ? error.message : String(error) })
+        }
+        return sendJson(response, 200, faults.list())
+      case 'GET /log':
+        return sendJson(response, 200, log.slice(-logEntriesMax))
+      case 'DELETE /log':
+        log.length = 0
+        return sendJson(response, 200, [])
+      case 'GET /book':
+        if (query.includes('account=') && account === undefined)
+          return sendJson(response, 404, { message: 'no such account' })
+        return sendJson(response, 200, bluum.book(account))
+      case 'GET /clock':
+        return sendJson(response, 200, { now: exchange.clock() })
+      case 'POST /advance': {
+        const ms = fields.get('ms')
+        if (typeof ms !== 'number' || !Number.isInteger(ms) || ms < 0 || ms > advanceMsMax) {
+          return sendJson(response, 400, { message: `ms is a whole number from 0 to ${advanceMsMax}` })
+        }
+        exchange.advance(ms)
+        return sendJson(response, 200, { now: exchange.clock() })
+      }
+      case 'GET /switches':
+        return sendJson(response, 200, bluum.switches())
+      case 'PUT /switches': {
+        const problem = bluum.setSwitches(body)
+        return problem === null
+          ? sendJson(response, 200, bluum.switches())
+          : sendJson(response, 400, { message: problem })
+      }
+      case 'POST /orders': {
+        if (verb !== 'fill') break
+        const wanted: { quantity?: string; price?: string } = {}
+        for (const name of ['quantity', 'price'] as const) {
+          if (fields.has(name)) wanted[name] = String(fields.get(name))
+        }
+        const filled = bluum.fill(id, wanted)
+        const { code, message } = filled
+        return typeof code === 'string'
+          ? sendJson(response, Number(code.slice(5, 8)), { message })
+          : sendJson(response, 200, filled)
+      }
+      case 'PUT /accounts': {
+        if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
+        const problem = bluum.setAccount(account, { status: fields.get('status'), cash: fields.get('cash') })
+        return problem === null
+          ? sendJson(response, 200, bluum.toAccountJson(account))
+          : sendJson(response, 400, { message: problem })
+      }
+      default:
+    }
+    return sendJson(response, 404, { message: `the control port has no ${request.method} ${path}` })
+  }
+
+  // --- the whole ---
+
+  let closing: Promise<void> | null = null
+
+  async function close(): Promise<void> {
+    ending.abort()
+    const servers = [broker, control].filter((server) => server.listening)
+    const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)))
+    for (const socket of sockets) socket.destroy()
+    await Promise.all([...closed, shutting])
+    state.close()
+  }
+
+  try {
+    await listen(broker, brokerPort)
+    brokerPort = portOf(broker)
+    await listen(control, options.controlPort ?? 0)
+  } catch (error) {
+    await close()
+    throw error
+  }
+  return {
+    url: `http://127.0.0.1:${brokerPort}/v1`,
+    controlUrl: `http://127.0.0.1:${portOf(control)}`,
+    apiKey,
+    apiSecret,
+    accounts: seeded.accounts.map(({ id }) => id),
+    demo: seeded.demo,
+    close: () => (closing ??= close()),
+  }
+}
+
+function listen(server: Server, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, '127.0.0.1', () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+function portOf(server: Server): number {
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('the listener has no port')
+  return address.port
+}
+
+function sendJson(response: ServerResponse, status: number, body: unknown): void {
+  const text = JSON.stringify(body)
+  response.writeHead(status, {
+    'content-type': 'application/json; charset=utf-8',
+    'content-length': Buffer.byteLength(text),
+  })
+  response.end(text)
+}
+
+/** The body as text, null if longer than `bytesMax` (the rest is let go by unread). Not whole when the caller left. */
+function readBody(request: IncomingMessage, bytesMax: number): Promise<{ text: string | null; whole: boolean }> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = []
+    let bytes = 0
+    request.on('data', (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes <= bytesMax) chunks.push(chunk)
+      else resolve({ text: null, whole: true })
+    })
+    request.once('end', () => resolve({ text: Buffer.concat(chunks).toString('utf8'), whole: true }))
+    request.once('error', () => resolve({ text: '', whole: false }))
+    request.once('close', () => resolve({ text: '', whole: false }))
+  })
+}

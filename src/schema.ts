@@ -1,0 +1,40 @@
+// The schema: the features, each imported for its effect on the builder, and how the whole is printed.
+
+import { Kind, graphqlSync, parse, print, visit } from 'graphql'
+import type { DocumentNode, GraphQLSchema } from 'graphql'
+import { builder } from './builder.ts'
+import './orders/mutations.ts'
+import './orders/queries.ts'
+
+/** The executable schema: a federation subgraph, the same on every call. */
+export function createSchema(): GraphQLSchema {
+  return builder.toSubGraphSchema({
+    linkUrl: 'https://specs.apollo.dev/federation/v2.9',
+    federationDirectives: ['@key', '@shareable', '@cost', '@listSize'],
+  })
+}
+
+/** The SDL of the subgraph as `_service` answers it, sorted, so that a change shows as the lines it changes. */
+export function printSchema(schema: GraphQLSchema): string {
+  const { data, errors } = graphqlSync({ schema, source: '{ _service { sdl } }' })
+  const service: unknown = data?._service
+  if (errors || typeof service !== 'object' || service === null || !('sdl' in service)) {
+    throw new Error('the schema does not print itself', { cause: errors?.[0] })
+  }
+  return `${print(sortDocument(parse(String(service.sdl))))}\n`
+}
+
+function sortDocument(document: DocumentNode): DocumentNode {
+  const byName = <Node extends { name: { value: string } }>(nodes: readonly Node[] | undefined) =>
+    nodes && [...nodes].sort((a, b) => (a.name.value < b.name.value ? -1 : 1))
+  const sorted = visit(document, {
+    ObjectTypeDefinition: { leave: (node) => ({ ...node, fields: byName(node.fields) }) },
+    InterfaceTypeDefinition: { leave: (node) => ({ ...node, fields: byName(node.fields) }) },
+    InputObjectTypeDefinition: { leave: (node) => ({ ...node, fields: byName(node.fields) }) },
+    EnumTypeDefinition: { leave: (node) => ({ ...node, values: byName(node.values) }) },
+    FieldDefinition: { leave: (node) => ({ ...node, arguments: byName(node.arguments) }) },
+  })
+  const keyOf = (node: DocumentNode['definitions'][number]) =>
+    node.kind === Kind.SCHEMA_EXTENSION ? '' : 'name' in node && node.name ? node.name.value : ' '
+  return { ...sorted, definitions: [...sorted.definitions].sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1)) }
+}

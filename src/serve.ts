@@ -1,0 +1,243 @@
+// The process: settings in, a listening service out, and an end that abandons no order.
+
+import { mkdirSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
+import { join } from 'node:path'
+import { createBluum } from './brokers/bluum.ts'
+import type { Broker, Brokers } from './brokers/broker.ts'
+import type { Config } from './config.ts'
+import { createCommands } from './orders/commands.ts'
+import { createSchema } from './schema.ts'
+import { startSandbox } from './sandbox/server.ts'
+import type { Sandbox } from './sandbox/server.ts'
+import { createServer } from './server.ts'
+import type { GraphiQLTab, Server } from './server.ts'
+import { createLog } from './telemetry.ts'
+
+/** A running service. */
+export interface Service {
+  /** Where GraphQL is, such as `http://127.0.0.1:4000/graphql`. */
+  url: string
+  /** The embedded broker; null with a real one. */
+  sandbox: Sandbox | null
+  fetch: Server['fetch']
+  /** Stops gracefully: no new work, writes in flight finished within `shutdownMs`, then everything is closed. */
+  close(): Promise<void>
+}
+
+/**
+ * Starts the service, with the embedded sandbox where no broker is configured. Throws when the port is taken or the
+ * sandbox's state cannot be used; nothing is left running then.
+ */
+export async function serve(config: Config): Promise<Service> {
+  const log = createLog(config.logLevel)
+  const sandbox = config.bluum === null ? await startEmbedded(config) : null
+  const bluum = connectBluum(config, sandbox)
+  const brokers: Brokers = new Map([[bluum.id, bluum]])
+  const commands = createCommands({
+    brokers,
+    replyMs: config.placeReplyMs,
+    onTrouble: (message, error) => log.error({ err: error }, message),
+  })
+  let isStopping = false
+  const server = createServer({
+    schema: createSchema(),
+    brokers,
+    commands,
+    log,
+    introspection: config.introspection,
+    graphiqlTabs: config.graphiql ? toTabs(sandbox) : null,
+    isReady: () => !isStopping,
+  })
+  const http = createHttpServer(
+    {
+      headersTimeout: 10_000,
+      requestTimeout: 15_000,
+      keepAliveTimeout: 65_000,
+      connectionsCheckingInterval: 2_000,
+      maxHeaderSize: 16_384,
+    },
+    server.listener,
+  )
+  http.maxConnections = 1_000
+
+  async function closeAll(): Promise<void> {
+    await server.close()
+    http.closeAllConnections()
+    await Promise.all([...brokers.values()].map((broker) => broker.close()))
+    await sandbox?.close()
+    log.close()
+  }
+
+  try {
+    await new Promise<void>((resolve, reject) => {
+      http.once('error', reject)
+      http.listen(config.port, config.host, () => resolve())
+    })
+  } catch (error) {
+    await closeAll()
+    throw error
+  }
+
+  const address = http.address()
+  if (address === null || typeof address === 'string') throw new Error('listening on no port')
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
+
+  let closing: Promise<void> | null = null
+  async function stop(): Promise<void> {
+    isStopping = true
+    // Connections that carry nothing go first; those under way get their answers.
+    http.closeIdleConnections()
+    const closed = new Promise<void>((resolve) => http.close(() => resolve()))
+    await within(config.shutdownMs, Promise.all([commands.close(), closed]))
+    await closeAll()
+  }
+
+  return {
+    url: `http://${host}:${address.port}/graphql`,
+    sandbox,
+    fetch: server.fetch,
+    close: () => (closing ??= stop()),
+  }
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  await Promise.race([work, promise])
+  clearTimeout(timer)
+}
+
+function startEmbedded(config: Config): Promise<Sandbox> {
+  mkdirSync(config.dataDir, { recursive: true })
+  return startSandbox({
+    stateFile: join(config.dataDir, 'sandbox.sqlite'),
+    seed: config.sandbox.seed,
+    port: config.sandbox.port,
+  })
+}
+
+function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
+  if (sandbox) return createBluum({ url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
+  if (config.bluum === null) throw new Error('neither a broker nor a sandbox')
+  const { url, apiKey, apiSecret } = config.bluum
+  return createBluum({ url, apiKey: apiKey.reveal(), apiSecret: apiSecret.reveal() })
+}
+
+// GraphiQL's first tabs work as they stand against the seeded accounts. With a real broker there is nothing to name.
+function toTabs(sandbox: Sandbox | null): GraphiQLTab[] {
+  if (!sandbox)
+    return [{ query: '# The accounts that this service sees\n{\n  tradingAccounts {\n    id\n    broker\n  }\n}\n' }]
+  const accountId = sandbox.accounts[0] ?? ''
+  const { filledOrderId, openOrderId, symbol, limitPrice } = sandbox.demo
+  return [
+    {
+      query: `# Read one order
+query ReadOrder($id: ID!) {
+  order(id: $id) {
+    id
+    status
+    symbol
+    side
+    quantity
+    filledQuantity
+    averagePrice
+    submittedAt
+  }
+}
+`,
+      variables: JSON.stringify({ id: filledOrderId }, null, 2),
+    },
+    {
+      query: `# List orders: filter, then page with the endCursor as "after"
+query ListOrders($accountId: ID!, $filter: OrderFilter, $first: Int, $after: String) {
+  orders(accountId: $accountId, filter: $filter, first: $first, after: $after) {
+    nodes {
+      id
+      symbol
+      side
+      type
+      status
+      quantity
+      limitPrice
+      submittedAt
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+`,
+      variables: JSON.stringify({ accountId, filter: { state: 'OPEN' }, first: 10, after: null }, null, 2),
+    },
+    {
+      query: `# Place a limit order. Run it twice: the same clientOrderId never sends twice
+mutation PlaceOrder($input: PlaceOrderInput!) {
+  placeOrder(input: $input) {
+    __typename
+    outcome
+    message
+    orderId
+    order {
+      status
+      submittedAt
+    }
+    ... on OrderPlaced {
+      replayed
+    }
+    ... on OrderRejected {
+      rejectionCode
+      reason
+    }
+    ... on OrderInvalid {
+      problems {
+        field
+        code
+        message
+      }
+    }
+    ... on OrderNotPlaced {
+      notPlacedCode
+      retrySameKey
+    }
+  }
+}
+`,
+      variables: JSON.stringify(
+        {
+          input: {
+            accountId,
+            clientOrderId: 'graphiql-0001',
+            symbol,
+            side: 'BUY',
+            type: 'LIMIT',
+            timeInForce: 'GTC',
+            quantity: '1',
+            limitPrice,
+          },
+        },
+        null,
+        2,
+      ),
+    },
+    {
+      query: `# Cancel an order: confirmed only when the broker says so
+mutation CancelOrder($input: CancelOrderInput!) {
+  cancelOrder(input: $input) {
+    __typename
+    outcome
+    message
+    order {
+      id
+      status
+      filledQuantity
+      canceledAt
+    }
+  }
+}
+`,
+      variables: JSON.stringify({ input: { orderId: openOrderId } }, null, 2),
+    },
+  ]
+}

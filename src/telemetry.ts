@@ -1,0 +1,38 @@
+// What the service says about itself: JSON lines on stdout. It listens, the work does not call it.
+
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { pino } from 'pino'
+import type { LogLevel } from './config.ts'
+
+/** Writes one JSON line each. Fields must hold no variables, headers, bodies or account ids. */
+export interface Log {
+  error(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  info(fields: object, message: string): void
+  debug(fields: object, message: string): void
+  /** Stops listening to the channels; lines can still be written. */
+  close(): void
+}
+
+/** A log at `level` that also tells of every upstream call, at debug. The caller closes it. */
+export function createLog(level: LogLevel, destination: NodeJS.WritableStream = process.stdout): Log {
+  const logger = pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: ['headers', '*.headers', 'authorization', '*.authorization'],
+    },
+    destination,
+  )
+  const onUpstreamCall = (message: unknown) => logger.debug({ upstream: message }, 'upstream call')
+  subscribe('blotter:upstream', onUpstreamCall)
+  return {
+    error: (fields, message) => logger.error(fields, message),
+    warn: (fields, message) => logger.warn(fields, message),
+    info: (fields, message) => logger.info(fields, message),
+    debug: (fields, message) => logger.debug(fields, message),
+    close: () => void unsubscribe('blotter:upstream', onUpstreamCall),
+  }
+}

@@ -1,0 +1,103 @@
+// A service with its embedded broker, started as `npm start` does, and what tests ask of both.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { readConfig } from '../src/config.ts'
+import { serve } from '../src/serve.ts'
+import type { Sandbox } from '../src/sandbox/server.ts'
+
+/** A call as the sandbox's request log shows it. */
+export interface LoggedCall {
+  method: string
+  path: string
+  status: number | null
+  idempotencyKey: string | null
+  authorization: string | null
+  headers: Record<string, string>
+  body: string
+}
+
+export interface Answer {
+  status: number
+  headers: Headers
+  // What a document asked for; tests know its shape.
+  // oxlint-disable-next-line typescript/no-explicit-any
+  data: any
+  errors: { message: string; path?: (string | number)[]; extensions: Record<string, unknown> }[] | undefined
+}
+
+export interface Harness {
+  url: string
+  sandbox: Sandbox
+  /** The main demo account. */
+  accountId: string
+  fetch(request: Request): Promise<Response>
+  /** Runs a document through the server's front door. */
+  run(query: string, variables?: object, headers?: Record<string, string>): Promise<Answer>
+  /** The broker's request log, oldest first, since it was last cleared. */
+  calls(): Promise<LoggedCall[]>
+  clearCalls(): Promise<void>
+  /** Replaces all fault rules of the sandbox. */
+  setRules(...rules: object[]): Promise<void>
+  /** Any other request to the sandbox's control port; the parsed answer. */
+  control(method: string, path: string, body?: unknown): Promise<unknown>
+  /** Every order of the account at the broker, in the broker's own JSON, newest first. */
+  book(accountId?: string): Promise<Record<string, unknown>[]>
+  close(): Promise<void>
+}
+
+/** Starts a service on free ports with a store of its own; closed when the test or file that started it is over. */
+export async function startHarness(env: Record<string, string> = {}): Promise<Harness> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'blotter-test-'))
+  const service = await serve(readConfig({ PORT: '0', DATA_DIR: dataDir, LOG_LEVEL: 'error', ...env }))
+  const { sandbox } = service
+  if (!sandbox) throw new Error('the harness runs over the sandbox')
+  const accountId = sandbox.accounts[0] ?? ''
+
+  async function control(method: string, path: string, body?: unknown): Promise<unknown> {
+    const response = await fetch(sandbox?.controlUrl + path, {
+      method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    })
+    const text = await response.text()
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
+    return text === '' ? undefined : (JSON.parse(text) as unknown)
+  }
+
+  return {
+    url: service.url,
+    sandbox,
+    accountId,
+    fetch: service.fetch,
+    async run(query, variables, headers) {
+      const response = await service.fetch(
+        new Request(service.url, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', ...headers },
+          body: JSON.stringify({ query, variables }),
+        }),
+      )
+      const answer = (await response.json()) as Pick<Answer, 'data' | 'errors'>
+      return { status: response.status, headers: response.headers, data: answer.data, errors: answer.errors }
+    },
+    calls: async () => (await control('GET', '/log')) as LoggedCall[],
+    clearCalls: async () => void (await control('DELETE', '/log')),
+    setRules: async (...rules) => void (await control('PUT', '/rules', rules)),
+    control,
+    book: async (account = accountId) =>
+      (await control('GET', `/book?account=${account}`)) as Record<string, unknown>[],
+    async close() {
+      await service.close()
+      rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** A harness for one test, closed when it is over. */
+export async function startForTest(env?: Record<string, string>): Promise<Harness> {
+  const harness = await startHarness(env)
+  onTestFinished(() => harness.close())
+  return harness
+}
