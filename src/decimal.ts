@@ -6,6 +6,8 @@ const decimalPattern = /^(-?)(\d+)(?:\.(\d+))?$/
 /** The most digits, before and after the point together, that a caller may send; what SQL's DECIMAL(38) holds. */
 export const decimalDigitsMax = 38
 
+const expandLengthMax = 100
+
 /** Whether `text` is plain base-10 digits, such as `175.00` or `-3`: no exponent, sign `+`, blanks or separators. */
 export function isDecimal(text: string): boolean {
   return decimalPattern.test(text)
@@ -54,11 +56,13 @@ function toScaled({ negative, whole, fraction }: Parts, scale: number): bigint {
 
 /**
  * A JSON number's digits written out: `1e-9` becomes `0.000000001`, exactly. Returns null for what is no number, and for
- * exponents beyond ±40, where a wrong answer of the sender is likelier than such a price.
+ * exponents beyond ±40 and more than 100 characters, where a wrong answer of the sender is likelier than such a price
+ * (and comparing numbers of millions of digits would hold up everyone else).
  */
 export function expandExponent(text: string): string | null {
+  if (text.length > expandLengthMax) return null
   if (isDecimal(text)) return text
-  const match = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?\d{1,2})$/.exec(text)
+  const match = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?0*\d{1,2})$/.exec(text)
   if (!match) return null
   const [, sign = '', whole = '', fraction = '', power = ''] = match
   const exponent = Number(power)

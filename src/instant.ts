@@ -17,7 +17,9 @@ export function parseInstant(text: string): string | null {
   if (zone === 'Z' || zone === 'z') return `${date}T${time}${fraction}Z`
   const shifted = new Date(`${date}T${time}${zone}`)
   if (Number.isNaN(shifted.getTime())) return null
-  return `${shifted.toISOString().slice(0, 19)}${fraction}Z`
+  // The zone may lead out of the years 0000 to 9999, which RFC 3339 cannot write.
+  const utc = /^(\d{4}-.{14})\.000Z$/.exec(shifted.toISOString())?.[1]
+  return utc === undefined ? null : `${utc}${fraction}Z`
 }
 
 /** Below zero, zero or above it, as instant `a` is before, at or after `b`. Both as `parseInstant` returned them. */

@@ -18,7 +18,7 @@ import type {
   OrderType,
   TimeInForce,
 } from '../orders/order.ts'
-import { isId, pageSizeMax, UpstreamError } from './broker.ts'
+import { brokerOf, isId, pageSizeMax, UpstreamError } from './broker.ts'
 import type { Broker, Page, PageQuery, PageRow, PlaceAnswer } from './broker.ts'
 import { createHttp } from './http.ts'
 import type { Answer, Call } from './http.ts'
@@ -85,6 +85,8 @@ export function createBluum(options: BluumOptions): Broker {
         }),
       )
       const answered = list.rows.slice(0, limit)
+      // Rows that were cut off: the list goes on here, whatever the broker says of what follows its own page.
+      const follows = list.rows.length > limit ? true : list.hasMore
       for (const [index, body] of answered.entries()) {
         const row = parseRow(body, query, String(offset + index + 1))
         const id = row === null ? null : toRowId(row, body)
@@ -96,11 +98,15 @@ export function createBluum(options: BluumOptions): Broker {
         rows.push(row)
       }
       offset += answered.length
-      const ended = list.hasMore === null ? answered.length < limit : !list.hasMore
+      const ended = follows === null ? answered.length < limit : !follows
       if (rows.length > query.first) return { rows: rows.slice(0, query.first), hasMore: true, isComplete: true }
-      if (ended || answered.length === 0) return { rows, hasMore: false, isComplete: true }
-      if (rows.length === query.first && (list.hasMore === true || !query.wantsMore)) {
-        return { rows, hasMore: list.hasMore, isComplete: true }
+      if (ended) return { rows, hasMore: false, isComplete: true }
+      // Nothing, and more to come: no offset leads there, and the list has not been shown to be at its end.
+      if (answered.length === 0) break
+      // Where rows had to be dropped, what follows may have to be as well.
+      const hasMore = mustSearch ? null : follows
+      if (rows.length === query.first && (hasMore === true || !query.wantsMore)) {
+        return { rows, hasMore, isComplete: true }
       }
       // Just what is missing, unless rows had to be dropped: then there may be few to find among many.
       limit = mustSearch ? pageSizeMax : Math.min(pageSizeMax, wanted - rows.length)
@@ -118,7 +124,7 @@ export function createBluum(options: BluumOptions): Broker {
 
     async accounts(signal) {
       const list = parseList(await read({ path: path`/accounts`, ...readPageTimes, signal }))
-      return list.rows.flatMap((row) => (isRecord(row) && typeof row.id === 'string' && isId(row.id) ? [row.id] : []))
+      return list.rows.flatMap((row) => (isRecord(row) && isBluumId(row.id) ? [row.id] : []))
     },
 
     unsupported(order) {
@@ -140,7 +146,7 @@ export function createBluum(options: BluumOptions): Broker {
 
     // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented.
     async cancel(order, sendBy) {
-      const answer = await http.write({
+      const answer = await http.cancel({
         method: 'POST',
         path: path`/trading/accounts/${order.account.id}/orders/${order.id}/cancel`,
         ...cancelTimes,
@@ -148,12 +154,8 @@ export function createBluum(options: BluumOptions): Broker {
       })
       const body = takeBody(answer)
       if (!isRecord(body) || body.id !== order.id) return null
-      try {
-        return parseOrder(body, order.account.id)
-      } catch (error) {
-        if (error instanceof UpstreamError) return null
-        throw error
-      }
+      const canceled = readWhole(body, order.account.id)
+      return canceled?.account.id === order.account.id ? canceled : null
     },
 
     close: () => http.close(),
@@ -282,9 +284,9 @@ function toRowId(row: PageRow, body: unknown): string {
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
 function parseOrder(body: unknown, accountId: string | null): Order {
   if (!isRecord(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
-  const id = requireText(body, 'id')
+  const id = requireId(body, 'id')
   const symbol = requireText(body, 'symbol')
-  const owner = body.account_id === undefined || body.account_id === null ? accountId : requireText(body, 'account_id')
+  const owner = body.account_id === undefined || body.account_id === null ? accountId : requireId(body, 'account_id')
   if (owner === null) throw new UpstreamError('unreadable', 'Bluum answered an order without account_id')
   if (body.status === undefined || body.status === null) {
     throw new UpstreamError('unreadable', 'Bluum answered an order without status')
@@ -320,7 +322,7 @@ function parseOrder(body: unknown, accountId: string | null): Order {
     averagePrice: zeroToNull(parseDecimal(body, 'average_price')),
     commission: parseDecimal(body, 'commission'),
     commissionType:
-      body.commission_type === undefined || body.commission_type === null
+      body.commission_type === undefined || body.commission_type === null || body.commission_type === ''
         ? null
         : parseWord(commissionTypes, body.commission_type),
     submittedAt: parseTime(body, 'submitted_at'),
@@ -328,6 +330,17 @@ function parseOrder(body: unknown, accountId: string | null): Order {
     canceledAt: parseTime(body, 'canceled_at'),
     rejectReason: parseText(body, 'reject_reason'),
   }
+}
+
+// What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
+function isBluumId(id: unknown): id is string {
+  return typeof id === 'string' && isId(id) && brokerOf(id) === 'BLUUM'
+}
+
+function requireId(body: Body, field: string): string {
+  const value = body[field]
+  if (isBluumId(value)) return value
+  throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
 }
 
 function requireText(body: Body, field: string): string {
@@ -371,6 +384,7 @@ function cleanText(text: string): string {
     .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
     .trim()
     .slice(0, 200)
+    .toWellFormed() // the cut may go through a pair of surrogates
 }
 
 // ---- placing ----------------------------------------------------------------------------------------------------
@@ -398,7 +412,7 @@ function toRequest(order: NewOrder): Record<string, unknown> {
 // Accepted only if the answer is about this order: an id, and whatever else it repeats equal to what was sent. An
 // answer about another order says nothing about ours.
 function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
-  if (!isRecord(body) || typeof body.id !== 'string' || body.id === '') {
+  if (!isRecord(body) || !isBluumId(body.id)) {
     throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
   }
   const request: Body = { account_id: sent.accountId, ...toRequest(sent) }
@@ -415,7 +429,7 @@ function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
     orderId: body.id,
     status: order?.status ?? parseWord(statuses, body.status),
     order,
-    rejectReason: typeof body.reject_reason === 'string' ? cleanText(body.reject_reason) : null,
+    rejectReason: typeof body.reject_reason === 'string' ? cleanText(body.reject_reason) || null : null,
   }
 }
 
@@ -438,7 +452,9 @@ function readWhole(body: Body, accountId: string): Order | null {
 
 // ---- refusals ---------------------------------------------------------------------------------------------------
 
-// Bluum's refusals of an order, by its own codes; where a code is not listed, by its HTTP status.
+// Bluum's refusals of an order, by its own codes; where a code is not listed, by its HTTP status. A code carries a
+// status too (Bluum, "Error"), and one that says something else than no to this order is no refusal of it: a 422 with
+// BLUM-409-001 still means that the order may exist.
 const rejections: Readonly<Record<string, OrderRejectionCode>> = {
   'BLUM-403-002': 'ACCOUNT_NOT_APPROVED',
   'BLUM-403-004': 'ACCOUNT_RESTRICTED',
@@ -478,7 +494,8 @@ function toRefusal(answer: Answer): UpstreamError {
   if (status === 401 || status === 413 || status === 415 || notAboutTheOrder.has(code)) {
     return new UpstreamError('refused', text, known)
   }
-  const rejection = rejections[code] ?? rejections[String(status)]
+  const codeStatus = /^BLUM-(\d{3})-/.exec(code)?.[1] ?? String(status)
+  const rejection = rejections[code] ?? (rejections[codeStatus] && rejections[String(status)])
   if (rejection === undefined) return new UpstreamError('refused', text, { ...known, effect: 'unknown' })
   return new UpstreamError('refused', text, { ...known, rejection })
 }

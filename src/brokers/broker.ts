@@ -22,9 +22,9 @@ export const pageSizeMax = 100
  */
 export interface Broker {
   readonly id: BrokerId
-  /** The statuses this broker can report; asking it for another one is answered without a call. */
+  /** The statuses this broker can report; it must not be asked for a list of another one. */
   readonly statuses: readonly KnownOrderStatus[]
-  /** The sides this broker knows; it never lists an order of another one. */
+  /** The sides this broker knows; it must not be asked for a list of another one. */
   readonly sides: readonly OrderSideSent[]
   /** Each order, or null where the broker says that there is none. Ends early when `signal` aborts. */
   orders(keys: readonly OrderKey[], signal: AbortSignal): Promise<(Order | null | UpstreamError)[]>

@@ -18,6 +18,8 @@ export interface HttpOptions {
   readConnections?: number
   /** The most connections that writes open, at least 1; 8 unless told. Reads cannot take them. */
   writeConnections?: number
+  /** The most connections that cancels open, at least 1; 4 unless told. Hanging placements cannot hold them back. */
+  cancelConnections?: number
   /** The largest body read of an answer, in bytes; 4 MiB unless told. */
   responseBytesMax?: number
   /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
@@ -59,6 +61,8 @@ export interface Http {
   read(call: Call): Promise<Answer>
   /** Sends at most once over the connections for writes. Throws UpstreamError, whose `effect` is proven. */
   write(call: Call): Promise<Answer>
+  /** The same over the connections for cancels. */
+  cancel(call: Call): Promise<Answer>
   /** Waits for the calls in flight, which their own deadlines bound, and closes all connections. May be repeated. */
   close(): Promise<void>
 }
@@ -115,6 +119,7 @@ export function createHttp(options: HttpOptions): Http {
   }
   const readPool = new Pool(url.origin, { ...poolOptions, connections: options.readConnections ?? 64 })
   const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
+  const cancelPool = new Pool(url.origin, { ...poolOptions, connections: options.cancelConnections ?? 4 })
 
   // The one proof that bytes went to a socket. undici's `onRequestStart` is none: it also comes for a request that is
   // dropped out of the queue. The channel is the process's, so the events of other clients pass here too.
@@ -279,13 +284,14 @@ export function createHttp(options: HttpOptions): Http {
 
   let closed: Promise<void> | null = null
   async function closeOnce(): Promise<void> {
-    await Promise.all([readPool.close(), writePool.close()])
+    await Promise.all([readPool.close(), writePool.close(), cancelPool.close()])
     diagnostics.unsubscribe(sendHeadersChannel, onSendHeaders)
   }
 
   return {
     read: (call) => attempt(readPool, call, call.signal),
     write: (call) => attempt(writePool, call, undefined),
+    cancel: (call) => attempt(cancelPool, call, undefined),
     close: () => (closed ??= closeOnce()),
   }
 }
