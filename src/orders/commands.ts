@@ -1,7 +1,8 @@
 // Placing and canceling: everything between an input and a truthful outcome. An order leaves this service once for
 // each key; what became of it is told as it is known, and "not known" is an answer of its own, never a failure.
 //
-// What was sent is remembered in this process only: a restart forgets it, and with it the promise.
+// What was sent is remembered in this process only, for as long as it lives: a restart forgets it, and with it the
+// promise.
 
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -105,7 +106,7 @@ export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused 
 export interface Commands {
   /** Places `order` unless its key has been used; never sends after `sendBy` (epoch ms, null for the usual bound). */
   place(order: NewOrder, sendBy: number | null): Promise<PlaceOrderResult>
-  /** Cancels the order; one cancel of an order at a time, callers in between share its outcome. */
+  /** Cancels the order; who asks the same while a cancel is under way shares its outcome. */
   cancel(input: { orderId: string | null; accountId: string | null }): Promise<CancelOrderResult>
   /** Takes no further writes and resolves when those under way have ended. */
   close(): Promise<void>
@@ -117,7 +118,7 @@ export interface CommandOptions {
   replyMs: number
   /** Told of what a person should look at: a bug, or an answer that breaks the broker's contract. */
   onTrouble: (message: string, error: unknown) => void
-  /** Keys remembered at the most; at that many without an outcome, placements are refused as OVERLOADED. */
+  /** Keys remembered at the most; with that many, placements under new keys are refused as OVERLOADED. */
   recordsMax?: number
 }
 
@@ -151,7 +152,7 @@ interface PlacementRecord {
 }
 
 /** The writes over `brokers`. The caller closes it, before the brokers. */
-export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_000 }: CommandOptions): Commands {
+export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_000 }: CommandOptions): Commands {
   const records = new Map<string, PlacementRecord>()
   const cancels = new Map<string, CancelFlight>()
   const underWay = new Set<Promise<unknown>>()
@@ -190,7 +191,11 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_00
     if (!record || !isJoining) {
       if (isClosing) return toNotPlaced(order, 'SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
       if (!record && !makeRoom()) {
-        return toNotPlaced(order, 'OVERLOADED', 'Too many placements are without an outcome; the order was not sent.')
+        return toNotPlaced(
+          order,
+          'OVERLOADED',
+          'This process remembers as many keys as it can; the order was not sent.',
+        )
       }
       record = startAttempt(broker, order, { key, economics, sendBy, operationId: record?.operationId ?? randomUUID() })
     }
@@ -239,13 +244,11 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_00
     }
   }
 
-  // Forgets the oldest key whose outcome is known. A key without an outcome is never forgotten: its repeat would send.
+  // Forgets the oldest key of which nothing was ever sent. No other key is forgotten: its repeat would send again.
   function makeRoom(): boolean {
     if (records.size < recordsMax) return true
-    for (const [key, record] of records) {
-      if (record.settled === null || record.settled.state === 'unknown') continue
-      records.delete(key)
-      return true
+    for (const [key, { settled }] of records) {
+      if (settled?.state === 'not_sent') return records.delete(key)
     }
     return false
   }
@@ -283,16 +286,24 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_00
       flight.result.then(forget, forget)
     }
     const shared = flight
-    return await withinReply(shared.result, () => toCancelPending(orderId, shared.seen))
+    return await withinReply(shared.result, () => {
+      if (shared.isAsked) return toCancelPending(orderId, shared.seen)
+      const message = 'The order could not be read in time, so nothing was canceled.'
+      return toCancelRefused(orderId, null, 'BROKER_UNAVAILABLE', message)
+    })
   }
 
   function startCancel(broker: Broker, key: OrderKey): CancelFlight {
-    const flight: CancelFlight = { seen: null, result: Promise.resolve(toCancelPending(key.id, null)) }
-    flight.result = track(runCancel(broker, key, flight))
-    return flight
+    const flight: Pick<CancelFlight, 'seen' | 'isAsked'> = { seen: null, isAsked: false }
+    return Object.assign(flight, { result: track(runCancel(broker, key, flight)) })
   }
 
-  async function runCancel(broker: Broker, key: OrderKey, flight: CancelFlight): Promise<CancelOrderResult> {
+  async function runCancel(
+    broker: Broker,
+    key: OrderKey,
+    flight: Pick<CancelFlight, 'seen' | 'isAsked'>,
+  ): Promise<CancelOrderResult> {
+    // Nothing is asked of the broker after the caller was told that nothing was.
     const deadline = Date.now() + replyMs
     const before = await readOrder(broker, key)
     if (before instanceof UpstreamError) return toUnreachable(key.id, null, before)
@@ -303,6 +314,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_00
     flight.seen = before
     if (before.state === 'CLOSED') return toFinal(before, true)
 
+    flight.isAsked = true
     const answer = await askToCancel(broker, before, deadline)
     if (answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)) {
       return toUnreachable(key.id, before, answer)
@@ -353,7 +365,10 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 20_00
 
 interface CancelFlight {
   result: Promise<CancelOrderResult>
+  /** The order as it was last read. */
   seen: Order | null
+  /** Whether the broker may have been asked for the cancel. */
+  isAsked: boolean
 }
 
 async function askToCancel(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
@@ -484,9 +499,10 @@ function toEconomics(order: NewOrder): string {
   )
 }
 
-// Refusals that speak of this order; the others speak of us, and the cancel was not looked at.
+// Refusals that speak of this order or its account, or may do so; the others speak of us, and the cancel was not
+// looked at.
 function isAboutTheOrder(error: UpstreamError): boolean {
-  return error.kind === 'refused' && error.status !== 401 && error.status !== 403
+  return error.kind === 'refused' && (error.rejection !== null || error.effect === 'unknown')
 }
 
 function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResult {

@@ -234,7 +234,8 @@ builder.objectRef<OrderRejected>('OrderRejected').implement({
 
 builder.objectRef<OrderInvalid>('OrderInvalid').implement({
   description:
-    'Refused here, before anything was recorded or sent. The key is not spent: mend the fields and send again.',
+    'Refused here, before anything was recorded or sent: mend the fields and send again with the same key, unless the ' +
+    'problem is KEY_REUSED.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     problems: t.expose('problems', {

@@ -128,7 +128,8 @@ function checkDecimals(order: NewOrder): OrderInputProblem[] {
     if (value !== null) problems.push(...checkLength(field, value))
   }
   if (order.commission !== null) {
-    if (compareDecimals(order.commission, '0') < 0) {
+    // Minus zero too: a broker takes no sign here.
+    if (order.commission.startsWith('-')) {
       problems.push(createProblem('commission', 'NOT_POSITIVE', 'commission must not be negative.'))
     }
     problems.push(...checkLength('commission', order.commission))
