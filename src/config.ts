@@ -27,6 +27,7 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
 /** A secret that prints as `[secret]` wherever an object with it is printed; `reveal` is for the one who sends it. */
 interface Secret {
   reveal(): string
+  toString(): string
 }
 
 /** Settings that cannot be used: all problems, each naming its setting and what to write instead. */

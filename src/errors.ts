@@ -18,7 +18,7 @@ export const errorCodes = {
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
   INTERNAL_SERVER_ERROR: 'A bug of ours; `requestId` finds it in the log.',
 } as const
-export type ErrorCode = keyof typeof errorCodes
+type ErrorCode = keyof typeof errorCodes
 
 /** The error for an argument of the caller's that cannot be used. `message` names it and the fix. */
 export function createInputError(message: string, code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' = 'BAD_USER_INPUT'): Error {
@@ -86,15 +86,17 @@ function findCause(thrown: unknown): unknown {
   return cause
 }
 
-// Errors of graphql itself and of Yoga's request checks carry a message for the caller; some lack a code.
+// Errors of graphql itself and of Yoga's request checks carry a message for the caller; some lack a code of ours. Those
+// are about the HTTP request, so their status holds for every media type.
 function withCode(cause: GraphQLError, located: GraphQLError): GraphQLError {
   if (typeof cause.extensions.code === 'string' && Object.hasOwn(errorCodes, cause.extensions.code)) return located
-  const code: ErrorCode = isForbidden(cause) ? 'FORBIDDEN' : 'BAD_USER_INPUT'
-  const { http } = cause.extensions
-  return locate({ message: located.message, extensions: http ? { code, http } : { code } }, located)
+  const status = findHttpStatus(cause)
+  const code: ErrorCode = status === 403 ? 'FORBIDDEN' : 'BAD_USER_INPUT'
+  const extensions = status === null ? { code } : { code, http: { status } }
+  return locate({ message: located.message, extensions }, located)
 }
 
-function isForbidden(error: GraphQLError): boolean {
-  const { http } = error.extensions
-  return typeof http === 'object' && http !== null && 'status' in http && http.status === 403
+function findHttpStatus({ extensions: { http } }: GraphQLError): number | null {
+  if (typeof http !== 'object' || http === null || !('status' in http)) return null
+  return typeof http.status === 'number' ? http.status : null
 }

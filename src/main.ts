@@ -2,7 +2,7 @@
 
 import { ConfigError, readConfig } from './config.ts'
 import { checkConfig, printSubgraph, startSandboxAlone } from './operator.ts'
-import { serve } from './serve.ts'
+import { serve, StartError } from './serve.ts'
 import type { Service } from './serve.ts'
 
 const usage = `Usage: blotter COMMAND
@@ -29,7 +29,7 @@ async function run(command: string | undefined): Promise<void> {
       return print(usage)
     default:
       print(usage)
-      throw new Error(`There is no command ${JSON.stringify(command)}.`)
+      throw new StartError(`There is no command ${JSON.stringify(command)}.`)
   }
 }
 
@@ -79,7 +79,8 @@ function print(text: string): void {
 
 function fail(error: unknown): void {
   // Settings are the reader's to mend and have no story behind them; anything else keeps its stack.
-  const text = error instanceof ConfigError ? error.message : error instanceof Error ? error.stack : String(error)
+  const isPlain = error instanceof ConfigError || error instanceof StartError
+  const text = isPlain ? error.message : error instanceof Error ? error.stack : String(error)
   process.stderr.write(`${text}\n`)
   process.exit(1)
 }

@@ -1,6 +1,5 @@
 // The process: settings in, a listening service out, and an end that abandons no order.
 
-import { mkdirSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import { createBluum } from './brokers/bluum.ts'
@@ -11,7 +10,7 @@ import { createSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { createServer } from './server.ts'
-import type { GraphiQLTab, Server } from './server.ts'
+import type { Server } from './server.ts'
 import { createLog } from './telemetry.ts'
 
 /** A running service. */
@@ -27,10 +26,10 @@ export interface Service {
 
 /**
  * Starts the service, with the embedded sandbox where no broker is configured. Throws when the port is taken or the
- * sandbox's state cannot be used; nothing is left running then.
+ * sandbox's state cannot be used; nothing is left running then. The log goes to `logTo`, one JSON line each.
  */
-export async function serve(config: Config): Promise<Service> {
-  const log = createLog(config.logLevel)
+export async function serve(config: Config, logTo: NodeJS.WritableStream = process.stdout): Promise<Service> {
+  const log = createLog(config.logLevel, logTo)
   const sandbox = config.bluum === null ? await startEmbedded(config) : null
   const bluum = connectBluum(config, sandbox)
   const brokers: Brokers = new Map([[bluum.id, bluum]])
@@ -60,6 +59,10 @@ export async function serve(config: Config): Promise<Service> {
     server.listener,
   )
   http.maxConnections = 1_000
+  // A connection that carried the last answer of a stopping service would be kept alive for a minute otherwise.
+  http.on('request', (_request, response) => {
+    response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
+  })
 
   async function closeAll(): Promise<void> {
     await server.close()
@@ -76,7 +79,7 @@ export async function serve(config: Config): Promise<Service> {
     })
   } catch (error) {
     await closeAll()
-    throw error
+    throw new StartError(`PORT ${config.port} on HOST ${config.host} cannot be listened on: ${describe(error)}`)
   }
 
   const address = http.address()
@@ -101,6 +104,15 @@ export async function serve(config: Config): Promise<Service> {
   }
 }
 
+/** The service cannot start; the message names the setting and needs no stack. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : String(error)
+}
+
 async function within(ms: number, work: Promise<unknown>): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(resolve, ms)
@@ -108,13 +120,12 @@ async function within(ms: number, work: Promise<unknown>): Promise<void> {
   clearTimeout(timer)
 }
 
-function startEmbedded(config: Config): Promise<Sandbox> {
-  mkdirSync(config.dataDir, { recursive: true })
-  return startSandbox({
-    stateFile: join(config.dataDir, 'sandbox.sqlite'),
-    seed: config.sandbox.seed,
-    port: config.sandbox.port,
-  })
+async function startEmbedded({ dataDir, sandbox: { seed, port } }: Config): Promise<Sandbox> {
+  try {
+    return await startSandbox({ stateFile: join(dataDir, 'sandbox.sqlite'), seed, port })
+  } catch (error) {
+    throw new StartError(`The sandbox cannot start: ${error instanceof Error ? error.message : String(error)}`)
+  }
 }
 
 function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
@@ -124,17 +135,16 @@ function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
   return createBluum({ url, apiKey: apiKey.reveal(), apiSecret: apiSecret.reveal() })
 }
 
-// GraphiQL's first tabs work as they stand against the seeded accounts. With a real broker there is nothing to name.
-function toTabs(sandbox: Sandbox | null): GraphiQLTab[] {
-  if (!sandbox)
-    return [{ query: '# The accounts that this service sees\n{\n  tradingAccounts {\n    id\n    broker\n  }\n}\n' }]
+// GraphiQL's first tabs work as they stand against the seeded accounts; with a real broker there is nothing to name.
+// Values stand in the documents, because GraphiQL drops the variables of its first tab.
+function toTabs(sandbox: Sandbox | null): string[] {
+  if (!sandbox) return ['# The accounts that this service sees\n{\n  tradingAccounts {\n    id\n    broker\n  }\n}\n']
   const accountId = sandbox.accounts[0] ?? ''
   const { filledOrderId, openOrderId, symbol, limitPrice } = sandbox.demo
   return [
-    {
-      query: `# Read one order
-query ReadOrder($id: ID!) {
-  order(id: $id) {
+    `# Read one order
+query ReadOrder {
+  order(id: "${filledOrderId}") {
     id
     status
     symbol
@@ -146,12 +156,14 @@ query ReadOrder($id: ID!) {
   }
 }
 `,
-      variables: JSON.stringify({ id: filledOrderId }, null, 2),
-    },
-    {
-      query: `# List orders: filter, then page with the endCursor as "after"
-query ListOrders($accountId: ID!, $filter: OrderFilter, $first: Int, $after: String) {
-  orders(accountId: $accountId, filter: $filter, first: $first, after: $after) {
+    `# List orders: filter, then page with the endCursor as "after"
+query ListOrders {
+  orders(
+    accountId: "${accountId}"
+    filter: { state: OPEN, side: BUY }
+    first: 10
+    after: null
+  ) {
     nodes {
       id
       symbol
@@ -169,12 +181,20 @@ query ListOrders($accountId: ID!, $filter: OrderFilter, $first: Int, $after: Str
   }
 }
 `,
-      variables: JSON.stringify({ accountId, filter: { state: 'OPEN' }, first: 10, after: null }, null, 2),
-    },
-    {
-      query: `# Place a limit order. Run it twice: the same clientOrderId never sends twice
-mutation PlaceOrder($input: PlaceOrderInput!) {
-  placeOrder(input: $input) {
+    `# Place a limit order. Run it twice: the same clientOrderId never sends twice
+mutation PlaceOrder {
+  placeOrder(
+    input: {
+      accountId: "${accountId}"
+      clientOrderId: "graphiql-0001"
+      symbol: "${symbol}"
+      side: BUY
+      type: LIMIT
+      timeInForce: GTC
+      quantity: "1"
+      limitPrice: "${limitPrice}"
+    }
+  ) {
     __typename
     outcome
     message
@@ -204,27 +224,9 @@ mutation PlaceOrder($input: PlaceOrderInput!) {
   }
 }
 `,
-      variables: JSON.stringify(
-        {
-          input: {
-            accountId,
-            clientOrderId: 'graphiql-0001',
-            symbol,
-            side: 'BUY',
-            type: 'LIMIT',
-            timeInForce: 'GTC',
-            quantity: '1',
-            limitPrice,
-          },
-        },
-        null,
-        2,
-      ),
-    },
-    {
-      query: `# Cancel an order: confirmed only when the broker says so
-mutation CancelOrder($input: CancelOrderInput!) {
-  cancelOrder(input: $input) {
+    `# Cancel an order: confirmed only when the broker says so
+mutation CancelOrder {
+  cancelOrder(input: { orderId: "${openOrderId}" }) {
     __typename
     outcome
     message
@@ -237,7 +239,5 @@ mutation CancelOrder($input: CancelOrderInput!) {
   }
 }
 `,
-      variables: JSON.stringify({ input: { orderId: openOrderId } }, null, 2),
-    },
   ]
 }

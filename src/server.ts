@@ -24,16 +24,10 @@ export interface ServerOptions {
   commands: Commands
   log: Log
   introspection: boolean
-  /** The tabs that GraphiQL opens with; null serves no GraphiQL. */
-  graphiqlTabs: readonly GraphiQLTab[] | null
+  /** The documents that GraphiQL opens with, one a tab; null serves no GraphiQL. */
+  graphiqlTabs: readonly string[] | null
   /** Whether `/ready` says yes: false while the service stops. */
   isReady: () => boolean
-}
-
-export interface GraphiQLTab {
-  query: string
-  /** JSON. */
-  variables?: string
 }
 
 /** The server as a listener for node:http, and as a function of requests. The caller closes it. */
@@ -150,11 +144,8 @@ function estimateBytes(_document: unknown, text: string): number {
   return text.length * 20 + 1
 }
 
-function toGraphiQLOptions(tabs: readonly GraphiQLTab[]): GraphiQLOptions {
-  return {
-    title: 'Blotter',
-    defaultTabs: tabs.map(({ query, variables }) => ({ query, variables: variables ?? null })),
-  }
+function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
+  return { title: 'Blotter', defaultTabs: tabs.map((query) => ({ query })) }
 }
 
 // ---- plugins ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ export interface Log {
 }
 
 /** A log at `level` that also tells of every upstream call, at debug. The caller closes it. */
-export function createLog(level: LogLevel, destination: NodeJS.WritableStream = process.stdout): Log {
+export function createLog(level: LogLevel, destination: NodeJS.WritableStream): Log {
   const logger = pino(
     {
       level,
@@ -26,7 +26,9 @@ export function createLog(level: LogLevel, destination: NodeJS.WritableStream = 
     },
     destination,
   )
-  const onUpstreamCall = (message: unknown) => logger.debug({ upstream: message }, 'upstream call')
+  // Without its path, which names accounts and orders.
+  const onUpstreamCall = (message: unknown) =>
+    logger.debug({ upstream: { ...Object(message), path: undefined } }, 'upstream call')
   subscribe('blotter:upstream', onUpstreamCall)
   return {
     error: (fields, message) => logger.error(fields, message),

@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Writable } from 'node:stream'
 import { onTestFinished } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { serve } from '../src/serve.ts'
@@ -45,13 +46,22 @@ export interface Harness {
   control(method: string, path: string, body?: unknown): Promise<unknown>
   /** Every order of the account at the broker, in the broker's own JSON, newest first. */
   book(accountId?: string): Promise<Record<string, unknown>[]>
+  /** The service's log so far, one JSON line each. */
+  log(): string[]
   close(): Promise<void>
 }
 
 /** Starts a service on free ports with a store of its own; closed when the test or file that started it is over. */
 export async function startHarness(env: Record<string, string> = {}): Promise<Harness> {
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-test-'))
-  const service = await serve(readConfig({ PORT: '0', DATA_DIR: dataDir, LOG_LEVEL: 'error', ...env }))
+  const lines: string[] = []
+  const log = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(String(chunk))
+      done()
+    },
+  })
+  const service = await serve(readConfig({ PORT: '0', DATA_DIR: dataDir, LOG_LEVEL: 'debug', ...env }), log)
   const { sandbox } = service
   if (!sandbox) throw new Error('the harness runs over the sandbox')
   const accountId = sandbox.accounts[0] ?? ''
@@ -88,6 +98,7 @@ export async function startHarness(env: Record<string, string> = {}): Promise<Ha
     control,
     book: async (account = accountId) =>
       (await control('GET', `/book?account=${account}`)) as Record<string, unknown>[],
+    log: () => [...lines],
     async close() {
       await service.close()
       rmSync(dataDir, { recursive: true, force: true })

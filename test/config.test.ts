@@ -1,0 +1,157 @@
+// Settings: read once, every problem told at once, by name and never by value.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { ConfigError, readConfig } from '../src/config.ts'
+
+const real = {
+  BLUUM_URL: 'https://api.example.com/v1',
+  BLUUM_API_KEY: 'the-key',
+  BLUUM_API_SECRET: 'the-secret',
+  AUTH: 'none',
+}
+
+function problemsOf(env: Record<string, string>): readonly string[] {
+  try {
+    readConfig(env)
+    return []
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems
+    throw error
+  }
+}
+
+function writeTemporary(text: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'blotter-config-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  writeFileSync(join(folder, 'secret'), text)
+  return join(folder, 'secret')
+}
+
+describe('without any setting', () => {
+  it('runs the sandbox on loopback with GraphiQL', () => {
+    expect(readConfig({})).toEqual({
+      host: '127.0.0.1',
+      port: 4000,
+      bluum: null,
+      sandbox: { seed: 'blotter', port: 0 },
+      dataDir: '.blotter',
+      graphiql: true,
+      introspection: true,
+      placeReplyMs: 10_000,
+      shutdownMs: 35_000,
+      logLevel: 'info',
+    })
+  })
+
+  it('is frozen, and an empty value counts as unset', () => {
+    expect(Object.isFrozen(readConfig({}))).toBe(true)
+    expect(readConfig({ PORT: '', AUTH: ' ', BLUUM_URL: '', DATABASE_URL: '' })).toEqual(readConfig({}))
+  })
+})
+
+describe('with Bluum', () => {
+  it('keeps the key pair out of sight, and GraphiQL and introspection off', () => {
+    const config = readConfig(real)
+    expect(config.bluum?.apiKey.reveal()).toBe('the-key')
+    expect(config.bluum?.apiSecret.reveal()).toBe('the-secret')
+    expect(config).toMatchObject({ graphiql: false, introspection: false })
+    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify(config), config.bluum?.apiSecret.toString()]) {
+      expect(printed).not.toMatch(/the-key|the-secret/)
+      expect(printed).toContain('[secret]')
+    }
+  })
+
+  it('takes a secret from a file', () => {
+    const { BLUUM_API_SECRET: _, ...rest } = real
+    const config = readConfig({ ...rest, BLUUM_API_SECRET_FILE: writeTemporary('from-a-file\n') })
+    expect(config.bluum?.apiSecret.reveal()).toBe('from-a-file')
+  })
+
+  it.each(['http://127.0.0.1:8080/v1', 'http://localhost:8080/v1', 'http://[::1]:8080/v1'])('takes %s', (url) => {
+    expect(readConfig({ ...real, BLUUM_URL: url }).bluum?.url).toBe(url)
+  })
+
+  it.each([
+    'http://api.example.com/v1',
+    'http://127.0.0.1.example.com/v1',
+    'ftp://127.0.0.1/v1',
+    'api.example.com',
+    'https://user:password@api.example.com/v1',
+    'https://api.example.com/v1?x=1',
+  ])('G10 refuses %s', (url) => {
+    expect(problemsOf({ ...real, BLUUM_URL: url })).toEqual([expect.stringMatching(/^BLUUM_URL must be/)])
+  })
+})
+
+describe('problems', () => {
+  it('G10 come all at once, by name and never by value', () => {
+    const problems = problemsOf({
+      PORT: 'eighty-thousand',
+      LOG_LEVEL: 'chatty',
+      GRAPHIQL: 'maybe',
+      BLUUM_URL: 'http://evil.example.com/v1',
+      BLUUM_API_KEY: 'the-key',
+      AUTH: 'trust-me',
+      SHUTDOWN_MS: '-1',
+      DATABASE_URL: 'postgres://user:the-password@db/x',
+    })
+    const names = problems.map((problem) => problem.split(' ')[0])
+    expect(names.toSorted()).toEqual(
+      [
+        'AUTH',
+        'BLUUM_API_SECRET',
+        'BLUUM_URL',
+        'DATABASE_URL',
+        'GRAPHIQL',
+        'LOG_LEVEL',
+        'PORT',
+        'SHUTDOWN_MS',
+      ].toSorted(),
+    )
+    expect(problems.join('\n')).not.toMatch(/eighty|chatty|maybe|evil|the-key|trust-me|the-password/)
+  })
+
+  it.each([
+    [{ BLUUM_URL: real.BLUUM_URL, AUTH: 'none' }, ['BLUUM_API_KEY', 'BLUUM_API_SECRET']],
+    [{ BLUUM_API_KEY: 'the-key' }, ['BLUUM_URL']],
+    [{ ...real, AUTH: '' }, ['AUTH']],
+    [{ ...real, HOST: '0.0.0.0' }, ['AUTH=none']],
+    [{ ...real, SANDBOX_SEED: 'x' }, ['SANDBOX_SEED']],
+    [{ ...real, BLUUM_API_SECRET_FILE: '/nowhere' }, ['BLUUM_API_SECRET', 'BLUUM_API_SECRET']],
+    [{ BLUUM_API: 'investors' }, ['BLUUM_API']],
+    [{ PORT: '65536' }, ['PORT']],
+    [{ PORT: '4e3' }, ['PORT']],
+    [{ PLACE_REPLY_MS: '99' }, ['PLACE_REPLY_MS']],
+    [{ OTEL_SERVICE_NAME: 'x' }, ['OTEL_SERVICE_NAME']],
+  ])('%j names %j', (env, names) => {
+    expect(problemsOf(env).map((problem) => problem.split(' ')[0])).toEqual(names)
+  })
+})
+
+describe('.env.example', () => {
+  const text = readFileSync(new URL('../.env.example', import.meta.url), 'utf8')
+  const listed = [...text.matchAll(/^#? ?([A-Z][A-Z_0-9]+)=/gm)].map((match) => match[1] ?? '')
+  const [built = '', later = ''] = text.split(/^# Not built yet.*$/m)
+
+  it('lists every setting that the code reads, each once', () => {
+    const code = readFileSync(new URL('../src/config.ts', import.meta.url), 'utf8')
+    const read = [...code.matchAll(/(?:read|readSecret|readInteger|readChoice)\('([A-Z_]+)'/g)].map((match) => match[1])
+    const refused = [...code.matchAll(/^ {2}([A-Z_]+): '/gm)].map((match) => match[1])
+    expect(listed.toSorted()).toEqual([...new Set([...read, ...refused])].toSorted())
+  })
+
+  it('says truly what is not built: each of those refuses to start', () => {
+    const names = (part: string) => [...part.matchAll(/^#? ?([A-Z][A-Z_0-9]+)=/gm)].map((match) => match[1] ?? '')
+    expect(names(later).length).toBeGreaterThan(0)
+    for (const name of names(later)) {
+      expect(problemsOf({ [name]: '1' })).toEqual([
+        expect.stringMatching(new RegExp(`^${name} is set, but .+ is not built yet`)),
+      ])
+    }
+    for (const name of names(built)) expect(problemsOf({ [name]: '1' }).join()).not.toContain('not built yet: unset')
+  })
+})

@@ -1,0 +1,215 @@
+// The server as HTTP clients meet it: over real sockets where a socket matters.
+
+import { connect } from 'node:net'
+import { auditServer } from 'graphql-http'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { startForTest, startHarness } from './harness.ts'
+import type { Harness } from './harness.ts'
+
+let harness: Harness
+
+beforeAll(async () => {
+  harness = await startHarness()
+})
+afterAll(() => harness.close())
+
+function post(body: string, headers: Record<string, string> = {}): Promise<Response> {
+  return fetch(harness.url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body })
+}
+
+/** Sends raw bytes and returns all that comes back until the server closes, or until `enough` says so. */
+function sendRaw(text: string, enough: (answer: string) => boolean): Promise<string> {
+  const { hostname, port } = new URL(harness.url)
+  return new Promise((resolve, reject) => {
+    let answer = ''
+    const socket = connect(Number(port), hostname, () => socket.write(text))
+    socket.on('data', (chunk) => {
+      answer += chunk.toString()
+      if (enough(answer)) socket.destroy()
+    })
+    socket.on('close', () => resolve(answer))
+    socket.on('error', reject)
+  })
+}
+
+describe('GraphQL over HTTP', () => {
+  it('F17 passes every audit of graphql-http, SHOULD and MAY included', async () => {
+    const results = await auditServer({
+      url: harness.url,
+      // A GET has to say that it is not a form; the audits do not know that.
+      fetchFn: (url: string, init?: RequestInit) =>
+        fetch(url, { ...init, headers: { 'x-graphql-yoga-csrf': '1', ...(init?.headers as Record<string, string>) } }),
+    })
+    expect(results.length).toBeGreaterThanOrEqual(60)
+    const failed = results
+      .filter((result) => result.status !== 'ok')
+      .map(({ id, name, status }) => `${status} ${id} ${name}`)
+    expect(failed).toEqual([])
+  })
+
+  it('answers a GET query that is marked as no form, and refuses one that is not', async () => {
+    const url = `${harness.url}?query=${encodeURIComponent('{ __typename }')}`
+    const marked = await fetch(url, { headers: { 'apollo-require-preflight': '1' } })
+    expect(await marked.json()).toEqual({ data: { __typename: 'Query' } })
+    const unmarked = await fetch(url)
+    expect(unmarked.status).toBe(403)
+    expect(await unmarked.json()).toMatchObject({ errors: [{ extensions: { code: 'FORBIDDEN' } }] })
+  })
+
+  it('F13 refuses a mutation by GET', async () => {
+    const query = 'mutation { cancelOrder(input: {}) { message } }'
+    const response = await fetch(`${harness.url}?query=${encodeURIComponent(query)}`, {
+      headers: { 'x-graphql-yoga-csrf': '1' },
+    })
+    expect(response.status).toBe(405)
+  })
+
+  it.each([
+    'text/plain',
+    'application/x-www-form-urlencoded',
+    'multipart/form-data; boundary=x',
+    'application/graphql',
+  ])('refuses a body of %s, whatever headers say', async (type) => {
+    const response = await post('query={__typename}', { 'content-type': type, 'x-graphql-yoga-csrf': '1' })
+    expect(response.status).toBe(415)
+    expect(await response.json()).toMatchObject({ errors: [{ message: expect.stringContaining('application/json') }] })
+  })
+
+  it('lets no foreign origin read an answer', async () => {
+    for (const origin of ['https://evil.example', 'null']) {
+      const response = await post('{"query":"{ __typename }"}', { origin })
+      expect(response.headers.get('access-control-allow-origin')).toBeNull()
+    }
+  })
+
+  it('F08 refuses an array of operations', async () => {
+    const response = await post('[{"query":"{ __typename }"},{"query":"{ __typename }"}]')
+    expect(response.status).toBe(400)
+    expect(await response.json()).toMatchObject({ errors: [{ extensions: { code: 'BAD_USER_INPUT' } }] })
+  })
+
+  it('answers what is no JSON with a code and a request id, and without what broke', async () => {
+    const response = await post('{"query":')
+    expect(response.status).toBe(400)
+    const { errors } = (await response.json()) as { errors: { extensions: object }[] }
+    expect(Object.keys(errors[0]?.extensions ?? {}).toSorted()).toEqual(['code', 'requestId'])
+  })
+})
+
+describe('the size of a body', () => {
+  const document = (bytes: number) => {
+    const shell = JSON.stringify({ query: '{ __typename }', extensions: { pad: '' } })
+    return shell.replace('"pad":""', `"pad":"${'x'.repeat(bytes - shell.length)}"`)
+  }
+
+  it('F15 takes 100,000 bytes and refuses one more, by its length', async () => {
+    expect((await post(document(100_000))).status).toBe(200)
+    const refused = await post(document(100_001))
+    expect(refused.status).toBe(413)
+    expect(await refused.json()).toMatchObject({ errors: [{ message: expect.stringContaining('100000 bytes') }] })
+  })
+
+  it('takes a body in chunks, and refuses one that grows past the bound before it ends', async () => {
+    const head = `POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`
+    const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`
+    const small = await sendRaw(`${head}${chunk('{"query":"{ __ty')}${chunk('pename }"}')}0\r\n\r\n`, (answer) =>
+      answer.includes('Query'),
+    )
+    expect(small).toMatch(/^HTTP\/1\.1 200 /)
+    // Never ended: the answer comes all the same.
+    const large = await sendRaw(`${head}${chunk('x'.repeat(60_000))}${chunk('x'.repeat(60_000))}`, (answer) =>
+      answer.includes('too large'),
+    )
+    expect(large).toMatch(/^HTTP\/1\.1 413 /)
+  })
+})
+
+describe('request ids', () => {
+  it('echoes a sane one in the answer and in its errors', async () => {
+    const response = await post('{"query":"{ nope }"}', { 'x-request-id': 'desk-7:42' })
+    expect(response.headers.get('x-request-id')).toBe('desk-7:42')
+    expect(await response.json()).toMatchObject({ errors: [{ extensions: { requestId: 'desk-7:42' } }] })
+  })
+
+  it('makes one where there is none, or one that could forge a log line', async () => {
+    const own = await post('{"query":"{ __typename }"}')
+    expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+    const forged = await post('{"query":"{ __typename }"}', { 'x-request-id': 'a b{"level":"error"}' })
+    expect(forged.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
+  })
+})
+
+describe('the log', () => {
+  it('has one line for an operation, with its request id, codes and nothing of what was asked', async () => {
+    const quiet = await startForTest({ LOG_LEVEL: 'info' })
+    const query = 'query Desk($id: ID!) { order(id: $id) { id } }'
+    await quiet.fetch(
+      new Request(quiet.url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'x-request-id': 'desk-8' },
+        body: JSON.stringify({ query, variables: { id: '../private' }, operationName: 'Desk' }),
+      }),
+    )
+    const lines = quiet.log().map((line) => JSON.parse(line) as object)
+    expect(lines).toEqual([
+      {
+        level: 'info',
+        time: expect.any(String),
+        requestId: 'desk-8',
+        operationName: 'Desk',
+        ms: expect.any(Number),
+        codes: ['BAD_USER_INPUT'],
+        msg: 'operation',
+      },
+    ])
+  })
+
+  it('tells of upstream calls at debug, and never of credentials', async () => {
+    await harness.run(`{ order(id: "${harness.sandbox.demo.filledOrderId}") { id } }`)
+    const text = harness.log().join('')
+    expect(text).toContain('"msg":"upstream call"')
+    expect(text).not.toContain(harness.sandbox.apiSecret)
+    expect(text).not.toContain(Buffer.from(`${harness.sandbox.apiKey}:${harness.sandbox.apiSecret}`).toString('base64'))
+  })
+})
+
+describe('health', () => {
+  it('says that it lives and that it may take traffic, and asks no broker', async () => {
+    await harness.clearCalls()
+    await harness.setRules({ fault: { kind: 'refuse' } })
+    for (const path of ['/health', '/ready']) {
+      const response = await fetch(new URL(path, harness.url))
+      expect(response.status).toBe(200)
+    }
+    await harness.setRules()
+    expect(await harness.calls()).toEqual([])
+  })
+
+  it('answers 404 for paths that are none of it', async () => {
+    expect((await fetch(new URL('/nope', harness.url))).status).toBe(404)
+    expect((await fetch(new URL('/', harness.url))).status).toBe(404)
+  })
+})
+
+describe('introspection and GraphiQL', () => {
+  const introspection = '{ __schema { queryType { name } } }'
+
+  it('are there over the sandbox', async () => {
+    expect((await harness.run(introspection)).data).toEqual({ __schema: { queryType: { name: 'Query' } } })
+    const page = await fetch(harness.url, { headers: { accept: 'text/html' } })
+    const html = await page.text()
+    expect(html).toContain('YogaGraphiQL')
+    // Everything the page runs is in it: no script and no style from elsewhere.
+    expect(html).not.toMatch(/<(script|link)[^>]+(src|href)="https?:/)
+  })
+
+  it('are gone when switched off, and __typename stays', async () => {
+    const closed = await startForTest({ GRAPHIQL: 'off', INTROSPECTION: 'off' })
+    const { data, errors } = await closed.run(introspection)
+    expect(data).toBeUndefined()
+    expect(errors?.[0]?.extensions.code).toBe('GRAPHQL_VALIDATION_FAILED')
+    expect((await closed.run('{ __typename }')).data).toEqual({ __typename: 'Query' })
+    const page = await fetch(closed.url, { headers: { accept: 'text/html' } })
+    expect(await page.text()).not.toContain('YogaGraphiQL')
+  })
+})

@@ -1,0 +1,235 @@
+// The real process, as a person starts it: what it prints, how it stops, and when it refuses to start.
+
+import { execFile, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, it, onTestFinished } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const run = promisify(execFile)
+
+function makeDataDir(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'blotter-start-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+interface Running {
+  process: ChildProcess
+  /** All of stdout so far. */
+  output(): string
+  url: string
+  controlUrl: string
+  /** The exit code; null when a signal ended it. */
+  exited: Promise<number | null>
+}
+
+/** Starts a command and waits for the line that says it is ready. Ended when the test is over. */
+async function start(command: string, args: string[], env: Record<string, string>): Promise<Running> {
+  const child = spawn(command, args, {
+    cwd: root,
+    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', PORT: '0', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const exited = once(child, 'exit').then(([code]) => code as number | null)
+  onTestFinished(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
+  let output = ''
+  let complaints = ''
+  child.stderr.on('data', (chunk) => (complaints += String(chunk)))
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.on('data', (chunk) => {
+      output += String(chunk)
+      if (/^ {2}try .*\n/m.test(output)) resolve()
+    })
+    void exited.then((code) => reject(new Error(`ended with ${code}: ${complaints}`)))
+  })
+  return {
+    process: child,
+    output: () => output,
+    url: /ready on (\S+)/.exec(output)?.[1] ?? '',
+    controlUrl: /control port (\S+)/.exec(output)?.[1] ?? '',
+    exited,
+  }
+}
+
+const startServer = (env: Record<string, string>) => start(process.execPath, ['src/main.ts', 'serve'], env)
+
+/** Runs a command to its end; both outputs and the exit code. */
+async function finish(
+  args: string[],
+  env: Record<string, string>,
+): Promise<{ code: number; out: string; err: string }> {
+  const options = { cwd: root, env: { PATH: process.env.PATH ?? '', PORT: '0', ...env } }
+  try {
+    const { stdout, stderr } = await run(process.execPath, ['src/main.ts', ...args], options)
+    return { code: 0, out: stdout, err: stderr }
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string }
+    return { code, out: stdout, err: stderr }
+  }
+}
+
+async function ask(url: string, query: string, variables?: object): Promise<{ data: Record<string, never> }> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ query, variables }),
+  })
+  return (await response.json()) as { data: Record<string, never> }
+}
+
+describe('npm start', () => {
+  it('prints the address, the demo accounts and a curl that works as printed', async () => {
+    const { output, url } = await start('npm', ['start', '--silent'], { DATA_DIR: makeDataDir() })
+    expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/graphql$/)
+    expect(output()).toMatch(/^ {2}accounts +[0-9a-f-]{36}, [0-9a-f-]{36}$/m)
+    const curl = /^ {2}try +(curl .*)$/m.exec(output())?.[1] ?? ''
+    const { stdout } = await run('sh', ['-c', curl])
+    expect(JSON.parse(stdout)).toMatchObject({
+      data: { order: { id: expect.stringMatching(/^ord_/), status: 'FILLED' } },
+    })
+  })
+
+  it('ends with npm, and leaves no server behind', async () => {
+    const { process: npm, exited, url } = await start('npm', ['start', '--silent'], { DATA_DIR: makeDataDir() })
+    npm.kill('SIGTERM')
+    await exited
+    await expect(fetch(url)).rejects.toThrow('fetch failed')
+  })
+})
+
+describe('serve', () => {
+  it('G12 connects to nothing but loopback, and looks up no name', async () => {
+    const spy = `
+      import dns from 'node:dns'; import net from 'node:net'
+      const tell = (what) => process.stdout.write('OUTBOUND ' + JSON.stringify(what) + '\\n')
+      const { connect } = net.Socket.prototype
+      net.Socket.prototype.connect = function (...args) {
+        const target = Array.isArray(args[0]) ? args[0][0] : args[0]
+        tell(target?.host ?? target?.path ?? 'unknown')
+        return connect.apply(this, args)
+      }
+      const { lookup } = dns
+      dns.lookup = function (name, ...rest) { tell('lookup ' + name); return lookup.call(this, name, ...rest) }`
+    const running = await start(
+      process.execPath,
+      ['--import', `data:text/javascript,${encodeURIComponent(spy)}`, 'src/main.ts', 'serve'],
+      { DATA_DIR: makeDataDir() },
+    )
+    await ask(running.url, '{ tradingAccounts { orders(first: 1) { nodes { id } } } }')
+    await fetch(running.url, { headers: { accept: 'text/html' } }).then((page) => page.text())
+    const targets = [...running.output().matchAll(/^OUTBOUND (.*)$/gm)].map((match) => match[1])
+    expect(targets).toContain('"127.0.0.1"')
+    // Listening on an address passes through lookup too, which asks nobody.
+    expect(targets.filter((target) => !/^"(lookup )?127\.0\.0\.1"$/.test(target ?? ''))).toEqual([])
+  })
+
+  it('finishes a placement that is under way when it is told to stop, and exits 0', async () => {
+    const running = await startServer({ DATA_DIR: makeDataDir() })
+    const accountId = /accounts +(\S+),/.exec(running.output())?.[1]
+    const rule = { match: { method: 'POST' }, fault: { kind: 'latency', ms: 700 } }
+    await fetch(`${running.controlUrl}/rules`, { method: 'PUT', body: JSON.stringify([rule]) })
+    const input = {
+      accountId,
+      clientOrderId: 'stopping-0001',
+      symbol: 'AAPL',
+      side: 'BUY',
+      type: 'LIMIT',
+      timeInForce: 'GTC',
+      quantity: '1',
+      limitPrice: '1.00',
+    }
+    const placing = ask(
+      running.url,
+      'mutation P($input: PlaceOrderInput!) { placeOrder(input: $input) { outcome orderId } }',
+      { input },
+    )
+    // Only once the broker has the order is it under way.
+    await expect
+      .poll(async () => (await (await fetch(`${running.controlUrl}/log`)).text()).includes('stopping-0001'), {
+        timeout: 10_000,
+      })
+      .toBe(true)
+    running.process.kill('SIGTERM')
+    expect(await placing).toEqual({
+      data: { placeOrder: { outcome: 'PLACED', orderId: expect.stringMatching(/^ord_/) } },
+    })
+    expect(await running.exited).toBe(0)
+  })
+
+  it('keeps the orders of the sandbox over a restart', async () => {
+    const env = { DATA_DIR: makeDataDir() }
+    const first = await startServer(env)
+    const accountId = /accounts +(\S+),/.exec(first.output())?.[1]
+    const placed = await ask(
+      first.url,
+      `mutation { placeOrder(input: {accountId: "${accountId}", clientOrderId: "restart-0001", symbol: "AAPL", side: BUY,
+        type: LIMIT, timeInForce: GTC, quantity: "1", limitPrice: "1.00"}) { orderId } }`,
+    )
+    const { orderId } = placed.data.placeOrder as unknown as { orderId: string }
+    first.process.kill('SIGTERM')
+    expect(await first.exited).toBe(0)
+    const second = await startServer(env)
+    expect(await ask(second.url, `{ order(id: "${orderId}") { status clientOrderId } }`)).toEqual({
+      data: { order: { status: 'ACCEPTED', clientOrderId: 'restart-0001' } },
+    })
+  })
+
+  it('G10 refuses settings that cannot be used, by name and never by value', async () => {
+    const { code, out, err } = await finish(['serve'], { BLUUM_URL: 'http://evil.example', BLUUM_API_KEY: 'hidden' })
+    expect(code).toBe(1)
+    expect(out).toBe('')
+    expect(err).toMatch(/BLUUM_URL must be[^]*BLUUM_API_SECRET is missing[^]*AUTH is missing/)
+    expect(err).not.toMatch(/evil|hidden|at readConfig/)
+  })
+
+  it('says which port is taken, and leaves nothing running', async () => {
+    const taken = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void taken.close())
+    await once(taken, 'listening')
+    const port = String((taken.address() as { port: number }).port)
+    const { code, err } = await finish(['serve'], { PORT: port, DATA_DIR: makeDataDir() })
+    expect(code).toBe(1)
+    expect(err).toContain(`PORT ${port}`)
+  })
+
+  it('refuses a seed that the kept state was not made with', async () => {
+    const env = { DATA_DIR: makeDataDir() }
+    const first = await startServer({ ...env, SANDBOX_SEED: 'one' })
+    first.process.kill('SIGTERM')
+    await first.exited
+    const { code, err } = await finish(['serve'], { ...env, SANDBOX_SEED: 'two' })
+    expect(code).toBe(1)
+    expect(err).toMatch(/SANDBOX_SEED/)
+    expect(err).toMatch(/DATA_DIR/)
+  })
+})
+
+describe('the other commands', () => {
+  it('check-config says that settings can be used, or what is wrong with them', async () => {
+    expect((await finish(['check-config'], {})).out).toContain('can be used')
+    const wrong = await finish(['check-config'], { PORT: 'x' })
+    expect(wrong.code).toBe(1)
+    expect(wrong.err).toContain('PORT must be')
+  })
+
+  it('print-schema prints the SDL', async () => {
+    expect((await finish(['print-schema'], {})).out).toContain('type Order @key')
+  })
+
+  it('an unknown command is an error that shows the commands', async () => {
+    const { code, out, err } = await finish(['trade'], {})
+    expect(code).toBe(1)
+    expect(out).toContain('Usage: blotter COMMAND')
+    expect(err).toContain('"trade"')
+  })
+})
