@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { startSandbox } from '../src/sandbox/server.ts'
 import type { Sandbox, SandboxOptions } from '../src/sandbox/server.ts'
 
@@ -119,6 +119,32 @@ async function raw(method: string, path: string, body = ''): Promise<{ text: str
   )
   await new Promise((resolve) => socket.once('close', resolve))
   return { text, end }
+}
+
+/** A socket that stays: `get` sends a request, `seen` is all that came, once it matches. */
+function openSocket(): { get: (path: string) => void; seen: (pattern: RegExp) => Promise<string> } {
+  const { hostname, port, pathname } = new URL(sandbox.url)
+  const socket = connect(Number(port), hostname)
+  let text = ''
+  let look = (): void => undefined
+  socket.on('data', (chunk) => {
+    text += chunk.toString()
+    look()
+  })
+  onTestFinished(() => void socket.destroy())
+  return {
+    get: (path) =>
+      void socket.write(
+        `GET ${pathname}${path} HTTP/1.1\r\nhost: ${hostname}\r\nauthorization: ${credentials(sandbox)}\r\n\r\n`,
+      ),
+    seen: (pattern) =>
+      new Promise((resolve) => {
+        look = () => {
+          if (pattern.test(text)) resolve(text)
+        }
+        look()
+      }),
+  }
 }
 
 /** Asks until it is so. Each look is at least one round trip, so no timer is needed. */
@@ -905,6 +931,15 @@ describe('the control port', () => {
     [[{ fault: { kind: 'status', status: 99 } }], /status/],
     [[{ fault: { kind: 'status', status: 500, headers: { a: 'b\nc' } } }], /headers\.a cannot be sent/],
     [[{ fault: { kind: 'asNumber', field: 'qty', source: '1,5' } }], /source/],
+    [[{ fault: { kind: 'huge' } }], /bytes is missing/],
+    [[{ fault: { kind: 'gzipBomb', bytes: 2 ** 31 } }], /bytes is not a whole number/],
+    [[{ fault: { kind: 'badHeaders', how: 'badly' } }], /how is one of/],
+    [[{ fault: { kind: 'extraRows', rows: 0 } }], /rows/],
+    [[{ fault: { kind: 'extraFields', count: 1e9 } }], /count/],
+    [[{ fault: { kind: 'maxRps', perSecond: 0.5 } }], /perSecond/],
+    [[{ fault: { kind: 'retryAfter', value: 5 } }], /value is not text/],
+    [[{ fault: { kind: 'retryAfter', value: '1\n2' } }], /value cannot be sent/],
+    [[{ fault: { kind: 'listLag', rows: 1 } }], /rows is unknown/],
   ])('an invalid rule is refused by name and the rules stay: %j', async (body, message) => {
     const kept = [{ match: { path: 'nowhere' }, fault: { kind: 'hang' } }]
     await rules(...kept)
@@ -914,6 +949,119 @@ describe('the control port', () => {
     expect((await control('GET', '/rules')).rows).toEqual(kept)
     await control('DELETE', '/rules')
     expect((await control('GET', '/rules')).rows).toEqual([])
+  })
+
+  const inserted = { ...resting, client_order_id: 'inserted' }
+  function insert(fields: Json = {}): Promise<Answered> {
+    return control('POST', '/orders', { account: account(), ...inserted, ...fields })
+  }
+
+  test('an inserted order rests at its place in the list, holds nothing and moves only from outside', async () => {
+    const before = await wallet()
+    const now = await insert({ qty: '1000000', limit_price: '9999' })
+    expect(now.body).toMatchObject({
+      id: expect.stringMatching(/^ord_/),
+      account_id: account(),
+      ...inserted,
+      qty: '1000000',
+      limit_price: '9999',
+      status: 'accepted',
+      remaining_qty: '1000000',
+      submitted_at: '2026-06-01T12:00:00Z',
+    })
+    const old = await insert({ submitted_at: '2026-01-01T02:00:00.5+02:00', time_in_force: 'day' })
+    expect(old.body['submitted_at']).toBe('2026-01-01T00:00:00.500Z')
+    const { rows } = await control('GET', `/book?account=${account()}`)
+    expect([rows[0], rows.at(-1)]).toEqual([now.body, old.body])
+    expect(await wallet()).toEqual(before)
+    await hours(48)
+    expect([(await read(now))['status'], (await read(old))['status']]).toEqual(['accepted', 'accepted'])
+    const filled = await control('POST', `/orders/${String(old.body['id'])}/fill`)
+    expect(filled.body).toMatchObject({ status: 'filled', filled_qty: '10', average_price: '95.00' })
+    expect((await cancel(now)).body['status']).toBe('canceled')
+  })
+
+  test('an insert that makes no order is refused, and a fill that the account cannot cover too', async () => {
+    const statuses = [
+      { account: 'nobody' },
+      { symbol: 'NOPE' },
+      { limit_price: undefined },
+      { submitted_at: '2026-01-01T00:00:00' },
+      { submitted_at: '2026-13-01T00:00:00Z' },
+      { status: 'filled' },
+    ].map(async (fields) => (await insert(fields)).status)
+    expect(await Promise.all(statuses)).toEqual([404, 404, 400, 400, 400, 400])
+    const sell = await insert({ side: 'sell', qty: '1000000' })
+    const fill = await control('POST', `/orders/${String(sell.body['id'])}/fill`)
+    expect([fill.status, fill.body['message']]).toEqual([409, 'the account has not enough shares'])
+  })
+
+  const at = '2026-06-01T12:00:00Z'
+  test.each([
+    [[], 'filled', { filled_qty: '10', remaining_qty: '0', average_price: '93.00', filled_at: at }],
+    [[], 'canceled', { filled_qty: '4', remaining_qty: '6', average_price: '90.00', canceled_at: at }],
+    [[], 'rejected', { filled_qty: '0', remaining_qty: '10', reject_reason: 'Rejected from outside.' }],
+    [[], 'accepted', { filled_qty: '0', remaining_qty: '10', average_price: '0.00' }],
+    [['canceled'], 'accepted', { filled_qty: '0', remaining_qty: '10', average_price: '0.00' }],
+    [['canceled'], 'filled', { filled_qty: '10', remaining_qty: '0', average_price: '93.00', filled_at: at }],
+    [['filled'], 'canceled', { filled_qty: '0', remaining_qty: '10', average_price: '0.00', canceled_at: at }],
+    [['rejected'], 'filled', { filled_qty: '10', remaining_qty: '0', average_price: '95.00', filled_at: at }],
+  ])('an order of ten, four filled, set to %j and then %s, has quantities that fit', async (first, last, fields) => {
+    const { body } = await insert()
+    const path = `/orders/${String(body['id'])}`
+    await control('POST', `${path}/fill`, { quantity: '4', price: '90' })
+    const cash = await wallet()
+    for (const status of first) await control('POST', `${path}/status`, { status })
+    const set = await control('POST', `${path}/status`, { status: last })
+    const empty = { filled_at: null, canceled_at: null, reject_reason: null }
+    expect(set.body).toMatchObject({ status: last, ...empty, ...fields })
+    expect((await ask(`/trading${path}`)).body).toEqual(set.body)
+    expect(await wallet()).toEqual(cash)
+  })
+
+  test('a status that is none of the four, or of no order, is refused', async () => {
+    const path = `/orders/${sandbox.demo.openOrderId}/status`
+    expect((await control('POST', path, { status: 'partially_filled' })).status).toBe(400)
+    expect((await control('POST', path, { state: 'filled' })).status).toBe(400)
+    expect((await control('POST', '/orders/ord_0/status', { status: 'filled' })).status).toBe(404)
+    expect((await control('POST', '/orders/ord_0/nothing', {})).status).toBe(404)
+  })
+
+  test('the book of an account can be emptied, with its holds and for good', async () => {
+    const stateFile = join(directory, 'emptied.db')
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    const others = (await control('GET', `/book?account=${sandbox.accounts[1]}`)).rows
+    await place(resting)
+    expect((await control('DELETE', '/book')).status).toBe(404)
+    expect((await control('DELETE', `/book?account=${account()}`)).rows).toEqual([])
+    expect((await control('GET', '/book')).rows).toEqual(others)
+    expect(await wallet()).toMatchObject({ reserved_balance: '0.00' })
+    expect(await statusOf(`/trading/orders/${sandbox.demo.openOrderId}`)).toBe(404)
+    const { body } = await insert()
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    expect((await ask(orders())).rows).toEqual([body])
+    expect(await wallet()).toMatchObject({ reserved_balance: '0.00' })
+  })
+
+  test('tells the load as the broker saw it, since the log was cleared', async () => {
+    const load = async (): Promise<Json> => (await control('GET', '/load')).body
+    const send = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) await ask('/accounts')
+    }
+    await rules({ match: { times: 1 }, fault: { kind: 'status', status: 503 } })
+    await send(3)
+    clock += 999
+    await send(2)
+    expect(await load()).toEqual({ maxInAnySecond: 5, total: 5 })
+    clock += 1
+    await send(4)
+    expect(await load()).toEqual({ maxInAnySecond: 6, total: 9 })
+    await control('DELETE', '/log')
+    expect(await load()).toEqual({ maxInAnySecond: 0, total: 0 })
+    await send(1)
+    expect(await load()).toEqual({ maxInAnySecond: 1, total: 1 })
   })
 })
 
@@ -1132,6 +1280,247 @@ describe('faults', () => {
     expect(invalid.status).toBe(201)
     expect(() => JSON.parse(invalid.text)).toThrow()
     for (const id of ['a', 'b', 'c', 'd']) expect(await booked(id)).toBeDefined()
+  })
+
+  test('huge pads the true answer to the byte, and does not run ahead of a reader who stops', async () => {
+    const path = `/trading/orders/${sandbox.demo.openOrderId}`
+    const { body: order } = await ask(path)
+    await rules({ match: { path: 'orders/' }, fault: { kind: 'huge', bytes: 50_000_000 } })
+    const before = process.memoryUsage().rss
+    const stalled = await fetch(sandbox.url + path, { headers: { authorization: credentials(sandbox) } })
+    const reader = stalled.body?.getReader()
+    await reader?.read()
+    for (let looks = 0; looks < 50; looks++) await control('GET', '/clock')
+    expect(process.memoryUsage().rss - before).toBeLessThan(30_000_000)
+    await reader?.cancel()
+    const { status, headers, text, body } = await ask(path)
+    expect([status, headers.get('content-length'), text.length]).toEqual([200, null, 50_000_000])
+    expect(body).toEqual(order)
+    expect(() => JSON.parse(text.slice(0, -1))).toThrow()
+    expect(await statusOf('/accounts')).toBe(200)
+    await rules({ fault: { kind: 'huge', bytes: 1 } })
+    expect((await ask(path)).body).toEqual(order)
+  })
+
+  test('gzipBomb is small on the wire and unfolds to the true answer, padded to the byte', async () => {
+    const path = `/trading/orders/${sandbox.demo.openOrderId}`
+    const { body: order } = await ask(path)
+    await rules({ match: { path: 'orders/' }, fault: { kind: 'gzipBomb', bytes: 20_000_000 } })
+    const { text: wire } = await raw('GET', path)
+    expect(wire).toContain('content-encoding: gzip')
+    expect(Number(/content-length: (\d+)/.exec(wire)?.[1])).toBeLessThan(50_000)
+    const { text, body } = await ask(path)
+    expect([text.length, body]).toEqual([20_000_000, order])
+    expect((await ask(`/trading/orders/${sandbox.demo.filledOrderId}`)).body['status']).toBe('filled')
+    expect(await statusOf('/accounts')).toBe(200)
+  })
+
+  test.each([
+    ['twoContentLengths', /\r\ncontent-length: (\d+)\r\ncontent-length: (?!\1\r)\d+\r\n/],
+    ['hugeHeader', /^(?=[^]{40960,}\r\n\r\n)HTTP\/1.1 200 OK\r\n/],
+    ['badChunk', /\r\n\r\n[0-9a-f]+\r\n\{[^]*\r\nxyz\r\n/],
+  ])('badHeaders %s cannot be read, and whoever goes on reusing the connection is served', async (how, bytes) => {
+    const path = `/trading/orders/${sandbox.demo.openOrderId}`
+    await rules({ match: { path: 'orders/', times: 3 }, fault: { kind: 'badHeaders', how } })
+    expect((await raw('GET', path)).text).toMatch(bytes)
+    await expect(ask(path)).rejects.toThrow()
+    const careless = openSocket()
+    careless.get(path)
+    await careless.seen(/\r\n\r\n[^]*"id":/)
+    careless.get(path)
+    await careless.seen(/HTTP\/1.1[^]*\r\n\r\n[^]*HTTP\/1.1 200 OK\r\n[^]*"id":[^]*\}$/)
+    const { rows } = await control('GET', '/log')
+    expect(rows.slice(-2).map((row) => row['status'])).toEqual([200, 200])
+    expect(rows.at(-1)?.['connection']).toBe(rows.at(-2)?.['connection'])
+    expect((await ask(path)).body['id']).toBe(sandbox.demo.openOrderId)
+  })
+
+  test('extraResponse sends a whole second answer with an order that nobody asked for', async () => {
+    const { filledOrderId, openOrderId } = sandbox.demo
+    await rules({ match: { times: 1 }, fault: { kind: 'extraResponse' } })
+    const socket = openSocket()
+    socket.get(`/trading/orders/${openOrderId}`)
+    const pair = await socket.seen(/HTTP\/1.1 200 [^]*HTTP\/1.1 200 [^]*\}$/)
+    const [, first = '', second = ''] = pair.split('HTTP/1.1 200 OK\r\n')
+    const lengths = [first, second].map((one) => Number(/content-length: (\d+)/.exec(one)?.[1]))
+    expect(lengths).toEqual([first, second].map((one) => one.split('\r\n\r\n')[1]?.length))
+    expect(first).toContain(`"id":"${openOrderId}"`)
+    expect(second).toMatch(/"id":"ord_/)
+    expect(second).not.toContain(openOrderId)
+    socket.get(`/trading/orders/${filledOrderId}`)
+    await socket.seen(RegExp(`"id":"${filledOrderId}"[^]*\\}$`))
+  })
+
+  test('extraResponse with a delay can be taken for the answer to the next request', async () => {
+    const { filledOrderId, openOrderId } = sandbox.demo
+    await rules(
+      { match: { nth: 1 }, fault: { kind: 'extraResponse', ms: 20 } },
+      { match: { nth: 2 }, fault: { kind: 'hang' } },
+    )
+    const socket = openSocket()
+    socket.get(`/trading/orders/${openOrderId}`)
+    await socket.seen(/\}$/)
+    socket.get(`/trading/orders/${filledOrderId}`)
+    const two = await socket.seen(/HTTP\/1.1 200 [^]*HTTP\/1.1 200 [^]*\}$/)
+    const ids = [...two.matchAll(/"id":"(ord_\w+)"/g)].map(([, id]) => id)
+    expect(ids).toEqual([openOrderId, expect.not.stringMatching(`${openOrderId}|${filledOrderId}`)])
+  })
+
+  test('ignoreFilter answers the list that was not filtered, within limit and offset', async () => {
+    const { rows: all } = await ask(`${orders()}?limit=7&offset=3`)
+    await rules({ fault: { kind: 'ignoreFilter' } })
+    const filtered = `${orders()}?limit=7&offset=3&status=filled&symbol=AAPL&side=sell`
+    expect((await ask(filtered)).rows).toEqual(all)
+    expect(await statusOf(`${orders()}?status=open`)).toBe(400)
+    await rules()
+    expect((await ask(filtered)).rows).not.toEqual(all)
+  })
+
+  test('extraRows answers more than the limit, and some rows twice', async () => {
+    const { rows } = await ask(`${orders()}?limit=8`)
+    await rules({ fault: { kind: 'extraRows' } })
+    const [a, b, c, d, e, f] = rows
+    expect((await ask(`${orders()}?limit=4`)).rows).toEqual([a, a, b, b, c, d, e, f])
+    await rules({ fault: { kind: 'extraRows', rows: 7 } })
+    expect((await ask(`${orders()}?limit=4`)).rows).toHaveLength(11)
+    expect((await ask(`${orders()}?limit=100&offset=9999`)).rows).toEqual([])
+  })
+
+  test('extraFields puts that many unknown fields on every order', async () => {
+    const path = `/trading/orders/${sandbox.demo.openOrderId}`
+    const { body } = await ask(path)
+    await rules({ fault: { kind: 'extraFields', count: 200 } })
+    const single = (await ask(path)).body
+    expect(single).toMatchObject(body)
+    const { rows } = await ask(`${orders()}?limit=3`)
+    for (const row of [single, ...rows]) {
+      expect(Object.keys(row).filter((name) => name.startsWith('unknown_field_'))).toHaveLength(200)
+    }
+  })
+
+  test('listLag and getLag show the past: what came since is missing, what changed since is not', async () => {
+    const find = async (query = ''): Promise<unknown> =>
+      (await ask(`${orders()}?limit=1${query}`)).rows.find((row) => row['client_order_id'] === 'mine')?.['status']
+    const placed = await place(mine)
+    const path = `/trading/orders/${String(placed.body['id'])}`
+    await rules({ fault: { kind: 'listLag', ms: 1000 } })
+    clock += 999
+    expect([await find(), await statusOf(path)]).toEqual([undefined, 200])
+    await rules({ fault: { kind: 'getLag', ms: 1000 } })
+    expect([await find(), await statusOf(path)]).toEqual(['accepted', 404])
+    await rules({ fault: { kind: 'listLag', ms: 1000 } }, { fault: { kind: 'getLag', ms: 1000 } })
+    clock += 1
+    expect([await find(), (await read(placed))['status']]).toEqual(['accepted', 'accepted'])
+    await control('POST', `/orders/${String(placed.body['id'])}/fill`)
+    clock += 999
+    expect([await find(), (await read(placed))['status']]).toEqual(['accepted', 'accepted'])
+    expect([await find('&status=accepted'), await find('&status=filled')]).toEqual(['accepted', undefined])
+    clock += 1
+    expect([await find(), (await read(placed))['status']]).toEqual(['filled', 'filled'])
+    expect(await find('&status=filled')).toBe('filled')
+    const other = await control('POST', '/orders', {
+      account: account(),
+      ...mine,
+      submitted_at: '2026-01-01T00:00:00Z',
+    })
+    expect(await statusOf(`/trading/orders/${String(other.body['id'])}`)).toBe(404)
+  })
+
+  test('of an order that changed often, the past beyond its last 16 states is its first, never a later one', async () => {
+    const placed = await place({ ...mine, qty: '30' })
+    for (let part = 0; part < 20; part++) {
+      clock += 1
+      await control('POST', `/orders/${String(placed.body['id'])}/fill`, { quantity: '1' })
+    }
+    const filled: unknown[] = []
+    for (const ms of [0, 1, 15, 16, 19, 20]) {
+      await rules({ fault: { kind: 'getLag', ms } })
+      filled.push((await read(placed))['filled_qty'])
+    }
+    expect(filled).toEqual(['20', '19', '5', '0', '0', '0'])
+  })
+
+  test('maxRps is the rate limit for what matches, while the rule stands', async () => {
+    await rules({ match: { path: 'orders' }, fault: { kind: 'maxRps', perSecond: 2 } })
+    const statuses = [await statusOf(orders()), await statusOf(orders()), await statusOf(orders())]
+    expect([...statuses, await statusOf('/accounts')]).toEqual([200, 200, 429, 200])
+    const { headers, body } = await ask(orders())
+    expect([body['code'], headers.get('retry-after'), headers.get('x-ratelimit-limit')]).toEqual([
+      'BLUM-429-001',
+      '1',
+      '2',
+    ])
+    expect(headers.get('x-ratelimit-remaining')).toBe('0')
+    clock += 1000
+    expect([await statusOf(orders()), await statusOf(orders()), await statusOf(orders())]).toEqual([200, 200, 429])
+    await rules()
+    expect(await statusOf(orders())).toBe(200)
+  })
+
+  test.each(['Wed, 21 Oct 2026 07:28:00 GMT', '-1', 'abc', '99999', ''])(
+    "retryAfter refuses with this header in the broker's envelope, and nothing is done: %j",
+    async (value) => {
+      await rules({ match: { times: 1 }, fault: { kind: 'retryAfter', value } })
+      const { status, headers, body: refusal } = await place(mine)
+      expect([status, headers.get('retry-after'), refusal['code']]).toEqual([429, value, 'BLUM-429-001'])
+      expect(await booked('mine')).toBeUndefined()
+      expect((await place(mine)).status).toBe(201)
+    },
+  )
+
+  test('retryAfter comes with another status too', async () => {
+    await control('PUT', '/switches', { errorEnvelope: 'nested' })
+    await rules({ fault: { kind: 'retryAfter', value: '2', status: 503 } })
+    const answered = await ask(orders())
+    expect([answered.status, answered.headers.get('retry-after')]).toEqual([503, '2'])
+    expect(answered.body).toEqual({ error: { type: 'api_error', code: 'BLUM-503-001', message: 'Slow down.' } })
+  })
+
+  test('an asyncCancel is taken in at once and takes effect later, to the millisecond', async () => {
+    const before = await wallet()
+    await rules({ match: { path: '/cancel$' }, fault: { kind: 'asyncCancel', ms: 3250 } })
+    const placed = await place(resting)
+    const taken = await cancel(placed)
+    expect([taken.status, taken.body]).toEqual([200, placed.body])
+    clock += 3000
+    expect((await cancel(placed)).body['status']).toBe('accepted')
+    clock += 249
+    expect((await read(placed))['status']).toBe('accepted')
+    clock += 1
+    expect(await read(placed)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T12:00:03.250Z' })
+    expect(await wallet()).toEqual(before)
+    expect((await cancel(placed)).body['code']).toBe('BLUM-409-003')
+  })
+
+  test('an order may fill before its asyncCancel takes effect, in part or whole', async () => {
+    await rules({ match: { path: '/cancel$' }, fault: { kind: 'asyncCancel', ms: 1_800_000 } })
+    const part = await place(resting)
+    const whole = await place({ ...resting, limit_price: ((await priceOf('AAPL')) - 0.01).toFixed(2) })
+    await cancel(part)
+    await cancel(whole)
+    await control('POST', `/orders/${String(part.body['id'])}/fill`, { quantity: '4' })
+    await control('POST', '/advance', { ms: 3_600_000 })
+    expect(await read(part)).toMatchObject({
+      status: 'canceled',
+      filled_qty: '4',
+      canceled_at: '2026-06-01T12:30:00Z',
+    })
+    const filled = await read(whole)
+    expect(filled).toMatchObject({ status: 'filled', canceled_at: null })
+    expect(Date.parse(String(filled['filled_at']))).toBeLessThan(noon + 1_800_000)
+  })
+
+  test('an asyncCancel survives a restart', async () => {
+    const stateFile = join(directory, 'cancel.db')
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    await rules({ match: { path: '/cancel$' }, fault: { kind: 'asyncCancel', ms: 500 } })
+    const placed = await place(resting)
+    await cancel(placed)
+    await sandbox.close()
+    clock += 10_000
+    sandbox = await start({ stateFile })
+    expect(await read(placed)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T12:00:00.500Z' })
   })
 })
 

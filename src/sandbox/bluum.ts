@@ -15,6 +15,7 @@ import {
   timesInForce,
 } from './exchange.ts'
 import type { Account, Asset, Exchange, NewOrder, Order, OrderFilter, Position, Refusal } from './exchange.ts'
+import type { Whims } from './faults.ts'
 import type { State } from './state.ts'
 
 /** Where the vendor's pages disagree, which page is followed. Kept over a restart. */
@@ -39,8 +40,7 @@ export interface BluumRequest {
   headers: Readonly<Record<string, string>>
   /** Null when the body was larger than we read. */
   body: string | null
-  /** Misbehaviour that only the dialect can show: lists the wrong way round, a fill that overtakes a cancel. */
-  whims: { oldestFirst: boolean; fillOnCancel: { quantity?: string } | null }
+  whims: Whims
 }
 
 export interface Answer {
@@ -62,6 +62,7 @@ const idempotencyKeyLengthMax = 255
 const clientOrderIdLengthMax = 128
 const decimalLengthMax = 100
 const decimalPattern = /^-?\d+(\.\d+)?$/
+const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)$/
 
 const refusalCodes: Record<Refusal['refused'], string> = {
   accountNotApproved: 'BLUM-403-002',
@@ -280,7 +281,11 @@ export function createBluum(options: {
   function fail(problem: Problem): Answer {
     const { code, message, param } = problem
     const status = Number(code.slice(5, 8))
-    const type = status === 401 ? 'authentication_error' : status === 429 ? 'rate_limit_error' : 'invalid_request_error'
+    const types = new Map([
+      [401, 'authentication_error'],
+      [429, 'rate_limit_error'],
+    ])
+    const type = status >= 500 ? 'api_error' : (types.get(status) ?? 'invalid_request_error')
     const bodies = {
       flat: { code, message },
       nested: { error: { type, code, message, ...(param === undefined ? {} : { param }) } },
@@ -298,7 +303,8 @@ export function createBluum(options: {
   /** What one request is answered with. All its changes are one transaction with the answer kept for its key. */
   function answer(request: BluumRequest): Answer {
     exchange.catchUp()
-    const answered = authorize(request) ?? limitRate(() => route(request))
+    const perSecond = request.whims.requestsPerSecond ?? requestsPerSecond
+    const answered = authorize(request) ?? limitRate(perSecond, () => route(request))
     answered.headers['x-request-id'] = `req_${randomBytes(12).toString('hex')}`
     return answered
   }
@@ -315,18 +321,18 @@ export function createBluum(options: {
   }
 
   /**
-   * The algorithm is not documented. Ours: no more than `requestsPerSecond` requests in any second, on the exchange's
-   * clock; requests refused for it, or for their credentials, do not count.
+   * The algorithm is not documented. Ours: no more than `perSecond` requests in any second, on the exchange's clock;
+   * requests refused for it, or for their credentials, do not count.
    */
-  function limitRate(work: () => Answer): Answer {
+  function limitRate(perSecond: number, work: () => Answer): Answer {
     const at = exchange.clock()
     while (admitted[0] !== undefined && admitted[0] <= at - 1000) admitted.shift()
-    const over = admitted.length >= requestsPerSecond
+    const over = admitted.length >= perSecond
     if (!over) admitted.push(at)
     const answered = over ? fail({ code: 'BLUM-429-001', message: 'Slow down.' }) : work()
     if (over) answered.headers['retry-after'] = '1'
-    answered.headers['x-ratelimit-limit'] = String(requestsPerSecond)
-    answered.headers['x-ratelimit-remaining'] = String(requestsPerSecond - admitted.length)
+    answered.headers['x-ratelimit-limit'] = String(perSecond)
+    answered.headers['x-ratelimit-remaining'] = String(Math.max(0, perSecond - admitted.length))
     answered.headers['x-ratelimit-reset'] = String(Math.ceil(((admitted[0] ?? at) + 1000) / 1000))
     return answered
   }
@@ -354,7 +360,7 @@ export function createBluum(options: {
       }
     }
     if (area === 'trading' && second === 'orders' && size === 4 && get) {
-      const order = exchange.order(third)
+      const order = exchange.order(third, request.whims.getLagMs)
       return order === undefined ? noResource() : succeed(toOrderJson(order))
     }
     if (area === 'trading' && second === 'accounts' && fourth === 'positions' && get) {
@@ -424,9 +430,9 @@ export function createBluum(options: {
   function cancel(account: Account, orderId: string, request: BluumRequest): Answer {
     const order = exchange.order(orderId)
     if (order === undefined || order.accountId !== account.id) return noResource()
-    const fill = request.whims.fillOnCancel
-    if (fill !== null) exchange.fill(order, fill.quantity)
-    const canceled = exchange.cancel(order)
+    const { fillOnCancel, cancelDelayMs } = request.whims
+    if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
+    const canceled = exchange.cancel(order, cancelDelayMs)
     // Success status and the answer for a final order are undocumented; 200 and BLUM-409-003 are the assumptions.
     return 'refused' in canceled ? refuse(canceled) : succeed(toOrderJson(canceled))
   }
@@ -454,12 +460,19 @@ export function createBluum(options: {
     }
     const symbol = query.get('symbol')
     if (symbol !== null) filter.symbol = symbol
-    const { rows, hasMore } = exchange.page(account.id, filter, {
+    const { oldestFirst, ignoreFilter, extraRows, listLagMs } = request.whims
+    // Half of the extra rows are the list's next ones; the others repeat its first ones, each beside its twin.
+    const repeated = Math.ceil(extraRows / 2)
+    const { rows, hasMore } = exchange.page(account.id, ignoreFilter ? {} : filter, {
       offset,
-      limit,
-      oldestFirst: request.whims.oldestFirst,
+      limit: limit + extraRows - repeated,
+      oldestFirst,
+      lagMs: listLagMs,
     })
-    const data = rows.map((order) => toOrderJson(order, switches.partialRows))
+    const data = rows.flatMap((order, index) => {
+      const row = toOrderJson(order, switches.partialRows)
+      return index < repeated ? [row, row] : [row]
+    })
     return succeed(switches.listEnvelope === 'array' ? data : { object: 'list', data, has_more: hasMore })
   }
 
@@ -552,17 +565,24 @@ export function createBluum(options: {
     }
   }
 
+  /** Every order of one account, or of all of them, newest first and complete, whatever the switches say. */
+  function book(account?: Account): Record<string, unknown>[] {
+    const accounts = account === undefined ? exchange.accounts() : [account]
+    const all = accounts.flatMap(({ id }) => exchange.page(id, {}, { offset: 0, limit: Infinity }).rows)
+    const newestFirst = all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
+    return newestFirst.map((order) => toOrderJson(order))
+  }
+
   return {
     answer,
+    book,
+    /** "Later" before anything was looked at, credentials included, in the envelope of the moment. */
+    throttle: (status: number): Answer => fail({ code: `BLUM-${status}-001`, message: 'Slow down.' }),
+    /** The oldest order anywhere that the text does not name, as nobody will ask for it next; null if there is none. */
+    strangeOrder: (text: string): Record<string, unknown> | null =>
+      book().findLast(({ id }) => !text.includes(String(id))) ?? null,
     setSwitches,
     switches: (): Switches => ({ ...switches }),
-    /** Every order of one account, or of all of them, newest first and complete, whatever the switches say. */
-    book(account?: Account): Record<string, unknown>[] {
-      const accounts = account === undefined ? exchange.accounts() : [account]
-      const all = accounts.flatMap(({ id }) => exchange.page(id, {}, { offset: 0, limit: Infinity }).rows)
-      const newestFirst = all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
-      return newestFirst.map((order) => toOrderJson(order))
-    },
     /** Fills an open order from the control port: the order, or a status and why not. */
     fill(orderId: string, fields: { quantity?: string; price?: string }): Record<string, unknown> | Problem {
       for (const [name, value] of Object.entries(fields)) {
@@ -574,6 +594,28 @@ export function createBluum(options: {
       if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
       const filled = exchange.fill(order, fields.quantity, fields.price)
       return typeof filled === 'string' ? { code: 'BLUM-409-003', message: filled } : toOrderJson(filled)
+    },
+    /** Puts an order into the book from the control port, to rest there: the order, or what is wrong with it. */
+    insert(account: Account, fields: Record<string, unknown>): Record<string, unknown> | Problem {
+      const { submitted_at: submittedAt = null, ...rest } = fields
+      const wanted = parseNewOrder(JSON.stringify(rest))
+      if ('code' in wanted) return wanted
+      if (exchange.asset(wanted.symbol) === undefined) return { code: 'BLUM-404-003', message: 'No such asset.' }
+      if (submittedAt === null) return toOrderJson(exchange.insert(account.id, wanted, null))
+      const at = typeof submittedAt === 'string' && instantPattern.test(submittedAt) ? Date.parse(submittedAt) : NaN
+      if (Number.isNaN(at)) return { code: 'BLUM-400-001', message: 'submitted_at must be a time with its zone' }
+      return toOrderJson(exchange.insert(account.id, wanted, at))
+    },
+    /** Makes an order say what it is told: the order, or a status and why not. */
+    setStatus(orderId: string, status: unknown): Record<string, unknown> | Problem {
+      const known = orderStatuses.filter((one) => one !== 'partially_filled')
+      if (!isOneOf(known, status)) {
+        return { code: 'BLUM-400-004', message: `status is one of ${known.join(', ')}; a part is filled by /fill` }
+      }
+      const order = exchange.order(orderId)
+      if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
+      exchange.setStatus(order, status)
+      return toOrderJson(order)
     },
     /** Sets an account's state for refusal tests. Returns what is wrong, as text, having changed nothing. */
     setAccount(account: Account, change: { status?: unknown; cash?: unknown }): string | null {

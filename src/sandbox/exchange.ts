@@ -61,6 +61,10 @@ export interface Order extends NewOrder {
   triggered: boolean
   /** The best price, in cents, that a trailing stop has seen. */
   bestPriceCents: string | null
+  /** When a cancel that was taken in takes effect; until then the order lives on. */
+  cancelAt?: number
+  /** Moved only from outside: it holds nothing, never trades by itself and outlives its day. */
+  manual?: true
 }
 
 export interface Account {
@@ -105,6 +109,7 @@ export interface Ledger {
   savePosition(position: Position): void
   removePosition(position: Position): void
   saveOrder(order: Order): void
+  removeOrder(order: Order): void
   saveClock(offsetMs: number, evaluatedAt: number): void
   transaction<T>(work: () => T): T
 }
@@ -134,6 +139,8 @@ const largeOrderShares = 1000n
 // A catch-up over any stretch of time looks at the price at most this often (plus once per open or close that matters).
 const samplesMax = 500
 const dayMs = 86_400_000
+// Of each order the first state is remembered and this many of its latest, for readers who see the past.
+const versionsMax = 16
 // Every day is a trading day with one open and one close: there are no weekends or holidays here.
 const openOfDayMs = 14.5 * 3_600_000
 const closeOfDayMs = 21 * 3_600_000
@@ -282,7 +289,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   const orders = new Map<string, Order>()
   const books = new Map<string, Order[]>() // per account, oldest first, ties by id
   const positions = new Map<string, Map<string, Position>>() // per account, by symbol
-  const open = new Set<Order>() // in the order of submission
+  const open = new Set<Order>() // those the market decides about, in the order of submission
+  const canceling = new Set<Order>() // open orders with a cancelAt
+  const versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
   const heldCents = new Map<string, bigint>() // per account
   const heldShares = new Map<string, Decimal>() // per account and symbol
   const holds = new Map<string, { cents: bigint; shares: Decimal }>() // per open order
@@ -294,8 +303,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   readLedger()
 
   function readLedger(): void {
-    for (const map of [accounts, orders, books, positions, heldCents, heldShares, holds]) map.clear()
+    for (const map of [accounts, orders, books, positions, heldCents, heldShares, holds, versions]) map.clear()
     open.clear()
+    canceling.clear()
     const loaded = ledger.load()
     for (const account of loaded.accounts) {
       accounts.set(account.id, account)
@@ -306,6 +316,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     for (const order of loaded.orders.sort(byAge)) {
       enter(order)
       hold(order)
+      // What it went through before is not on file: to a reader of the past it was always like this.
+      remember(order, order.submittedAt)
     }
     evaluatedAt = loaded.evaluatedAt
     offsetMs = Math.max(loaded.offsetMs, evaluatedAt - now())
@@ -326,7 +338,30 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       if (before === undefined || byAge(before, order) < 0) break
     }
     book.splice(place, 0, order)
-    if (isOpen(order)) open.add(order)
+    watch(order)
+  }
+
+  function watch(order: Order): void {
+    if (isOpen(order) && order.manual !== true) open.add(order)
+    else open.delete(order)
+    if (isOpen(order) && order.cancelAt !== undefined) canceling.add(order)
+    else canceling.delete(order)
+  }
+
+  /** Keeps the order's state as of `at`. In memory only: a restart forgets all but the present. */
+  function remember(order: Order, at: number): void {
+    const kept = versions.get(order.id) ?? []
+    versions.set(order.id, kept)
+    kept.push({ at, order: { ...order } })
+    // The first stays, as it tells when the order came; a reader of what is dropped here sees a state still older.
+    if (kept.length > versionsMax + 1) kept.splice(1, 1)
+  }
+
+  /** The order as it was `lagMs` ago; undefined if it had not come yet. */
+  function asOf(order: Order, lagMs: number): Order | undefined {
+    if (lagMs === 0) return order
+    const at = clock() - lagMs
+    return versions.get(order.id)?.findLast((version) => version.at <= at)?.order
   }
 
   /** Runs `work` in one transaction. When it throws, memory is read again from the file, which kept nothing of it. */
@@ -348,7 +383,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   // --- holds ---
 
   function wantedHold(order: Order): { cents: bigint; shares: Decimal } {
-    if (!isOpen(order)) return { cents: 0n, shares: zero }
+    if (!isOpen(order) || order.manual === true) return { cents: 0n, shares: zero }
     if (order.side === 'sell') return { cents: 0n, shares: toDecimal(remainingQuantity(order)) }
     if (order.notional !== null) return { cents: ceilCents(toDecimal(order.notional)), shares: zero }
     const spent = toDecimal(order.filledValue)
@@ -371,9 +406,16 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     return BigInt(account.cashCents) - (heldCents.get(account.id) ?? 0n)
   }
 
-  function save(order: Order): void {
-    if (!isOpen(order)) open.delete(order)
+  function freeShares({ accountId, symbol }: Order): Decimal {
+    const owned = toDecimal(positions.get(accountId)?.get(symbol)?.quantity ?? '0')
+    return subtract(owned, heldShares.get(`${accountId} ${symbol}`) ?? zero)
+  }
+
+  /** To be called after every change of an order that a caller can see; `at` is when it changed. */
+  function save(order: Order, at: number): void {
+    watch(order)
     hold(order)
+    remember(order, at)
     ledger.saveOrder(order)
   }
 
@@ -387,7 +429,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     order.status = status
     if (status === 'canceled') order.canceledAt = at
     order.rejectReason = reason
-    save(order)
+    save(order, at)
   }
 
   /** Trades `quantity` at `at`. False, with nothing changed, when the account's free cash does not cover it. */
@@ -412,7 +454,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (whole) order.filledAt = at
     ledger.saveAccount(account)
     settle(order, quantity, tradePrice, at)
-    save(order)
+    save(order, at)
     return true
   }
 
@@ -537,15 +579,17 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   /**
    * Brings the book up to the clock. Prices change once a second; a longer stretch is looked at in at most 500 evenly
-   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed.
+   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed. A cancel
+   * that was taken in takes effect at its own millisecond; what would have filled before has filled.
    */
   function catchUp(): void {
     const at = clock()
     const seconds = Math.floor(at / 1000) - Math.floor(evaluatedAt / 1000)
-    if (seconds <= 0) return
+    const cancels = [...canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
+    if (seconds <= 0 && cancels.length === 0) return
     transaction(() => {
-      if (open.size > 0) {
-        const times = new Set<number>()
+      const times = new Set<number>()
+      if (open.size > 0 && seconds > 0) {
         const stepMs = Math.ceil(seconds / samplesMax) * 1000
         const last = Math.floor(at / 1000) * 1000
         for (let time = Math.floor(evaluatedAt / 1000) * 1000 + stepMs; time < last; time += stepMs) times.add(time)
@@ -554,9 +598,10 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
           const deadline = deadlineOf(order)
           if (deadline !== null && deadline > evaluatedAt && deadline <= at) times.add(deadline)
         }
-        for (const time of [...times].sort((a, b) => a - b)) {
-          for (const order of open) evaluate(order, time)
-        }
+      }
+      for (const time of [...new Set([...times, ...cancels])].sort((a, b) => a - b)) {
+        for (const order of canceling) if ((order.cancelAt ?? at) <= time) end(order, 'canceled', time, null)
+        if (times.has(time)) for (const order of open) evaluate(order, time)
       }
       evaluatedAt = at
       ledger.saveClock(offsetMs, evaluatedAt)
@@ -597,11 +642,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     }
     const needs = wantedHold(order)
     if (needs.cents > 0n && needs.cents > freeCents(account)) return { refused: 'funds', message: 'Not enough cash.' }
-    const free = subtract(
-      toDecimal(positions.get(account.id)?.get(order.symbol)?.quantity ?? '0'),
-      heldShares.get(`${account.id} ${order.symbol}`) ?? zero,
-    )
-    if (compare(needs.shares, free) > 0) return { refused: 'shares', message: 'Not enough shares to sell.' }
+    if (compare(needs.shares, freeShares(order)) > 0)
+      return { refused: 'shares', message: 'Not enough shares to sell.' }
 
     transaction(() => {
       if (mode === 'closed-rejects') {
@@ -609,7 +651,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
         order.rejectReason = 'Market is closed.'
       }
       enter(order)
-      save(order)
+      save(order, at)
       if (!isOpen(order) || isAuction(order)) return
       if (mode === 'open') attempt(order, at)
       const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
@@ -641,11 +683,19 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     }
   }
 
-  /** Ends an open order and releases what it held; what had filled stays filled. */
-  function cancel(order: Order): Order | Refusal {
+  /**
+   * Ends an open order and releases what it held; what had filled stays filled. With `delayMs` the order lives on for so
+   * long and may fill meanwhile; asking again then changes nothing.
+   */
+  function cancel(order: Order, delayMs: number | null = null): Order | Refusal {
     catchUp()
     if (!isOpen(order)) return { refused: 'final', message: `Order is already final: ${order.status}.` }
-    transaction(() => end(order, 'canceled', clock(), null))
+    transaction(() => {
+      if (delayMs === null) return end(order, 'canceled', clock(), null)
+      order.cancelAt ??= clock() + delayMs
+      watch(order)
+      ledger.saveOrder(order)
+    })
     return order
   }
 
@@ -667,22 +717,99 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     const wanted = quantity === undefined ? all : toDecimal(quantity)
     if (compare(wanted, all) > 0) return `order ${order.id} has only ${toText(all)} left to fill`
     if (wanted.units === 0n) return 'nothing to fill'
+    const uncovered = order.manual === true && order.side === 'sell' && compare(wanted, freeShares(order)) > 0
+    if (uncovered) return 'the account has not enough shares'
     return transaction(() => trade(order, wanted, tradePrice, at)) ? order : 'the account has not enough cash'
+  }
+
+  /** Puts an order into the book as it is, whatever it costs and whenever it came: it rests until moved from outside. */
+  function insert(accountId: string, wanted: NewOrder, submittedAt: number | null): Order {
+    catchUp()
+    const at = clock()
+    const order: Order = {
+      ...wanted,
+      id: newId('ord_', 16),
+      accountId,
+      status: 'accepted',
+      filledQuantity: '0',
+      filledValue: '0',
+      submittedAt: submittedAt ?? at,
+      filledAt: null,
+      canceledAt: null,
+      rejectReason: null,
+      heldPrice: '0',
+      triggered: false,
+      bestPriceCents: null,
+      manual: true,
+    }
+    transaction(() => {
+      enter(order)
+      save(order, at)
+    })
+    return order
+  }
+
+  /**
+   * Makes the order say what it is told, final or not before, and leaves it to be moved only from outside. Neither cash
+   * nor shares move. Accepted and rejected mean nothing filled; filled means all of it, the rest at its limit or else
+   * the market's price; canceled keeps what had filled of it, unless that was all.
+   */
+  function setStatus(order: Order, status: Exclude<OrderStatus, 'partially_filled'>): void {
+    catchUp()
+    const at = clock()
+    transaction(() => {
+      if (status === 'filled' && order.status !== 'filled') {
+        const restPrice = order.limitPrice === null ? price(order.symbol, at) : toDecimal(order.limitPrice)
+        const quantity = order.quantity ?? toText(divide(toDecimal(order.notional ?? '0'), restPrice, 9))
+        const rest = subtract(toDecimal(quantity), toDecimal(order.filledQuantity))
+        order.filledValue = toText(add(toDecimal(order.filledValue), multiply(rest, restPrice)))
+        order.filledQuantity = quantity
+        order.filledAt = at
+      }
+      if (status === 'accepted' || status === 'rejected' || (status === 'canceled' && order.status === 'filled')) {
+        order.filledQuantity = '0'
+        order.filledValue = '0'
+      }
+      if (status !== 'filled') order.filledAt = null
+      order.canceledAt = status === 'canceled' ? at : null
+      order.rejectReason = status === 'rejected' ? 'Rejected from outside.' : null
+      order.status = status
+      order.manual = true
+      delete order.cancelAt
+      save(order, at)
+    })
+  }
+
+  /** Removes every order of an account with its holds. What they traded stays traded. */
+  function clear(accountId: string): void {
+    catchUp()
+    transaction(() => {
+      for (const order of books.get(accountId)?.splice(0) ?? []) {
+        // An order that is final holds nothing and nobody watches it.
+        order.status = 'canceled'
+        watch(order)
+        hold(order)
+        orders.delete(order.id)
+        versions.delete(order.id)
+        ledger.removeOrder(order)
+      }
+    })
   }
 
   /** One page of an account's orders that pass the filter, newest first (ties by id, descending) unless asked otherwise. */
   function page(
     accountId: string,
     filter: OrderFilter,
-    window: { offset: number; limit: number; oldestFirst?: boolean },
+    window: { offset: number; limit: number; oldestFirst?: boolean; lagMs?: number },
   ): { rows: Order[]; hasMore: boolean } {
     catchUp()
     const book = books.get(accountId) ?? []
     const rows: Order[] = []
     let skipped = 0
     for (let i = 0; i < book.length; i++) {
-      const order = book[window.oldestFirst === true ? i : book.length - 1 - i]
-      if (order === undefined) break
+      const present = book[window.oldestFirst === true ? i : book.length - 1 - i]
+      const order = present === undefined ? undefined : asOf(present, window.lagMs ?? 0)
+      if (order === undefined) continue
       if (filter.status !== undefined && order.status !== filter.status) continue
       if (filter.symbol !== undefined && order.symbol !== filter.symbol) continue
       if (filter.side !== undefined && order.side !== filter.side) continue
@@ -731,6 +858,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     place,
     cancel,
     fill,
+    insert,
+    setStatus,
+    clear,
     page,
     cash,
     worth,
@@ -739,9 +869,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     priceCents: (symbol: string): bigint => market.priceCents(symbol, clock()),
     accounts: (): readonly Account[] => [...accounts.values()],
     account: (id: string): Account | undefined => accounts.get(id),
-    order(id: string): Order | undefined {
+    /** The order now, or as it was `lagMs` ago; the past is a copy and cannot be changed. */
+    order(id: string, lagMs = 0): Order | undefined {
       catchUp()
-      return orders.get(id)
+      const order = orders.get(id)
+      return order === undefined ? undefined : asOf(order, lagMs)
     },
     positions(accountId: string): readonly Position[] {
       catchUp()

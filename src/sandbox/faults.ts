@@ -1,15 +1,19 @@
 // Misbehaviour by rule: slow, cut, refused, lost, garbled. It knows HTTP and JSON, not orders.
 //
 // For one request, every matching rule counts it. Rules that still have effect then apply as follows: all latencies
-// add up; all changes to the answer (setField, dropField, asNumber, contentType) are made in the rules' order; lists
-// the wrong way round and fills that overtake a cancel are passed on; and of the faults that decide how the request
-// ends, only the first applies. A rule's `times` is used up only when it applied.
+// add up; all changes to the answer (setField, dropField, asNumber, extraFields, contentType) are made in the rules'
+// order; whims, which only the broker's dialect can act out, are passed on, the last rule of a kind deciding; and of the
+// faults that decide how the request ends, only the first applies. A rule's `times` is used up only when it applied.
 
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { createGzip } from 'node:zlib'
 
 const moments = ['beforeCommit', 'afterCommit'] as const
 const listOrders = ['newestFirst', 'oldestFirst'] as const
+const brokenHeads = ['twoContentLengths', 'hugeHeader', 'badChunk'] as const
 
 /** The fields of each kind of fault; those with an exclamation mark must be given. */
 const faultKinds = {
@@ -31,6 +35,29 @@ const faultKinds = {
   emptyBody: ['status'],
   contentType: ['value!'],
   invalidJson: [],
+  /** The true answer, padded inside its last bracket to so many bytes; chunked, so no length warns of it. */
+  huge: ['bytes!'],
+  /** The same as a small gzip body, whatever the request accepts. */
+  gzipBomb: ['bytes!'],
+  /** The true answer under two different lengths, behind 40 KB of headers, or with a chunk whose size is no number. */
+  badHeaders: ['how!'],
+  /** The true answer, and behind it an unasked 200 with another order: in the same write, or `ms` later. */
+  extraResponse: ['ms'],
+  /** A refusal before anything is looked at, 429 by default, in the broker's envelope with this Retry-After. */
+  retryAfter: ['value!', 'status'],
+  /** So many unknown fields, of every JSON type, on each row or on the one object of the answer. */
+  extraFields: ['count!'],
+  /** Status, symbol and side of a list's query are checked and then ignored. */
+  ignoreFilter: [],
+  /** So many rows (4 by default) beyond the list's limit: half of them are its next ones, the others repeat its first. */
+  extraRows: ['rows'],
+  /** Lists, or single reads, show orders as they were so long ago on the exchange's clock. */
+  listLag: ['ms!'],
+  getLag: ['ms!'],
+  /** So many requests in any second of the exchange's clock, instead of the usual limit. */
+  maxRps: ['perSecond!'],
+  /** A cancel answers 200 with the order still open, and takes effect so long afterwards on the exchange's clock. */
+  asyncCancel: ['ms!'],
 } as const
 
 type FaultKind = keyof typeof faultKinds
@@ -51,6 +78,10 @@ interface Fault {
   source?: string
   order?: (typeof listOrders)[number]
   quantity?: string
+  how?: (typeof brokenHeads)[number]
+  count?: number
+  rows?: number
+  perSecond?: number
 }
 
 interface Match {
@@ -67,13 +98,34 @@ interface Rule {
   fault: Fault
 }
 
+/** What the dialect is asked to do wrong. */
+export interface Whims {
+  oldestFirst: boolean
+  ignoreFilter: boolean
+  /** Beyond a list's limit. */
+  extraRows: number
+  listLagMs: number
+  getLagMs: number
+  /** Just before a cancel, by all that is left unless it says how much. */
+  fillOnCancel: { quantity?: string } | null
+  /** Null: a cancel takes effect at once. */
+  cancelDelayMs: number | null
+  /** Null: the usual rate limit holds. */
+  requestsPerSecond: number | null
+}
+
 /** How one request will be treated. */
 export interface Plan {
   latencyMs: number
   end: Fault | null
   changes: readonly Fault[]
-  oldestFirst: boolean
-  fillOnCancel: { quantity?: string } | null
+  whims: Whims
+}
+
+interface Answer {
+  status: number
+  headers: Record<string, string>
+  body: unknown
 }
 
 /** One request in the hands of the faults. */
@@ -82,7 +134,11 @@ export interface Call {
   /** Resolves when the body has been read: false if the caller went away first. */
   read: () => Promise<boolean>
   /** Does what was asked, for good. */
-  work: () => { status: number; headers: Record<string, string>; body: unknown }
+  work: () => Answer
+  /** The broker's own refusal for too many requests, with nothing done. */
+  throttle: (status: number) => Answer
+  /** JSON of an order that neither was asked for nor is named in the text; null if there is none. */
+  strangeOrder: (text: string) => unknown
   /** Closes the listener and every connection. */
   refuse: () => void
   /** Aborts when the sandbox closes. */
@@ -94,6 +150,10 @@ export interface Call {
 const rulesMax = 1000
 const msMax = 3_600_000
 const bodyTextMax = 67_108_864
+const bytesMax = 1_073_741_824
+const rowsMax = 1000
+const fieldsMax = 10_000
+const packedMax = 16
 
 // --- rules ---
 
@@ -171,6 +231,7 @@ function parseFault(value: unknown, at: string): Fault {
   }
   const fault: Fault = { kind }
   const { ms, when, status, contentType, headers, bytes, bytesPerSecond, field, row, source, order, quantity } = value
+  const { how, count, rows, perSecond } = value
   if (ms !== undefined) {
     if (!isWhole(ms, 0, msMax)) throw new Error(`${at}.ms is not a whole number from 0 to ${msMax}`)
     fault.ms = ms
@@ -192,7 +253,7 @@ function parseFault(value: unknown, at: string): Fault {
     }
   }
   if (bytes !== undefined) {
-    if (!isWhole(bytes, 0, bodyTextMax)) throw new Error(`${at}.bytes is not a whole number from 0`)
+    if (!isWhole(bytes, 0, bytesMax)) throw new Error(`${at}.bytes is not a whole number from 0 to ${bytesMax}`)
     fault.bytes = bytes
   }
   if (bytesPerSecond !== undefined) {
@@ -221,7 +282,24 @@ function parseFault(value: unknown, at: string): Fault {
       throw new Error(`${at}.quantity is not a positive decimal string`)
     fault.quantity = quantity
   }
-  if (kind === 'contentType') fault.value = parseHeader('content-type', value['value'], `${at}.value`)
+  if (how !== undefined) {
+    if (!isOneOf(brokenHeads, how)) throw new Error(`${at}.how is one of ${brokenHeads.join(', ')}`)
+    fault.how = how
+  }
+  if (count !== undefined) {
+    if (!isWhole(count, 0, fieldsMax)) throw new Error(`${at}.count is not a whole number from 0 to ${fieldsMax}`)
+    fault.count = count
+  }
+  if (rows !== undefined) {
+    if (!isWhole(rows, 1, rowsMax)) throw new Error(`${at}.rows is not a whole number from 1 to ${rowsMax}`)
+    fault.rows = rows
+  }
+  if (perSecond !== undefined) {
+    if (!isWhole(perSecond, 0, 1e9)) throw new Error(`${at}.perSecond is not a whole number from 0`)
+    fault.perSecond = perSecond
+  }
+  if (kind === 'retryAfter') fault.value = parseHeader('retry-after', value['value'], `${at}.value`)
+  else if (kind === 'contentType') fault.value = parseHeader('content-type', value['value'], `${at}.value`)
   else if (Object.hasOwn(value, 'value')) fault.value = value['value']
   if (Object.hasOwn(value, 'body')) fault.body = value['body']
   return fault
@@ -260,8 +338,17 @@ export function createFaults(accountOf: (url: string) => string | null) {
       rules.some(({ rule }) => rule.fault.kind === 'refuse' && Object.keys(rule.match).length === 0),
     /** Counts the request for every rule and says what is to happen to it. To be called once per request. */
     plan(method: string, url: string): Plan {
-      const plan = { latencyMs: 0, end: null as Fault | null, changes: [] as Fault[], oldestFirst: false }
-      let fillOnCancel: Plan['fillOnCancel'] = null
+      const plan = { latencyMs: 0, end: null as Fault | null, changes: [] as Fault[] }
+      const whims: Whims = {
+        oldestFirst: false,
+        ignoreFilter: false,
+        extraRows: 0,
+        listLagMs: 0,
+        getLagMs: 0,
+        fillOnCancel: null,
+        cancelDelayMs: null,
+        requestsPerSecond: null,
+      }
       for (const entry of rules) {
         const { match, fault } = entry.rule
         if (match.method !== undefined && match.method !== method) continue
@@ -277,14 +364,33 @@ export function createFaults(accountOf: (url: string) => string | null) {
           case 'setField':
           case 'dropField':
           case 'asNumber':
+          case 'extraFields':
           case 'contentType':
             plan.changes.push(fault)
             break
           case 'listOrder':
-            plan.oldestFirst = fault.order === 'oldestFirst'
+            whims.oldestFirst = fault.order === 'oldestFirst'
+            break
+          case 'ignoreFilter':
+            whims.ignoreFilter = true
+            break
+          case 'extraRows':
+            whims.extraRows = fault.rows ?? 4
+            break
+          case 'listLag':
+            whims.listLagMs = fault.ms ?? 0
+            break
+          case 'getLag':
+            whims.getLagMs = fault.ms ?? 0
+            break
+          case 'maxRps':
+            whims.requestsPerSecond = fault.perSecond ?? null
+            break
+          case 'asyncCancel':
+            whims.cancelDelayMs = fault.ms ?? 0
             break
           case 'fillOnCancel':
-            fillOnCancel = fault.quantity === undefined ? {} : { quantity: fault.quantity }
+            whims.fillOnCancel = fault.quantity === undefined ? {} : { quantity: fault.quantity }
             break
           case 'hang':
           case 'refuse':
@@ -297,6 +403,11 @@ export function createFaults(accountOf: (url: string) => string | null) {
           case 'drip':
           case 'emptyBody':
           case 'invalidJson':
+          case 'huge':
+          case 'gzipBomb':
+          case 'badHeaders':
+          case 'extraResponse':
+          case 'retryAfter':
             if (plan.end !== null) continue
             plan.end = fault
             break
@@ -305,7 +416,7 @@ export function createFaults(accountOf: (url: string) => string | null) {
         }
         entry.applied++
       }
-      return { ...plan, fillOnCancel }
+      return { ...plan, whims }
     },
   }
 }
@@ -372,6 +483,13 @@ export async function run(plan: Plan, call: Call): Promise<void> {
     sendStatus(fault, call)
     return
   }
+  if (fault?.kind === 'retryAfter') {
+    const { status, headers, body } = call.throttle(fault.status ?? 429)
+    const type = 'application/json; charset=utf-8'
+    const all = { 'content-type': type, ...headers, 'retry-after': String(fault.value) }
+    send(call, status, all, Buffer.from(JSON.stringify(body), 'utf8'))
+    return
+  }
 
   const answer = call.work()
   const headers: Record<string, string> = { 'content-type': 'application/json; charset=utf-8', ...answer.headers }
@@ -394,6 +512,17 @@ export async function run(plan: Plan, call: Call): Promise<void> {
     response.write(part, () => socket?.destroySoon())
   } else if (kind === 'drip') {
     await drip(call, answer.status, headers, body, fault?.bytesPerSecond ?? 1)
+  } else if (kind === 'huge') {
+    call.answering(answer.status)
+    response.writeHead(answer.status, headers)
+    // A caller who has had enough leaves on the way; that is no failure of ours.
+    await pipeline(Readable.from(pad(body, fault?.bytes ?? 0)), response).catch(() => {})
+  } else if (fault?.kind === 'gzipBomb') {
+    send(call, answer.status, { ...headers, 'content-encoding': 'gzip' }, await pack(fault, body))
+  } else if (fault?.kind === 'badHeaders') {
+    sendBroken(fault, call, answer.status, headers, body)
+  } else if (fault?.kind === 'extraResponse') {
+    await sendTwice(fault, call, answer.status, headers, body)
   } else if (kind === 'emptyBody') {
     send(call, fault?.status ?? answer.status, headers, Buffer.alloc(0))
   } else if (kind === 'invalidJson') {
@@ -417,6 +546,91 @@ function sendStatus(fault: Fault, call: Call): void {
   const text = typeof fault.body === 'string' ? fault.body : fault.body === undefined ? '' : JSON.stringify(fault.body)
   const type = fault.contentType ?? (typeof fault.body === 'string' ? 'text/html' : 'application/json; charset=utf-8')
   send(call, fault.status ?? 500, { 'content-type': type, ...fault.headers }, Buffer.from(text, 'utf8'))
+}
+
+const spaces = Buffer.alloc(65_536, ' ')
+
+/**
+ * The text of a JSON object or array with spaces before its last character, so that it is still the same JSON, and so
+ * that no part of it is: a reader who stops at a limit has nothing to parse.
+ */
+function* pad(body: Buffer, bytes: number): Generator<Buffer> {
+  yield body.subarray(0, -1)
+  for (let left = bytes - body.length; left > 0; left -= spaces.length) yield spaces.subarray(0, left)
+  yield body.subarray(-1)
+}
+
+// Per rule, so they go when it goes: a body of many megabytes takes a good part of a second to pack.
+const packed = new WeakMap<Fault, Map<string, Promise<Buffer>>>()
+
+function pack(fault: Fault, body: Buffer): Promise<Buffer> {
+  const kept = packed.get(fault) ?? new Map<string, Promise<Buffer>>()
+  packed.set(fault, kept)
+  const text = body.toString('utf8')
+  const known = kept.get(text)
+  if (known !== undefined) return known
+  if (kept.size >= packedMax) kept.clear()
+  const made = gather(Readable.from(pad(body, fault.bytes ?? 0)))
+  kept.set(text, made)
+  return made
+}
+
+async function gather(source: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  await pipeline(source, createGzip(), async (output: AsyncIterable<Buffer>) => {
+    for await (const chunk of output) chunks.push(chunk)
+  })
+  return Buffer.concat(chunks)
+}
+
+/** Afterwards the connection is open and would serve another request: whoever reuses it is not stopped by us. */
+function sendBroken(fault: Fault, call: Call, status: number, headers: Record<string, string>, body: Buffer): void {
+  const { response } = call
+  const { socket } = response
+  call.answering(status)
+  if (fault.how === 'badChunk') {
+    const half = body.length >> 1
+    response.writeHead(status, { ...headers, 'transfer-encoding': 'chunked' })
+    response.flushHeaders()
+    socket?.write(`${half.toString(16)}\r\n${body.toString('latin1', 0, half)}\r\nxyz\r\n`, 'latin1')
+    socket?.write(body.subarray(half))
+    socket?.write('\r\n')
+    response.end()
+    return
+  }
+  // A flat list is written as it is, twice the same name or not.
+  const length = ['content-length', String(body.length)]
+  const more =
+    fault.how === 'hugeHeader'
+      ? Array.from({ length: 40 }, (_, index) => [`x-padding-${index}`, 'x'.repeat(1024)]).flat()
+      : ['content-length', String(body.length >> 1)]
+  response.writeHead(status, [...Object.entries(headers).flat(), ...length, ...more])
+  response.end(body)
+}
+
+async function sendTwice(
+  fault: Fault,
+  call: Call,
+  status: number,
+  headers: Record<string, string>,
+  body: Buffer,
+): Promise<void> {
+  const { response } = call
+  const { socket } = response
+  const order = JSON.stringify(call.strangeOrder(body.toString('utf8')))
+  const extra = Buffer.from(
+    'HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\n' +
+      `content-length: ${Buffer.byteLength(order)}\r\n\r\n${order}`,
+  )
+  call.answering(status)
+  response.writeHead(status, { ...headers, 'content-length': String(body.length) })
+  if (fault.ms === undefined) {
+    // One write, longer than promised, so that both arrive together and no request can come between.
+    response.end(Buffer.concat([body, extra]))
+    return
+  }
+  response.end(body)
+  if ((await delay(fault.ms, call.closing)) && socket?.writable === true) socket.write(extra)
 }
 
 async function drip(
@@ -444,10 +658,10 @@ function changeBody(changes: readonly Fault[], answer: { status: number; body: u
   const body: unknown = structuredClone(answer.body)
   const printed: string[] = []
   const marker = 'number to print '
-  for (const { kind, field, value, row, source } of changes) {
-    if (field === undefined) continue
+  for (const { kind, field = '', value, row, source, count = 0 } of changes) {
     for (const [index, item] of rowsOf(body).entries()) {
       if (!isRecord(item) || (row !== undefined && row !== index)) continue
+      if (kind === 'extraFields') addUnknown(item, count)
       if (kind === 'setField') item[field] = value
       if (kind === 'dropField') delete item[field]
       if (kind === 'asNumber') {
@@ -461,6 +675,11 @@ function changeBody(changes: readonly Fault[], answer: { status: number; body: u
     RegExp(`"${marker}(\\d+)"`, 'g'),
     (_, index) => printed[Number(index)] ?? 'null',
   )
+}
+
+function addUnknown(item: Record<string, unknown>, count: number): void {
+  const values = ['text', 12.5, true, null, { nested: ['deep'] }, []]
+  for (let i = 0; i < count; i++) item[`unknown_field_${i}`] = values[i % values.length]
 }
 
 function rowsOf(body: unknown): unknown[] {

@@ -7,6 +7,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { bodyBytesMax, createBluum } from './bluum.ts'
 import { createExchange } from './exchange.ts'
+import type { Account } from './exchange.ts'
 import { createFaults, run } from './faults.ts'
 import { createMarket, seedHistory } from './seed.ts'
 import { openState } from './state.ts'
@@ -64,6 +65,18 @@ const logBodyLengthMax = 16_384
 const controlBodyBytesMax = 67_108_864
 const advanceMsMax = 10 * 366 * 86_400_000
 
+/** The fields that the control port knows in a body; where nothing is said, the body is looked at elsewhere. */
+const controlFields = new Map<string, readonly string[]>([
+  ['advance', ['ms']],
+  ['orders fill', ['quantity', 'price']],
+  ['orders status', ['status']],
+  [
+    'orders',
+    ['account', 'submitted_at', 'symbol', 'side', 'type', 'time_in_force', 'qty', 'limit_price', 'client_order_id'],
+  ],
+  ['accounts', ['status', 'cash']],
+])
+
 /** Starts the broker and its control port. Throws when the state file cannot be used or a port is taken. */
 export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const { stateFile, seed, requestsPerSecond = 1000, apiKey = 'sandbox-key', apiSecret = 'sandbox-secret' } = options
@@ -79,6 +92,8 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   })
 
   const log: LogEntry[] = []
+  // The load since the log was cleared, which outlives the entries that the log lets go.
+  let load = { total: 0, maxInAnySecond: 0, recent: [] as number[] }
   let requests = 0
   let connections = 0
   const connectionNumbers = new WeakMap<Socket, number>()
@@ -99,14 +114,15 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       },
       work() {
         const { method, path: url } = entry
-        const { oldestFirst, fillOnCancel } = plan
         const headers = { ...entry.headers }
         if (request.headers.authorization !== undefined) headers['authorization'] = request.headers.authorization
-        const answer = bluum.answer({ method, url, headers, body, whims: { oldestFirst, fillOnCancel } })
+        const answer = bluum.answer({ method, url, headers, body, whims: plan.whims })
         // What is left of a body that nobody read cannot share the connection with the next request.
         if (body === null) answer.headers['connection'] = 'close'
         return answer
       },
+      throttle: bluum.throttle,
+      strangeOrder: (text) => bluum.strangeOrder(entry.path + text),
       closing: ending.signal,
       refuse: shut,
       answering(status) {
@@ -153,6 +169,10 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       headers,
       body: '',
     }
+    load.total++
+    while (load.recent[0] !== undefined && load.recent[0] <= entry.at - 1000) load.recent.shift()
+    load.recent.push(entry.at)
+    load.maxInAnySecond = Math.max(load.maxInAnySecond, load.recent.length)
     log.push(entry)
     // Cutting in pieces spares every request past the limit from moving the whole array.
     if (log.length > logEntriesMax + 1000) log.splice(0, log.length - logEntriesMax)
@@ -204,14 +224,16 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     }
     const [path = '', query = ''] = (request.url ?? '').split('?', 2)
     const [, area = '', id = '', verb = ''] = path.split('/')
-    const account = exchange.account(area === 'book' ? (new URLSearchParams(query).get('account') ?? '') : id)
     const fields = new Map<string, unknown>(
       typeof body === 'object' && body !== null && !Array.isArray(body) ? Object.entries(body) : [],
     )
+    const named =
+      area === 'book' ? new URLSearchParams(query).get('account') : area === 'orders' ? fields.get('account') : id
+    const account = exchange.account(String(named))
 
-    const known = area === 'advance' ? ['ms'] : area === 'orders' ? ['quantity', 'price'] : ['status', 'cash']
-    const unknown = [...fields.keys()].find((name) => !known.includes(name))
-    if (unknown !== undefined && ['advance', 'orders', 'accounts'].includes(area)) {
+    const known = controlFields.get(verb === '' ? area : `${area} ${verb}`)
+    const unknown = [...fields.keys()].find((name) => known?.includes(name) === false)
+    if (known !== undefined && unknown !== undefined) {
       return sendJson(response, 400, { message: `unknown field "${unknown}"; there are ${known.join(', ')}` })
     }
 
@@ -230,11 +252,18 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         return sendJson(response, 200, log.slice(-logEntriesMax))
       case 'DELETE /log':
         log.length = 0
+        load = { total: 0, maxInAnySecond: 0, recent: [] }
         return sendJson(response, 200, [])
+      case 'GET /load':
+        return sendJson(response, 200, { maxInAnySecond: load.maxInAnySecond, total: load.total })
       case 'GET /book':
         if (query.includes('account=') && account === undefined)
           return sendJson(response, 404, { message: 'no such account' })
         return sendJson(response, 200, bluum.book(account))
+      case 'DELETE /book':
+        if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
+        exchange.clear(account.id)
+        return sendJson(response, 200, [])
       case 'GET /clock':
         return sendJson(response, 200, { now: exchange.clock() })
       case 'POST /advance': {
@@ -254,16 +283,13 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
           : sendJson(response, 400, { message: problem })
       }
       case 'POST /orders': {
-        if (verb !== 'fill') break
-        const wanted: { quantity?: string; price?: string } = {}
-        for (const name of ['quantity', 'price'] as const) {
-          if (fields.has(name)) wanted[name] = String(fields.get(name))
-        }
-        const filled = bluum.fill(id, wanted)
-        const { code, message } = filled
+        if (id === '' && account === undefined) return sendJson(response, 404, { message: 'no such account' })
+        const order = changeBook(account, id, verb, fields)
+        if (order === null) break
+        const { code, message } = order
         return typeof code === 'string'
           ? sendJson(response, Number(code.slice(5, 8)), { message })
-          : sendJson(response, 200, filled)
+          : sendJson(response, 200, order)
       }
       case 'PUT /accounts': {
         if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
@@ -275,6 +301,21 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       default:
     }
     return sendJson(response, 404, { message: `the control port has no ${request.method} ${path}` })
+  }
+
+  /** Inserts, fills or changes an order: the order, or a problem with its code; null when there is no such verb. */
+  function changeBook(account: Account | undefined, id: string, verb: string, fields: Map<string, unknown>) {
+    if (id === '' && account !== undefined) {
+      fields.delete('account')
+      return bluum.insert(account, Object.fromEntries(fields))
+    }
+    if (verb === 'status') return bluum.setStatus(id, fields.get('status'))
+    if (verb !== 'fill') return null
+    const wanted: { quantity?: string; price?: string } = {}
+    for (const name of ['quantity', 'price'] as const) {
+      if (fields.has(name)) wanted[name] = String(fields.get(name))
+    }
+    return bluum.fill(id, wanted)
   }
 
   // --- the whole ---

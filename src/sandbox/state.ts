@@ -63,6 +63,7 @@ export function openState(file: string, seed: string, nowMs: number, seeded: () 
   const savePositionRow = database.prepare('INSERT OR REPLACE INTO position (id, json) VALUES (?, ?)')
   const removePositionRow = database.prepare('DELETE FROM position WHERE id = ?')
   const saveOrderRow = database.prepare('INSERT OR REPLACE INTO orders (id, json) VALUES (?, ?)')
+  const removeOrderRow = database.prepare('DELETE FROM orders WHERE id = ?')
   const readAnswerRow = database.prepare('SELECT fingerprint, status, body, keptAt FROM answer WHERE key = ?')
   const saveAnswerRow = database.prepare(
     'INSERT OR REPLACE INTO answer (key, fingerprint, status, body, keptAt) VALUES (?, ?, ?, ?, ?)',
@@ -89,6 +90,7 @@ export function openState(file: string, seed: string, nowMs: number, seeded: () 
     savePosition: (position) => void savePositionRow.run(position.id, JSON.stringify(position)),
     removePosition: (position) => void removePositionRow.run(position.id),
     saveOrder: (order) => void saveOrderRow.run(order.id, JSON.stringify(order)),
+    removeOrder: (order) => void removeOrderRow.run(order.id),
     saveClock(offsetMs, evaluatedAt) {
       saveSettingRow.run('offsetMs', String(offsetMs))
       saveSettingRow.run('evaluatedAt', String(evaluatedAt))
