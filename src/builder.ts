@@ -33,7 +33,7 @@ export type BuilderTypes = typeof builder.$inferSchemaTypes
 builder.queryType({ description: 'Reads. Each root field can fail alone: it is then null with an error of its own.' })
 builder.mutationType({
   description:
-    'Writes. What becomes of one is data, never an error: switch on `__typename` or `outcome`. Every answer is HTTP 200.',
+    'Writes. What becomes of one is data, never an error: switch on `__typename` or `outcome`. Every outcome is HTTP 200.',
 })
 
 const decimalHelp = 'write it as a string of plain digits, such as "175.00"'

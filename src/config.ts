@@ -10,6 +10,10 @@ export interface Config {
   readonly port: number
   /** Bluum's address and our key pair there; null runs the embedded sandbox instead. */
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
+  /** The published rate of the key pair; 80 % of it is used. */
+  readonly bluumRequestsPerSecond: number
+  /** Whether calls stop for a while when the broker keeps failing. */
+  readonly breaker: boolean
   readonly sandbox: { readonly seed: string; readonly port: number }
   /** Folder of what has to survive a restart. */
   readonly dataDir: string
@@ -44,7 +48,6 @@ export class ConfigError extends Error {
 // Settings that are described but not built yet. Ignoring one silently would be worse than not knowing it: a service
 // that skips its DATABASE_URL keeps two stores, one that skips AUTH=jwt lets everybody in.
 const notBuilt: Readonly<Record<string, string>> = {
-  BLUUM_REQUESTS_PER_SECOND: 'the rate budget',
   BLUUM_CAPABILITIES: 'certified capabilities',
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
@@ -73,7 +76,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   PLACE_ASSUME_ABSENT: 'the durable record of placements',
   LIMIT_OPERATIONS_PER_SECOND: 'limits per caller',
   LIMIT_PLACEMENTS_PER_SECOND: 'limits per caller',
-  BREAKER: 'the circuit breaker',
   METRICS_PORT: 'metrics',
 }
 
@@ -180,6 +182,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     host,
     port: readInteger('PORT', 4000, 0, 65_535),
     bluum,
+    bluumRequestsPerSecond: readInteger('BLUUM_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
+    breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',
     sandbox: Object.freeze({
       seed: read('SANDBOX_SEED') ?? 'blotter',
       port: readInteger('SANDBOX_PORT', 0, 0, 65_535),
@@ -209,6 +213,7 @@ function isBaseUrl(text: string): boolean {
   return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname))
 }
 
-function isLoopback(host: string): boolean {
+/** Whether `host` names this machine alone. */
+export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || host === '[::1]' || /^127(\.\d{1,3}){3}$/.test(host)
 }

@@ -2,12 +2,16 @@
 
 import type { Commands } from './orders/commands.ts'
 import type { Loaders } from './orders/loaders.ts'
+import type { Cursors } from './orders/page.ts'
 
 export interface Context {
   /** Names this request in the log and in every error of its answer. */
   readonly requestId: string
+  /** How long the caller waits, in ms, where it said so with `x-request-timeout-ms`. */
+  readonly timeoutMs: number | null
   /** Reads of this request; they end when the client leaves. */
   readonly loaders: Loaders
+  readonly cursors: Cursors
   /** Writes; they outlive the client. */
   readonly commands: Commands
 }

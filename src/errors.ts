@@ -8,17 +8,23 @@ import { UpstreamError } from './brokers/broker.ts'
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
   BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
-  FORBIDDEN: 'The request could come from a foreign web page: it needs the header that the message names.',
+  FORBIDDEN: 'The request could come from a foreign web page; the message says what it lacks.',
   CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
-  RATE_LIMITED: 'The broker asks to wait; `retryAfterMs` says how long, where it is known.',
+  RATE_LIMITED: "The broker's rate is used up; `retryAfterMs` says how long to wait, where it is known.",
   BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
   BROKER_TIMEOUT: 'The broker did not answer in time.',
+  DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
   BROKER_BAD_RESPONSE: "The broker's answer cannot be read, or is about something else.",
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
   INTERNAL_SERVER_ERROR: 'A bug of ours; `requestId` finds it in the log.',
 } as const
 type ErrorCode = keyof typeof errorCodes
+
+/** What ends the reads of a request whose caller's time is over. */
+export class DeadlineExceeded extends Error {
+  override readonly name = 'DeadlineExceeded'
+}
 
 /** The error for an argument of the caller's that cannot be used. `message` names it and the fix. */
 export function createInputError(message: string, code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' = 'BAD_USER_INPUT'): Error {
@@ -32,8 +38,20 @@ export function createInputError(message: string, code: 'BAD_USER_INPUT' | 'CURS
 export function toClientError(thrown: unknown): { error: GraphQLError; isBug: boolean } {
   const located = thrown instanceof GraphQLError ? thrown : undefined
   const cause = findCause(thrown)
+  if (cause instanceof DeadlineExceeded) {
+    const description = describe('DEADLINE_EXCEEDED', 'It took longer than x-request-timeout-ms allows.')
+    return { error: locate(description, located), isBug: false }
+  }
   if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
   if (cause instanceof GraphQLError) return { error: withCode(cause, located ?? cause), isBug: false }
+  // What @apollo/subgraph throws as a plain Error for a representation of a type that is not ours.
+  if (cause instanceof Error && cause.message.startsWith('The _entities resolver tried to load an entity for type')) {
+    const description = describe(
+      'BAD_USER_INPUT',
+      'representations: each needs the __typename of an entity of this graph.',
+    )
+    return { error: locate(description, located), isBug: false }
+  }
   const masked = describe('INTERNAL_SERVER_ERROR', 'Something went wrong here. The request id finds it in the log.')
   return { error: locate(masked, located), isBug: true }
 }
@@ -47,7 +65,7 @@ interface Description {
 function describeUpstream(error: UpstreamError): Description {
   switch (error.kind) {
     case 'throttled':
-      return describe('RATE_LIMITED', 'The broker asks to wait before the next request.', error.retryAfterMs)
+      return describe('RATE_LIMITED', "The broker's rate is used up; wait before the next request.", error.retryAfterMs)
     case 'not_sent':
       return describe('BROKER_UNAVAILABLE', 'The broker cannot be reached.', error.retryAfterMs)
     case 'failed':
@@ -59,7 +77,7 @@ function describeUpstream(error: UpstreamError): Description {
     case 'refused':
       if (error.rejection === 'ACCOUNT_NOT_FOUND')
         return describe('BAD_USER_INPUT', 'The broker knows no such accountId.')
-      if (error.status === 401 || error.status === 403) {
+      if (error.rejection === null && (error.status === 401 || error.status === 403)) {
         return describe('BROKER_UNAVAILABLE', "The broker does not take this service's credential.")
       }
       return describe('BROKER_BAD_RESPONSE', 'The broker refused to answer the read.')

@@ -3,7 +3,7 @@
 import { ConfigError, readConfig } from './config.ts'
 import { checkConfig, printSubgraph, startSandboxAlone } from './operator.ts'
 import { serve, StartError } from './serve.ts'
-import type { Service } from './serve.ts'
+import type { Sandbox } from './sandbox/server.ts'
 
 const usage = `Usage: blotter COMMAND
 
@@ -35,7 +35,7 @@ async function run(command: string | undefined): Promise<void> {
 
 async function runService(): Promise<void> {
   const service = await serve(readConfig(process.env))
-  print(toGreeting(service))
+  if (service.sandbox) print(toGreeting(service.url, service.sandbox))
   closeOnSignal(service)
 }
 
@@ -48,8 +48,8 @@ async function runSandbox(): Promise<void> {
   closeOnSignal(sandbox)
 }
 
-function toGreeting({ url, sandbox }: Service): string {
-  if (!sandbox) return `Blotter is ready on ${url}`
+// For a person who tries it; with a real broker stdout carries the log alone.
+function toGreeting(url: string, sandbox: Sandbox): string {
   const query = `{ order(id: "${sandbox.demo.filledOrderId}") { id status symbol quantity averagePrice } }`
   return `Blotter is ready on ${url}
   GraphiQL  open the same address in a browser

@@ -1,5 +1,6 @@
 // What a person runs beside the service.
 
+import { join } from 'node:path'
 import { readConfig } from './config.ts'
 import { createSchema, printSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
@@ -19,6 +20,7 @@ export function printSubgraph(): string {
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */
 export function startSandboxAlone(env: NodeJS.ProcessEnv): Promise<Sandbox> {
-  const { dataDir, sandbox } = readConfig(env)
-  return startSandbox({ stateFile: `${dataDir}/sandbox.sqlite`, seed: sandbox.seed, port: sandbox.port })
+  const { dataDir, sandbox, bluumRequestsPerSecond: requestsPerSecond } = readConfig(env)
+  const stateFile = join(dataDir, 'sandbox.sqlite')
+  return startSandbox({ stateFile, seed: sandbox.seed, port: sandbox.port, requestsPerSecond })
 }

@@ -4,8 +4,10 @@ import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import { createBluum } from './brokers/bluum.ts'
 import type { Broker, Brokers } from './brokers/broker.ts'
+import { isLoopback } from './config.ts'
 import type { Config } from './config.ts'
 import { createCommands } from './orders/commands.ts'
+import { createCursors } from './orders/page.ts'
 import { createSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
@@ -43,7 +45,9 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     schema: createSchema(),
     brokers,
     commands,
+    cursors: createCursors(sandbox?.apiSecret ?? config.bluum?.apiSecret.reveal() ?? ''),
     log,
+    isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
     graphiqlTabs: config.graphiql ? toTabs(sandbox) : null,
     isReady: () => !isStopping,
@@ -64,10 +68,10 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
   })
 
-  async function closeAll(): Promise<void> {
-    await server.close()
+  async function closeAll(withinMs: number): Promise<void> {
     http.closeAllConnections()
-    await Promise.all([...brokers.values()].map((broker) => broker.close()))
+    await server.close()
+    await Promise.all([...brokers.values()].map((broker) => broker.close(withinMs)))
     await sandbox?.close()
     log.close()
   }
@@ -78,7 +82,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
       http.listen(config.port, config.host, () => resolve())
     })
   } catch (error) {
-    await closeAll()
+    await closeAll(0)
     throw new StartError(`PORT ${config.port} on HOST ${config.host} cannot be listened on: ${describe(error)}`)
   }
 
@@ -86,18 +90,22 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   if (address === null || typeof address === 'string') throw new Error('listening on no port')
   const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
 
+  const url = `http://${host}:${address.port}/graphql`
+  log.info({ url, broker: sandbox ? 'sandbox' : 'bluum' }, 'ready')
+
   let closing: Promise<void> | null = null
   async function stop(): Promise<void> {
     isStopping = true
     // Connections that carry nothing go first; those under way get their answers.
     http.closeIdleConnections()
     const closed = new Promise<void>((resolve) => http.close(() => resolve()))
+    const deadline = Date.now() + config.shutdownMs
     await within(config.shutdownMs, Promise.all([commands.close(), closed]))
-    await closeAll()
+    await closeAll(Math.max(0, deadline - Date.now()))
   }
 
   return {
-    url: `http://${host}:${address.port}/graphql`,
+    url,
     sandbox,
     fetch: server.fetch,
     close: () => (closing ??= stop()),
@@ -120,19 +128,27 @@ async function within(ms: number, work: Promise<unknown>): Promise<void> {
   clearTimeout(timer)
 }
 
-async function startEmbedded({ dataDir, sandbox: { seed, port } }: Config): Promise<Sandbox> {
+async function startEmbedded({ dataDir, sandbox, bluumRequestsPerSecond }: Config): Promise<Sandbox> {
   try {
-    return await startSandbox({ stateFile: join(dataDir, 'sandbox.sqlite'), seed, port })
+    return await startSandbox({
+      stateFile: join(dataDir, 'sandbox.sqlite'),
+      seed: sandbox.seed,
+      port: sandbox.port,
+      requestsPerSecond: bluumRequestsPerSecond,
+    })
   } catch (error) {
     throw new StartError(`The sandbox cannot start: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 
-function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
-  if (sandbox) return createBluum({ url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
-  if (config.bluum === null) throw new Error('neither a broker nor a sandbox')
-  const { url, apiKey, apiSecret } = config.bluum
-  return createBluum({ url, apiKey: apiKey.reveal(), apiSecret: apiSecret.reveal() })
+function connectBluum({ bluum, bluumRequestsPerSecond, breaker }: Config, sandbox: Sandbox | null): Broker {
+  const known = { requestsPerSecond: bluumRequestsPerSecond, breaker }
+  if (sandbox) {
+    return createBluum({ ...known, url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
+  }
+  if (bluum === null) throw new Error('neither a broker nor a sandbox')
+  const { url, apiKey, apiSecret } = bluum
+  return createBluum({ ...known, url, apiKey: apiKey.reveal(), apiSecret: apiSecret.reveal() })
 }
 
 // GraphiQL's first tabs work as they stand against the seeded accounts; with a real broker there is nothing to name.

@@ -2,27 +2,36 @@
 
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import { useCSRFPrevention } from '@graphql-yoga/plugin-csrf-prevention'
 import { GraphQLError, NoSchemaIntrospectionCustomRule } from 'graphql'
 import type { DocumentNode, GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import type { GraphiQLOptions, Plugin, YogaInitialContext } from 'graphql-yoga'
 import { LRUCache } from 'lru-cache'
-import type { Brokers } from './brokers/broker.ts'
+import { createTally } from './brokers/broker.ts'
+import type { Brokers, Tally } from './brokers/broker.ts'
 import type { Context } from './context.ts'
-import { toClientError } from './errors.ts'
+import { isLoopback } from './config.ts'
+import { createInputError, DeadlineExceeded, toClientError } from './errors.ts'
 import type { Commands } from './orders/commands.ts'
 import { createLoaders } from './orders/loaders.ts'
+import type { Cursors } from './orders/page.ts'
 import type { Log } from './telemetry.ts'
 
 // Of a request.
 const bodyBytesMax = 100_000
 
+// By so much the edge plans beyond a caller's time, which the signal ends. At the same instant a call's own timer could
+// come first, and the caller would hear of a slow broker what is true of its own hurry.
+const planningMs = 100
+
 export interface ServerOptions {
   schema: GraphQLSchema
   brokers: Brokers
   commands: Commands
+  cursors: Cursors
   log: Log
+  /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
+  isLoopbackOnly: boolean
   introspection: boolean
   /** The documents that GraphiQL opens with, one a tab; null serves no GraphiQL. */
   graphiqlTabs: readonly string[] | null
@@ -43,6 +52,9 @@ interface RequestState {
   requestId: string
   startedAt: number
   operationName?: string
+  tally: Tally
+  /** Ends the wait of a caller that said how long it waits. */
+  timer?: NodeJS.Timeout
 }
 
 /** Builds the server; it listens nowhere by itself. */
@@ -50,17 +62,12 @@ export function createServer(options: ServerOptions): Server {
   const { log } = options
   const yoga = createYoga<RequestState>({
     schema: options.schema,
-    context: ({ request, requestId }: YogaInitialContext & RequestState): Context => ({
-      requestId,
-      loaders: createLoaders(options.brokers, request.signal),
-      commands: options.commands,
-    }),
+    context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
     plugins: [
       useReadiness(options.isReady),
-      useJsonOnly(),
-      useCSRFPrevention({ requestHeaders: ['x-graphql-yoga-csrf', 'apollo-require-preflight'] }),
+      useNoForms(),
       ...(options.introspection ? [] : [useNoIntrospection()]),
-      useResultShape(log),
+      useResultShape(log, options.graphiqlTabs !== null),
     ],
     graphqlEndpoint: '/graphql',
     healthCheckEndpoint: '/health',
@@ -99,7 +106,12 @@ export function createServer(options: ServerOptions): Server {
   async function listen(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const header = request.headers['x-request-id']
     const state = createState(typeof header === 'string' ? header : null)
-    if (!(await boundBody(request))) return refuseBody(response, state.requestId)
+    if (options.isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
+      return refuse(response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.', state)
+    }
+    if (!(await boundBody(request))) {
+      return refuse(response, 413, 'BAD_USER_INPUT', `The body is too large: at most ${bodyBytesMax} bytes.`, state)
+    }
     await yoga(request, response, state)
   }
 }
@@ -126,18 +138,44 @@ async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<
   return true
 }
 
-function refuseBody(response: ServerResponse, requestId: string): void {
-  const error = {
-    message: `The body is too large: at most ${bodyBytesMax} bytes.`,
-    extensions: { code: 'BAD_USER_INPUT', requestId },
+function refuse(response: ServerResponse, status: number, code: string, message: string, state: RequestState): void {
+  const { requestId } = state
+  response.writeHead(status, { 'content-type': 'application/json', connection: 'close', 'x-request-id': requestId })
+  response.end(JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] }))
+}
+
+function toHostName(host: string | undefined): string {
+  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : ''
+}
+
+// The reads of a request end when its client leaves, or when the time is over that it gave.
+function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
+  const { request, requestId, tally } = state
+  const timeoutMs = parseTimeout(request.headers.get('x-request-timeout-ms'))
+  const unwanted = new AbortController()
+  // Not AbortSignal.any: the request's signal need not be one of Node's own.
+  request.signal.addEventListener('abort', () => unwanted.abort(request.signal.reason), { once: true })
+  if (timeoutMs !== null) state.timer = setTimeout(() => unwanted.abort(new DeadlineExceeded()), timeoutMs)
+  const deadline = timeoutMs === null ? Infinity : Date.now() + timeoutMs + planningMs
+  return {
+    requestId,
+    timeoutMs,
+    loaders: createLoaders(options.brokers, { signal: unwanted.signal, deadline, isForCancel: false, tally }),
+    cursors: options.cursors,
+    commands: options.commands,
   }
-  response.writeHead(413, { 'content-type': 'application/json', connection: 'close', 'x-request-id': requestId })
-  response.end(JSON.stringify({ errors: [error] }))
+}
+
+function parseTimeout(header: string | null): number | null {
+  if (header === null) return null
+  const timeoutMs = /^\d{1,6}$/.test(header) ? Number(header) : 0
+  if (timeoutMs > 0) return timeoutMs
+  throw createInputError('x-request-timeout-ms must be a whole number of milliseconds from 1 to 999999.')
 }
 
 function createState(requestId: string | null): RequestState {
   const isSane = requestId !== null && /^[\w.:-]{1,64}$/.test(requestId)
-  return { requestId: isSane ? requestId : randomUUID(), startedAt: performance.now() }
+  return { requestId: isSane ? requestId : randomUUID(), startedAt: performance.now(), tally: createTally() }
 }
 
 function estimateBytes(_document: unknown, text: string): number {
@@ -163,17 +201,26 @@ function useReadiness(isReady: () => boolean): ServerPlugin {
   }
 }
 
-// Forms and plain text are what a foreign page can send without asking.
-function useJsonOnly(): ServerPlugin {
+// Forms, plain text and bare GETs are what a foreign page can send without asking. The library's check for this names
+// neither header nor fix, and lets other content types through to other parsers.
+function useNoForms(): ServerPlugin {
   return {
     onRequestParse({ request }) {
-      const type = request.headers.get('content-type') ?? ''
-      if (request.method !== 'POST' || /^application\/json\s*(;|$)/i.test(type)) return
-      throw new GraphQLError('Send the request with content-type: application/json.', {
-        extensions: { http: { status: 415 } },
-      })
+      if (request.method === 'POST') {
+        const type = request.headers.get('content-type') ?? ''
+        if (/^application\/json\s*(;|$)/i.test(type)) return
+        throw createHttpError(415, 'Send the request with content-type: application/json.')
+      }
+      if (preflightHeaders.some((name) => request.headers.has(name))) return
+      throw createHttpError(403, `A GET needs one of the headers ${preflightHeaders.join(', ')}; any value will do.`)
     },
   }
+}
+
+const preflightHeaders = ['x-graphql-yoga-csrf', 'apollo-require-preflight']
+
+function createHttpError(status: number, message: string): GraphQLError {
+  return new GraphQLError(message, { extensions: { http: { status } } })
 }
 
 function useNoIntrospection(): ServerPlugin {
@@ -185,19 +232,28 @@ function useNoIntrospection(): ServerPlugin {
 }
 
 // Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause
-// and told to nobody else, and one line tells of the operation.
-function useResultShape(log: Log): ServerPlugin {
+// and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
+function useResultShape(log: Log, mayExplain: boolean): ServerPlugin {
   return {
     onParams({ params, context }) {
       if (typeof params.operationName === 'string') context.operationName = params.operationName.slice(0, 100)
     },
-    onResultProcess({ result, setResult, serverContext }) {
+    onResultProcess({ request, result, setResult, serverContext }) {
       if (Symbol.asyncIterator in result || Array.isArray(result)) return
-      const { requestId, startedAt, operationName } = serverContext
+      const { requestId, startedAt, operationName, tally, timer } = serverContext
+      clearTimeout(timer)
+      const ms = Math.round(performance.now() - startedAt)
+      // Its reads ended because nobody waits for them, and nobody is there to be told.
+      if (request.signal.aborted) return log.debug({ requestId, operationName, ms }, 'operation left by its client')
       const errors = result.errors?.map((thrown) => toAnswered(thrown, requestId, log))
-      if (errors) setResult({ ...result, errors })
+      const explained = mayExplain && request.headers.get('x-blotter-explain') === '1'
+      setResult({
+        ...result,
+        ...(errors && { errors }),
+        ...(explained && { extensions: { ...result.extensions, upstream: { ...tally, ms: Math.round(tally.ms) } } }),
+      })
       const codes = errors && [...new Set(errors.map((error) => error.extensions.code))]
-      log.info({ requestId, operationName, ms: Math.round(performance.now() - startedAt), codes }, 'operation')
+      log.info({ requestId, operationName, ms, upstreamCalls: tally.calls, codes }, 'operation')
     },
     onResponse({ response, serverContext }) {
       response.headers.set('x-request-id', serverContext.requestId)

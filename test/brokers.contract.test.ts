@@ -13,8 +13,8 @@ import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { createBluum } from '../src/brokers/bluum.ts'
-import { UpstreamError } from '../src/brokers/broker.ts'
-import type { Broker, Page, PageQuery, UpstreamEffect, UpstreamErrorKind } from '../src/brokers/broker.ts'
+import { createTally, UpstreamError } from '../src/brokers/broker.ts'
+import type { Broker, Page, PageQuery, ReadScope, UpstreamEffect, UpstreamErrorKind } from '../src/brokers/broker.ts'
 import { isDecimal } from '../src/decimal.ts'
 import { parseInstant } from '../src/instant.ts'
 import { stateOf } from '../src/orders/order.ts'
@@ -32,8 +32,15 @@ interface Dialect {
   refusal(code: string, message: string): Body
 }
 
+// No breaker and no rate that matters: what a case is answered must not change what the adapter does next.
 const createBroker = (url: string): Broker =>
-  createBluum({ url: `${url}/v1`, apiKey: 'key-1', apiSecret: 'secret:with:colons' })
+  createBluum({
+    url: `${url}/v1`,
+    apiKey: 'key-1',
+    apiSecret: 'secret:with:colons',
+    requestsPerSecond: 100_000,
+    breaker: false,
+  })
 
 const dialects: Dialect[] = [
   {
@@ -114,10 +121,22 @@ interface Bench {
   answerBy(answerer: Answerer): void
   /** Serves pages of `rows` as its query asks; a filter in the query is ignored. */
   answerList(rows: readonly Body[]): void
+  /** Serves pages of `rows`, whose rows leave out the fields `omitted`, and each of them whole by its id. */
+  answerBook(rows: readonly Body[], omitted?: readonly string[]): void
   readOne(body: unknown): Promise<Order>
   readOneError(reply: Reply): Promise<UpstreamError>
   readPage(query?: Partial<PageQuery>): Promise<Page>
   placeError(reply: Reply, order?: NewOrder): Promise<UpstreamError>
+}
+
+/** Runs on an adapter of its own, which has seen nothing yet. */
+async function withBroker<T>(dialect: Dialect, run: (broker: Broker) => Promise<T>): Promise<T> {
+  const broker = dialect.createBroker(url)
+  try {
+    return await run(broker)
+  } finally {
+    await broker.close(1_000)
+  }
 }
 
 function createBench(broker: Broker, dialect: Dialect): Bench {
@@ -137,25 +156,45 @@ function createBench(broker: Broker, dialect: Dialect): Bench {
         return json(dialect.list(rows.slice(start, end), end < rows.length))
       }
     },
+    answerBook(rows, omitted = []) {
+      const listPath = `/v1/trading/accounts/${accountId}/orders`
+      answerer = ({ path, query }) => {
+        if (path === listPath) {
+          const start = Number(query.offset)
+          const end = start + Number(query.limit)
+          return json(
+            dialect.list(
+              rows.slice(start, end).map((row) => without(row, ...omitted)),
+              end < rows.length,
+            ),
+          )
+        }
+        const row = rows.find(({ id }) => path === `/v1/trading/orders/${String(id)}`)
+        return row === undefined ? json(dialect.refusal('BLUM-404-001', 'No such resource.'), 404) : json(row)
+      }
+    },
     async readOne(body) {
       bench.answer(typeof body === 'string' ? raw(body) : json(body))
-      const [order] = await broker.orders([keyOf('ord_1')], signal)
+      const [order] = await broker.orders([keyOf('ord_1')], createScope())
       if (!order || order instanceof UpstreamError) throw order ?? new Error('no order')
       return order
     },
     async readOneError(reply) {
       bench.answer(reply)
-      const [order] = await broker.orders([keyOf('ord_1')], signal)
+      const [order] = await broker.orders([keyOf('ord_1')], createScope())
       return requireError(order)
     },
     async readPage(query = {}) {
-      const [page] = await broker.pages([toQuery(query)], signal)
+      const [page] = await broker.pages([toQuery(query)], createScope())
       if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
       return page
     },
     async placeError(reply, order = newOrder) {
       bench.answer(reply)
-      return requireError(await broker.place(order, 'op-1', inAMinute()).catch((error: unknown) => error))
+      // Of an adapter of its own, because a 429 holds back the next placement.
+      return await withBroker(dialect, async (own) =>
+        requireError(await own.place(order, 'op-1', inAMinute()).catch((error: unknown) => error)),
+      )
     },
   }
   return bench
@@ -163,14 +202,25 @@ function createBench(broker: Broker, dialect: Dialect): Bench {
 
 // ---- values -----------------------------------------------------------------------------------------------------
 
-const signal = new AbortController().signal
 const accountId = '3d0b0e65-35d3-4dcd-8df7-10286ebb4b4b'
 const inAMinute = (): number => Date.now() + 60_000
 
 const readFixture = (name: string): unknown =>
   JSON.parse(readFileSync(new URL(`fixtures/bluum/bluum.${name}.json`, import.meta.url), 'utf8'))
 
-const keyOf = (id: string): OrderKey => ({ broker: 'BLUUM', id, accountId: null })
+const createScope = (signal = new AbortController().signal): ReadScope => ({
+  signal,
+  deadline: inAMinute(),
+  isForCancel: false,
+  tally: createTally(),
+})
+
+const keyOf = (id: string, hint: string | null = null, mustBeWhole = false): OrderKey => ({
+  broker: 'BLUUM',
+  id,
+  accountId: hint,
+  mustBeWhole,
+})
 
 const toQuery = (query: Partial<PageQuery>): PageQuery => ({
   broker: 'BLUUM',
@@ -178,6 +228,9 @@ const toQuery = (query: Partial<PageQuery>): PageQuery => ({
   status: null,
   symbol: null,
   side: null,
+  submittedAfter: null,
+  submittedBefore: null,
+  olderThan: null,
   after: null,
   first: 10,
   wantsMore: true,
@@ -202,8 +255,21 @@ const toRows = (count: number, fields: Body = {}): Body[] =>
 const without = (body: Body, ...fields: string[]): Body =>
   Object.fromEntries(Object.entries(body).filter(([field]) => !fields.includes(field)))
 
-const idsOf = (page: Page): (string | null)[] =>
+/** As `count` rows that were submitted one a minute, `ord_1` last: newest first. */
+const toTimedRows = (count: number, fields: Body = {}): Body[] =>
+  toRows(count, fields).map((row, index) => ({ ...row, submitted_at: timeOf(count - index) }))
+
+const timeOf = (minute: number): string => `${new Date(Date.UTC(2026, 0, 1, 0, minute)).toISOString().slice(0, 19)}Z`
+
+const idsOf = (page: Pick<Page, 'rows'>): (string | null)[] =>
   page.rows.map(({ order }) => (order instanceof UpstreamError ? null : order.id))
+
+/** What was asked: the id of an order that was read singly, else the offset of a list. */
+const asked = (): string[] =>
+  requests.map(({ path, query }) => /^\/v1\/trading\/orders\/(.+)$/.exec(path)?.[1] ?? `list ${query.offset}`)
+
+const ordersOf = (page: Page): Order[] =>
+  page.rows.flatMap(({ order }) => (order instanceof UpstreamError ? [] : [order]))
 
 function requireError(value: unknown): UpstreamError {
   if (value instanceof UpstreamError) return value
@@ -262,10 +328,12 @@ const exampleBase: Order = {
   filledAt: '2025-01-15T14:30:15Z',
   canceledAt: null,
   rejectReason: null,
+  isPartial: false,
 }
 
+// As the page shows them, oldest first.
 const exampleRows: Order[] = [
-  { ...exampleBase, extendedHours: null, commission: null, commissionType: null },
+  { ...exampleBase, extendedHours: null, commission: null, commissionType: null, isPartial: true },
   {
     ...exampleBase,
     id: 'ord_a1b2c3d4e5f6g7h8',
@@ -287,6 +355,7 @@ const exampleRows: Order[] = [
     commissionType: null,
     submittedAt: '2025-01-15T15:00:00Z',
     filledAt: null,
+    isPartial: true,
   },
 ]
 
@@ -307,6 +376,7 @@ const examplePlaced: Order = {
   averagePrice: null,
   submittedAt: '2025-10-18T10:30:00Z',
   filledAt: null,
+  isPartial: true,
 }
 
 const exampleCanceled: Order = {
@@ -369,7 +439,7 @@ type Case = (bench: Bench) => Promise<void>
 const reads: Record<string, Case> = {
   "the vendor's example of one order means the same here, field by field": async ({ broker, answer }) => {
     answer(json(readFixture('get.response')))
-    expect(await broker.orders([keyOf('ord_x9y8z7a6b5c4d3e2')], signal)).toEqual([exampleBase])
+    expect(await broker.orders([keyOf('ord_x9y8z7a6b5c4d3e2')], createScope())).toEqual([exampleBase])
     expect(requests.map(({ method, path, query }) => [method, path, query])).toEqual([
       ['GET', '/v1/trading/orders/ord_x9y8z7a6b5c4d3e2', {}],
     ])
@@ -377,9 +447,9 @@ const reads: Record<string, Case> = {
 
   'every call carries the credentials as HTTP Basic': async ({ broker, dialect, answerBy }) => {
     answerBy(({ path }) => json(path.endsWith('/orders') || path.endsWith('/accounts') ? dialect.list([], false) : {}))
-    await broker.orders([keyOf('ord_1')], signal)
-    await broker.pages([toQuery({})], signal)
-    await broker.accounts(signal)
+    await broker.orders([keyOf('ord_1')], createScope())
+    await broker.pages([toQuery({})], createScope())
+    await broker.accounts(createScope())
     await broker.cancel(exampleCanceled, inAMinute())
     const expected = `Basic ${Buffer.from('key-1:secret:with:colons').toString('base64')}`
     expect(requests.map(({ headers }) => headers.authorization)).toEqual(Array(4).fill(expected))
@@ -388,7 +458,10 @@ const reads: Record<string, Case> = {
   'an id that is a UUID, an ord_… or has a colon comes back as it is': async ({ broker, answerBy }) => {
     const ids = ['8f14e45f-ceea-467a-9575-2f0a7c3d1b42', 'ord_k3m8q1t6w9z4n7r2', 'a:b', 'A.1']
     answerBy(({ path }) => json(toBody({ id: decodeURIComponent(path.split('/').at(-1) ?? '') })))
-    const orders = await broker.orders(ids.map(keyOf), signal)
+    const orders = await broker.orders(
+      ids.map((id) => keyOf(id)),
+      createScope(),
+    )
     expect(orders.map((order) => order !== null && !(order instanceof Error) && order.id)).toEqual(ids)
   },
 
@@ -548,7 +621,7 @@ const reads: Record<string, Case> = {
 
   'only the code for a missing order makes it none': async ({ broker, dialect, answer, readOneError }) => {
     answer(json(dialect.refusal('BLUM-404-001', 'No such order.'), 404))
-    expect(await broker.orders([keyOf('ord_1')], signal)).toEqual([null])
+    expect(await broker.orders([keyOf('ord_1')], createScope())).toEqual([null])
     const other = await readOneError(json(dialect.refusal('BLUM-404-002', 'No such path.'), 404))
     expect(other).toMatchObject({ kind: 'refused', brokerCode: 'BLUM-404-002', rejection: null })
   },
@@ -575,23 +648,28 @@ const reads: Record<string, Case> = {
       const id = path.split('/').at(-1)
       if (id === 'ord_2') return html(502)
       if (id === 'ord_3') return json(dialect.refusal('BLUM-404-001', 'No such order.'), 404)
-      if (id === 'ord_4') return json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '3' })
+      if (id === 'ord_4') return json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '30' })
       return json(toBody({ id }))
     })
-    const orders = await broker.orders(['ord_1', 'ord_2', 'ord_3', 'ord_4', 'ord_5'].map(keyOf), signal)
+    const orders = await broker.orders(
+      ['ord_1', 'ord_2', 'ord_3', 'ord_4', 'ord_5'].map((id) => keyOf(id)),
+      createScope(),
+    )
     expect(orders).toMatchObject([
       { id: 'ord_1' },
       { kind: 'failed', status: 502 },
       null,
-      { kind: 'throttled', retryAfterMs: 3_000, brokerCode: 'BLUM-429-001' },
+      { kind: 'throttled', retryAfterMs: 30_000, brokerCode: 'BLUM-429-001' },
       { id: 'ord_5' },
     ])
   },
 
   'an id that is no id never becomes a path': async ({ broker }) => {
     for (const id of notIds) {
-      await expect(broker.orders([keyOf(id)], signal)).rejects.toThrow(RangeError)
-      await expect(broker.pages([toQuery({ accountId: id })], signal)).rejects.toThrow(RangeError)
+      await expect(broker.orders([keyOf(id)], createScope())).rejects.toThrow(RangeError)
+      const hinted = ['ord_1', 'ord_2', 'ord_3'].map((known) => keyOf(known, id))
+      await expect(broker.orders(hinted, createScope())).rejects.toThrow(RangeError)
+      await expect(broker.pages([toQuery({ accountId: id })], createScope())).rejects.toThrow(RangeError)
       await expect(broker.place({ ...newOrder, accountId: id }, 'op-1', inAMinute())).rejects.toThrow(RangeError)
       await expect(broker.cancel({ ...exampleCanceled, id }, inAMinute())).rejects.toThrow(RangeError)
       const account = { id, broker: 'BLUUM' as const }
@@ -601,7 +679,7 @@ const reads: Record<string, Case> = {
   },
 
   'reads that nobody waits for any more are not sent': async ({ broker }) => {
-    const gone = AbortSignal.abort(new Error('the caller left'))
+    const gone = createScope(AbortSignal.abort(new Error('the caller left')))
     await expect(broker.orders([keyOf('ord_1')], gone)).rejects.toThrow('the caller left')
     await expect(broker.pages([toQuery({})], gone)).rejects.toThrow('the caller left')
     await expect(broker.accounts(gone)).rejects.toThrow('the caller left')
@@ -610,34 +688,37 @@ const reads: Record<string, Case> = {
 }
 
 const lists: Record<string, Case> = {
-  "the vendor's example of a list means the same here, and its rows are partial": async (bench) => {
+  "the vendor's example of a list means the same here, newest first, and its rows are partial": async (bench) => {
     bench.answerList(exampleListBody)
-    expect(await bench.readPage({ first: 50 })).toEqual({
-      rows: [
-        { order: exampleRows[0], position: '1', isPartial: true },
-        { order: exampleRows[1], position: '2', isPartial: true },
-      ],
-      hasMore: false,
-      isComplete: true,
-    })
+    const page = await bench.readPage({ first: 50 })
+    expect(page.rows.map(({ order }) => order)).toEqual(exampleRows.toReversed())
+    expect(page).toMatchObject({ hasMore: false, isComplete: true, position: page.rows[1]?.position })
     expect(requests).toHaveLength(1)
   },
 
-  'a row with extended_hours is whole': async (bench) => {
-    bench.answerList([toBody({ id: 'ord_1', extended_hours: false }), toBody({ id: 'ord_2' })])
-    expect((await bench.readPage()).rows.map((row) => row.isPartial)).toEqual([false, true])
+  'a row without extended_hours is partial, any other is whole': async (bench) => {
+    const values = [undefined, false, true, null, 'yes']
+    bench.answerList(values.map((extended_hours, index) => toBody({ id: `ord_${index}`, extended_hours })))
+    expect(ordersOf(await bench.readPage()).map((order) => order.isPartial)).toEqual([true, ...Array(4).fill(false)])
   },
 
   'a list is asked with the status, symbol, side, limit and offset of the query': async (bench) => {
+    bench.answerList(toTimedRows(40))
+    // Until the order of the lists has shown, a call asks for as much as it can hold.
+    const { rows } = await bench.readPage({ first: 30 })
+    const after = rows.at(-1)?.position ?? ''
     bench.answerList([])
-    await bench.readPage({ status: 'PARTIALLY_FILLED', symbol: 'BRK.B', side: 'SELL', after: '30', first: 20 })
+    await bench.readPage({ status: 'PARTIALLY_FILLED', symbol: 'BRK.B', side: 'SELL', first: 20 })
+    await bench.readPage({ after, first: 20 })
     await bench.readPage({ first: 20, wantsMore: false })
     await bench.readPage({ first: 100 })
     expect(requests.map(({ method, path }) => `${method} ${path}`)).toEqual(
-      Array(3).fill(`GET /v1/trading/accounts/${accountId}/orders`),
+      Array(5).fill(`GET /v1/trading/accounts/${accountId}/orders`),
     )
     expect(requests.map(({ query }) => query)).toEqual([
-      { status: 'partially_filled', symbol: 'BRK.B', side: 'sell', limit: '21', offset: '30' },
+      { limit: '100', offset: '0' },
+      { status: 'partially_filled', symbol: 'BRK.B', side: 'sell', limit: '21', offset: '0' },
+      { limit: '21', offset: '30' },
       { limit: '20', offset: '0' },
       { limit: '100', offset: '0' },
     ])
@@ -661,9 +742,9 @@ const lists: Record<string, Case> = {
     const replies = [json({}), json({ data: null }), json({ orders: [] }), json(null), json('[]'), raw(''), html(200)]
     for (const reply of replies) {
       answer(reply)
-      expect(await broker.pages([toQuery({})], signal), reply.text).toMatchObject([{ kind: 'unreadable' }])
+      expect(await broker.pages([toQuery({})], createScope()), reply.text).toMatchObject([{ kind: 'unreadable' }])
       answer(reply)
-      await expect(broker.accounts(signal)).rejects.toMatchObject({ kind: 'unreadable' })
+      await expect(broker.accounts(createScope())).rejects.toMatchObject({ kind: 'unreadable' })
     }
   },
 
@@ -676,7 +757,8 @@ const lists: Record<string, Case> = {
     )
     const page = await bench.readPage()
     expect(idsOf(page)).toEqual(['ord_1', null, null, null, 'ord_5'])
-    expect(page.rows[1]).toMatchObject({ order: { kind: 'unreadable' }, position: '2', isPartial: true })
+    expect(page.rows[1]).toMatchObject({ order: { kind: 'unreadable' } })
+    expect(idsOf(await bench.readPage({ after: page.rows[1]?.position ?? '' }))).toEqual([null, null, 'ord_5'])
     expect(page).toMatchObject({ hasMore: false, isComplete: true })
   },
 
@@ -701,14 +783,14 @@ const lists: Record<string, Case> = {
   },
 
   'has_more true on a short page goes on': async ({ answer, readPage }) => {
-    const [one, two, three] = toRows(3)
-    answer(json({ data: [one], has_more: true }), json({ data: [two, three], has_more: false }))
-    const page = await readPage({ first: 3 })
-    expect(idsOf(page)).toEqual(['ord_1', 'ord_2', 'ord_3'])
+    const [one, two, three, four] = toTimedRows(4)
+    answer(json({ data: [one, two], has_more: true }), json({ data: [three, four], has_more: false }))
+    const page = await readPage({ first: 4 })
+    expect(idsOf(page)).toEqual(['ord_1', 'ord_2', 'ord_3', 'ord_4'])
     expect(page).toMatchObject({ hasMore: false, isComplete: true })
     expect(requests.map(({ query }) => query)).toEqual([
-      { limit: '4', offset: '0' },
-      { limit: '3', offset: '1' },
+      { limit: '100', offset: '0' },
+      { limit: '3', offset: '2' },
     ])
   },
 
@@ -724,8 +806,30 @@ const lists: Record<string, Case> = {
 
   'has_more over an empty page proves no end': async ({ answer, readPage }) => {
     answer(json({ data: [], has_more: true }))
-    expect(await readPage()).toEqual({ rows: [], hasMore: null, isComplete: false })
+    expect(await readPage()).toEqual({ rows: [], hasMore: null, isComplete: false, position: null })
     expect(requests).toHaveLength(1)
+  },
+
+  'a broker that cuts its pages short and says so is read to the end, however it sorts': async (bench) => {
+    const rows = toTimedRows(240)
+    for (const sorted of [rows, rows.toReversed()]) {
+      bench.answerBy(({ query }) => {
+        const start = Number(query.offset)
+        const end = start + Math.min(60, Number(query.limit))
+        return json({ data: sorted.slice(start, end), has_more: end < rows.length })
+      })
+      await withBroker(bench.dialect, async (broker) => {
+        const ids: (string | null)[] = []
+        for (let after: string | null = null, hasMore: boolean | null = true; hasMore !== false;) {
+          const [page] = await broker.pages([toQuery({ first: 100, after })], createScope())
+          if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
+          expect(page.isComplete).toBe(true)
+          ids.push(...idsOf(page))
+          ;({ position: after, hasMore } = page)
+        }
+        expect(ids).toEqual(rows.map(({ id }) => id))
+      })
+    }
   },
 
   'a list shorter than its page is one call': async ({ answer, readPage }) => {
@@ -737,11 +841,15 @@ const lists: Record<string, Case> = {
   },
 
   'below the maximum, the row that tells of more is in the same call': async ({ answer, readPage }) => {
-    answer(json(toRows(11)))
+    answer(json(toTimedRows(2)), json(toTimedRows(11)))
+    await readPage() // shows the order of the lists
     const page = await readPage({ first: 10 })
     expect(page.rows).toHaveLength(10)
     expect(page).toMatchObject({ hasMore: true, isComplete: true })
-    expect(requests.map(({ query }) => query)).toEqual([{ limit: '11', offset: '0' }])
+    expect(requests.map(({ query }) => query)).toEqual([
+      { limit: '100', offset: '0' },
+      { limit: '11', offset: '0' },
+    ])
   },
 
   'a full page of 100 is one call when nobody wants to know of more': async ({ answer, readPage }) => {
@@ -755,10 +863,10 @@ const lists: Record<string, Case> = {
   'a full page of 100 is a second call, for one row, when somebody does': async ({ answer, readPage }) => {
     for (const [rest, hasMore] of [
       [[], false],
-      [[toBody({ id: 'ord_101' })], true],
+      [[toBody({ id: 'ord_101', submitted_at: timeOf(0) })], true],
     ] as const) {
       requests.length = 0
-      answer(json(toRows(100)), json(rest))
+      answer(json(toTimedRows(100)), json(rest))
       const page = await readPage({ first: 100 })
       expect(page.rows).toHaveLength(100)
       expect(page).toMatchObject({ hasMore, isComplete: true })
@@ -775,9 +883,11 @@ const lists: Record<string, Case> = {
       const page = await readPage({ first: 100, wantsMore })
       expect(page.rows).toHaveLength(100)
       expect(page).toMatchObject({ hasMore: true, isComplete: true })
-      expect(page.rows.at(-1)?.position).toBe('100')
+      requests.length = 0
+      answer(json(dialect.list([], false)))
+      await readPage({ after: page.rows.at(-1)?.position ?? '' })
+      expect(requests.map(({ query }) => query.offset)).toEqual(['100'])
     }
-    expect(requests).toHaveLength(2)
   },
 
   'a row that comes twice is shown once (C18)': async (bench) => {
@@ -796,14 +906,14 @@ const lists: Record<string, Case> = {
   },
 
   'a filter that the broker ignores is applied here, and the search goes on (C21)': async (bench) => {
-    const rows = toRows(250)
-    for (const index of [180, 240]) rows[index] = toBody({ id: `ord_${index + 1}`, status: 'filled' })
+    const rows = toTimedRows(250)
+    for (const index of [180, 240]) rows[index] = { ...rows[index], status: 'filled' }
     bench.answerList(rows)
     const page = await bench.readPage({ first: 2, status: 'FILLED' })
-    expect(page.rows.map((row) => row.position)).toEqual(['181', '241'])
     expect(idsOf(page)).toEqual(['ord_181', 'ord_241'])
     expect(page).toMatchObject({ hasMore: false, isComplete: true })
-    expect(requests.map(({ query }) => query.limit)).toEqual(['3', '100', '100', '100'])
+    expect(requests.map(({ query }) => query.limit)).toEqual(['100', '100', '100'])
+    expect(idsOf(await bench.readPage({ status: 'FILLED', after: page.rows[0]?.position ?? '' }))).toEqual(['ord_241'])
   },
 
   'every filter that the broker ignores is applied here': async (bench) => {
@@ -825,25 +935,50 @@ const lists: Record<string, Case> = {
       const rows = Array.from({ length: Number(query.limit) }, (_, index) => toBody({ id: `ord_${start + index}` }))
       return json(dialect.list(rows, true))
     })
-    expect(await readPage({ status: 'FILLED' })).toEqual({ rows: [], hasMore: null, isComplete: false })
+    const page = await readPage({ status: 'FILLED' })
+    expect(page).toEqual({ rows: [], hasMore: null, isComplete: false, position: expect.any(String) })
     expect(requests).toHaveLength(20)
+    // What looks on from there does not look at the same rows again.
+    const offsets = requests.map(({ query }) => Number(query.offset))
+    requests.length = 0
+    await readPage({ status: 'FILLED', after: page.position })
+    expect(Number(requests[0]?.query.offset)).toBeGreaterThanOrEqual(Math.max(...offsets))
   },
 
   'a list resumed after any row goes on with the next one': async (bench) => {
-    bench.answerList(toRows(7))
-    const { rows } = await bench.readPage()
-    for (const [index, row] of rows.entries()) {
-      const rest = await bench.readPage({ after: row.position })
-      expect(idsOf(rest)).toEqual(idsOf({ rows, hasMore: null, isComplete: true }).slice(index + 1))
+    const timed = toTimedRows(7)
+    // Rows without a time, newest first, and oldest first.
+    for (const bodies of [toRows(7), timed, timed.toReversed()]) {
+      bench.answerList(bodies)
+      const { rows } = await bench.readPage()
+      expect(idsOf({ rows })).toEqual(toRows(7).map(({ id }) => id))
+      for (const [index, row] of rows.entries()) {
+        const rest = await bench.readPage({ after: row.position })
+        expect(idsOf(rest)).toEqual(idsOf({ rows }).slice(index + 1))
+      }
+      const two = await bench.readPage({ after: rows[1]?.position ?? '', first: 2 })
+      expect(two.rows.map((row) => row.position)).toEqual(rows.slice(2, 4).map((row) => row.position))
     }
-    expect(
-      (await bench.readPage({ after: rows[1]?.position ?? '', first: 2 })).rows.map((row) => row.position),
-    ).toEqual(['3', '4'])
   },
 
   'a position that the adapter cannot have made is refused': async ({ broker }) => {
-    for (const after of ['', '-1', '1.5', '1e3', '0x1', ' 1', '1234567890', 'ord_1']) {
-      await expect(broker.pages([toQuery({ after })], signal)).rejects.toThrow(RangeError)
+    const made = '1 2026-01-01T00:00:00Z abcdefgh'
+    const foreign = [
+      '',
+      '1',
+      '-1',
+      '1.5',
+      '1e3',
+      '0x1',
+      ' 1',
+      '1234567890',
+      'ord_1',
+      ` ${made}`,
+      `${made} `,
+      `${made} abc`,
+    ]
+    for (const after of [...foreign, made.replace('Z', ''), made.replace('01', '99'), made.replace('h', '+')]) {
+      await expect(broker.pages([toQuery({ after })], createScope())).rejects.toThrow(RangeError)
     }
     expect(requests).toEqual([])
   },
@@ -855,7 +990,7 @@ const lists: Record<string, Case> = {
     })
     const pages = await broker.pages(
       ['A', 'B', 'C'].map((symbol) => toQuery({ symbol })),
-      signal,
+      createScope(),
     )
     expect(pages).toMatchObject([
       { rows: [{ order: { id: 'ord_A' } }] },
@@ -866,7 +1001,9 @@ const lists: Record<string, Case> = {
 
   'an account that the broker does not know is an error, not an empty list': async ({ broker, dialect, answer }) => {
     answer(json(dialect.refusal('BLUM-404-001', 'No such account.'), 404))
-    expect(await broker.pages([toQuery({})], signal)).toMatchObject([{ kind: 'refused', brokerCode: 'BLUM-404-001' }])
+    expect(await broker.pages([toQuery({})], createScope())).toMatchObject([
+      { kind: 'refused', brokerCode: 'BLUM-404-001' },
+    ])
   },
 
   'accounts are their ids alone, and what is no account is passed over': async ({ broker, dialect, answer }) => {
@@ -882,13 +1019,394 @@ const lists: Record<string, Case> = {
       { id: 'c9f0f895-fb98-4b91-99f5-1fd0297e236d', status: 'SUBMITTED' },
     ]
     answer(json(dialect.list(rows, false)))
-    expect(await broker.accounts(signal)).toEqual([accountId, 'c9f0f895-fb98-4b91-99f5-1fd0297e236d'])
+    expect(await broker.accounts(createScope())).toEqual([accountId, 'c9f0f895-fb98-4b91-99f5-1fd0297e236d'])
     expect(requests.map(({ method, path, query }) => [method, path, query])).toEqual([['GET', '/v1/accounts', {}]])
   },
 
   'accounts that cannot be read are an error': async ({ broker, dialect, answer }) => {
     answer(json(dialect.refusal('BLUM-401-003', 'Key or secret is wrong.'), 401))
-    await expect(broker.accounts(signal)).rejects.toMatchObject({ kind: 'refused', status: 401 })
+    await expect(broker.accounts(createScope())).rejects.toMatchObject({ kind: 'refused', status: 401 })
+  },
+}
+
+const otherAccountId = 'c9f0f895-fb98-4b91-99f5-1fd0297e236d'
+const hintedKeys = (ids: readonly string[], hint: string = accountId): OrderKey[] => ids.map((id) => keyOf(id, hint))
+const threeIds = ['ord_2', 'ord_5', 'ord_3']
+// What lists may leave out, with values that only a single read then tells.
+const partialFields = ['currency', 'client_order_id', 'extended_hours', 'commission', 'commission_type']
+const partialValues: Body = {
+  currency: 'USD',
+  client_order_id: 'client-0001',
+  extended_hours: true,
+  commission: '1.00',
+  commission_type: 'bps',
+}
+
+const batches: Record<string, Case> = {
+  'three orders of one account are one call, for its list': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(20, partialValues), partialFields)
+    const scope = createScope()
+    expect(await broker.orders(hintedKeys(threeIds), scope)).toMatchObject(
+      threeIds.map((id) => ({ id, account: { id: accountId }, currency: null, isPartial: true })),
+    )
+    expect(asked()).toEqual(['list 0'])
+    expect(scope.tally).toMatchObject({ calls: 1, batched: 3 })
+  },
+
+  'fewer than three are read singly, and are whole': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(20, partialValues), partialFields)
+    const scope = createScope()
+    expect(await broker.orders(hintedKeys(['ord_2', 'ord_5']), scope)).toMatchObject(
+      ['ord_2', 'ord_5'].map((id) => ({ id, currency: 'USD', isPartial: false })),
+    )
+    expect(asked().sort()).toEqual(['ord_2', 'ord_5'])
+    expect(scope.tally).toMatchObject({ calls: 2, batched: 0 })
+  },
+
+  'an order read singly is whole, whatever the answer leaves out': async ({ readOne }) => {
+    expect(await readOne(toBody())).toMatchObject({ extendedHours: null, isPartial: false })
+  },
+
+  'what the list does not have is read singly, in its slot': async ({ broker, dialect, answerBy }) => {
+    answerBy(({ path }) => {
+      if (path.endsWith('/ord_old')) return json(toBody({ id: 'ord_old' }))
+      if (path.endsWith('/orders')) return json(dialect.list(toTimedRows(20), false))
+      return json(dialect.refusal('BLUM-404-001', 'No such order.'), 404)
+    })
+    const scope = createScope()
+    expect(await broker.orders(hintedKeys(['ord_none', 'ord_2', 'ord_old', 'ord_5', 'ord_3']), scope)).toMatchObject([
+      null,
+      { id: 'ord_2', isPartial: true },
+      { id: 'ord_old', isPartial: false },
+      { id: 'ord_5' },
+      { id: 'ord_3' },
+    ])
+    expect(asked().sort()).toEqual(['list 0', 'ord_none', 'ord_old'])
+    expect(scope.tally).toMatchObject({ calls: 3, batched: 3 })
+  },
+
+  'a row that cannot be read is no answer: its order is read singly': async ({ broker, dialect, answerBy }) => {
+    answerBy(({ path }) =>
+      path.endsWith('/orders')
+        ? json(dialect.list([{ id: 'ord_2' }, ...toTimedRows(20).slice(2)], false))
+        : json(toBody({ id: 'ord_2' })),
+    )
+    expect(await broker.orders(hintedKeys(threeIds), createScope())).toMatchObject(threeIds.map((id) => ({ id })))
+    expect(asked()).toEqual(['list 0', 'ord_2'])
+  },
+
+  'orders that must be whole are always read singly': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(20, partialValues), partialFields)
+    const ids = ['ord_1', 'ord_2', 'ord_3', 'ord_4']
+    const orders = await broker.orders(
+      ids.map((id) => keyOf(id, accountId, true)),
+      createScope(),
+    )
+    expect(orders).toMatchObject(ids.map((id) => ({ id, currency: 'USD', isPartial: false })))
+    expect(asked().sort()).toEqual(ids)
+  },
+
+  'an order that must be whole is so beside one that need not be': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(20, partialValues), partialFields)
+    const keys = hintedKeys(threeIds)
+    for (const whole of [keyOf('ord_5', accountId, true), keyOf('ord_5', null, true)]) {
+      for (const asking of [
+        [whole, ...keys],
+        [...keys, whole],
+      ]) {
+        const orders = await broker.orders(asking, createScope())
+        expect(orders).toMatchObject(asking.map((key) => ({ id: key.id, isPartial: !key.mustBeWhole })))
+      }
+    }
+  },
+
+  'a key that comes twice is answered twice and counted once': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(20))
+    const [two, five, three] = threeIds as [string, string, string]
+    const again = [two, five, two, three, five, two]
+    expect(await broker.orders(hintedKeys(again), createScope())).toMatchObject(again.map((id) => ({ id })))
+    expect(asked()).toEqual(['list 0'])
+    requests.length = 0
+    expect(await broker.orders(hintedKeys([two, two, two]), createScope())).toMatchObject(
+      [two, two, two].map((id) => ({ id })),
+    )
+    expect(asked()).toEqual([two])
+  },
+
+  'the account is known from an earlier answer': async ({ dialect, answerBook, answer }) => {
+    const teachers: ((broker: Broker) => Promise<unknown>)[] = [
+      (broker) => broker.pages([toQuery({})], createScope()),
+      (broker) =>
+        broker.orders(
+          threeIds.map((id) => keyOf(id)),
+          createScope(),
+        ),
+      (broker) => broker.orders(hintedKeys(threeIds), createScope()),
+      async (broker) => {
+        for (const id of threeIds) {
+          answer(json({ id }, 201))
+          await broker.place(newOrder, `op-${id}`, inAMinute())
+        }
+      },
+    ]
+    for (const teach of teachers) {
+      await withBroker(dialect, async (broker) => {
+        answerBook(toTimedRows(20))
+        await teach(broker)
+        answerBook(toTimedRows(20))
+        requests.length = 0
+        const orders = await broker.orders(
+          threeIds.map((id) => keyOf(id)),
+          createScope(),
+        )
+        expect(orders).toMatchObject(threeIds.map((id) => ({ id })))
+        expect(asked()).toEqual(['list 0'])
+      })
+    }
+  },
+
+  'orders of no known account are read singly, those of several accounts each in its list': async (bench) => {
+    const { broker, dialect, answerBook, answerBy } = bench
+    answerBook(toTimedRows(20))
+    await broker.orders(
+      threeIds.map((id) => keyOf(id)),
+      createScope(),
+    )
+    expect(asked().sort()).toEqual(threeIds.toSorted())
+    requests.length = 0
+    answerBy(({ path }) => {
+      const owner = path.split('/').at(-2)
+      return json(
+        dialect.list(
+          toTimedRows(20, { account_id: owner }).map((row) => ({ ...row, id: `${String(row.id)}.${owner}` })),
+          false,
+        ),
+      )
+    })
+    const keys = threeIds.flatMap((id) => [accountId, otherAccountId].map((owner) => keyOf(`${id}.${owner}`, owner)))
+    expect(await broker.orders(keys, createScope())).toMatchObject(
+      keys.map((key) => ({ id: key.id, account: { id: key.accountId } })),
+    )
+    expect(requests).toHaveLength(2)
+  },
+
+  'a wrong account costs one call: it is refused, or its list has none of them': async (bench) => {
+    const { dialect, answerBook, answerBy } = bench
+    const wrongLists = [
+      json(dialect.refusal('BLUM-404-001', 'No such account.'), 404),
+      json(dialect.refusal('BLUM-403-003', 'Not your account.'), 403),
+      json(dialect.list([], false)),
+      json(
+        dialect.list(
+          toTimedRows(20).map((row) => ({ ...row, id: `other_${String(row.id)}`, account_id: otherAccountId })),
+          false,
+        ),
+      ),
+      // Rows of another account than that of the list are errors, and no answer.
+      json(dialect.list(toTimedRows(20), false)),
+    ]
+    for (const wrong of wrongLists) {
+      requests.length = 0
+      answerBook(toTimedRows(20))
+      const right = answerer
+      answerBy((request) => (request.path.includes(otherAccountId) ? wrong : right(request)))
+      await withBroker(dialect, async (broker) => {
+        const orders = await broker.orders(hintedKeys(threeIds, otherAccountId), createScope())
+        expect(orders, wrong.text).toMatchObject(threeIds.map((id) => ({ id, account: { id: accountId } })))
+      })
+      expect(asked().sort()).toEqual(['list 0', ...threeIds.toSorted()])
+    }
+  },
+
+  'a list that is not to be had fails its orders with one error, and no storm of single reads': async (bench) => {
+    const { dialect, answerBy } = bench
+    const ids = toRows(50).map((row) => String(row.id))
+    const slow = json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '30' })
+    // Too long a wait to be repeated.
+    const down = { ...html(503), headers: { 'retry-after': '30' } }
+    for (const [unavailable, kind] of [
+      [slow, 'throttled'],
+      [down, 'failed'],
+    ] as const) {
+      requests.length = 0
+      answerBy(({ path }) => (path.endsWith('/orders') ? unavailable : json(toBody({ id: path.split('/').at(-1) }))))
+      const orders = await withBroker(dialect, (broker) => broker.orders(hintedKeys(ids), createScope()))
+      expect(orders).toMatchObject(ids.map(() => ({ kind })))
+      expect(new Set(orders).size).toBe(1)
+      expect(asked()).toEqual(['list 0'])
+    }
+  },
+
+  'a list that fails on its way fails only what it had not shown yet': async ({ broker, dialect, answerBy }) => {
+    const rows = toTimedRows(240)
+    const slow = json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '30' })
+    answerBy(({ query }) => (query.offset === '0' ? json(dialect.list(rows.slice(0, 100), true)) : slow))
+    const ids = rows.filter((_, index) => index % 4 === 0).map((row) => String(row.id))
+    const orders = await broker.orders(hintedKeys(ids), createScope())
+    expect(orders.map((order) => (order instanceof UpstreamError ? order.kind : order?.id))).toEqual([
+      ...ids.slice(0, 25),
+      ...Array(35).fill('throttled'),
+    ])
+    expect(asked()).toEqual(['list 0', 'list 100'])
+  },
+
+  '100 of 240 orders are at most 3 calls, whichever they are and however the list is sorted': async (bench) => {
+    const { dialect, answerBook } = bench
+    const rows = toTimedRows(240)
+    const picks: Record<string, Body[]> = {
+      newest: rows.slice(0, 100),
+      oldest: rows.slice(140),
+      spread: rows.filter((_, index) => index % 12 < 5),
+    }
+    for (const sorted of [rows, rows.toReversed()]) {
+      answerBook(sorted)
+      for (const [pick, picked] of Object.entries(picks)) {
+        const ids = picked.map((row) => String(row.id))
+        expect(ids).toHaveLength(100)
+        await withBroker(dialect, async (broker) => {
+          // The first time it has seen nothing of the list, then it knows how it is sorted.
+          for (const time of ['first', 'second']) {
+            requests.length = 0
+            const orders = await broker.orders(hintedKeys(ids), createScope())
+            expect(orders.map((order) => !(order instanceof UpstreamError) && order?.id)).toEqual(ids)
+            const which = `${pick}, ${sorted === rows ? 'newest' : 'oldest'} first, the ${time} time`
+            expect(requests.length, which).toBeLessThanOrEqual(3)
+          }
+        })
+      }
+    }
+  },
+
+  'a search that finds nothing ends soon': async ({ broker, answerBook }) => {
+    answerBook(toTimedRows(5_000))
+    const ids = Array.from({ length: 3 }, (_, index) => `gone_${index}`)
+    expect(await broker.orders(hintedKeys(ids), createScope())).toEqual([null, null, null])
+    expect(asked().sort()).toEqual([...ids, 'list 0'])
+    requests.length = 0
+    const many = Array.from({ length: 40 }, (_, index) => `gone_${index}`)
+    expect(await broker.orders(hintedKeys(many), createScope())).toEqual(Array(40).fill(null))
+    expect(asked().filter((what) => what.startsWith('list'))).toHaveLength(5)
+    expect(requests).toHaveLength(45)
+  },
+}
+
+const intervals: Record<string, Case> = {
+  'submittedAfter is inclusive, submittedBefore exclusive, to the last digit': async (bench) => {
+    const times = ['10:00:00Z', '10:00:00.000000001Z', '10:00:01Z', '12:00:01.5+02:00', '10:00:02Z']
+    const rows = times.map((time, index) => toBody({ id: `ord_${index}`, submitted_at: `2026-01-01T${time}` }))
+    const at = (time: string) => `2026-01-01T${time}`
+    for (const sorted of [rows, rows.toReversed()]) {
+      bench.answerList(sorted)
+      const read = async (after: string | null, before: string | null) =>
+        idsOf(
+          await bench.readPage({
+            submittedAfter: after === null ? null : at(after),
+            submittedBefore: before === null ? null : at(before),
+          }),
+        )
+      expect(await read('10:00:01Z', null)).toEqual(['ord_4', 'ord_3', 'ord_2'])
+      expect(await read('10:00:01.0Z', null)).toEqual(['ord_4', 'ord_3', 'ord_2'])
+      expect(await read('10:00:01.000000001Z', null)).toEqual(['ord_4', 'ord_3'])
+      expect(await read(null, '10:00:01Z')).toEqual(['ord_1', 'ord_0'])
+      expect(await read(null, '10:00:00.000000001Z')).toEqual(['ord_0'])
+      expect(await read('10:00:00.000000001Z', '10:00:01.5Z')).toEqual(['ord_2', 'ord_1'])
+      expect(await read('10:00:01Z', '10:00:01Z')).toEqual([])
+    }
+  },
+
+  'an interval is not asked of the broker, which knows none': async (bench) => {
+    bench.answerList(toTimedRows(5))
+    await bench.readPage({ submittedAfter: timeOf(1), submittedBefore: timeOf(4) })
+    expect(requests.map(({ query }) => query)).toEqual([{ limit: '100', offset: '0' }])
+  },
+
+  'an order whose time nobody knows counts as newest': async (bench) => {
+    const rows = [toBody({ id: 'ord_0' }), ...toTimedRows(3)]
+    for (const submitted_at of [undefined, null, 'soon']) {
+      bench.answerList(rows.map((row, index) => (index === 0 ? { ...row, submitted_at } : row)))
+      expect(idsOf(await bench.readPage({ submittedAfter: timeOf(3) }))).toEqual(['ord_0', 'ord_1'])
+      expect(idsOf(await bench.readPage({ submittedBefore: timeOf(3) }))).toEqual(['ord_2', 'ord_3'])
+    }
+  },
+
+  'a row that cannot be read is shown unless its time is outside': async (bench) => {
+    bench.answerList([...toTimedRows(5).map((row) => without(row, 'symbol')), { id: 'ord_9' }])
+    expect((await bench.readPage({ submittedAfter: timeOf(2), submittedBefore: timeOf(4) })).rows).toHaveLength(2)
+    bench.answerList([{}, ...toTimedRows(5)])
+    expect(idsOf(await bench.readPage({ submittedBefore: timeOf(3) }))).toEqual([null, 'ord_4', 'ord_5'])
+  },
+
+  'what a walk has given, or is newer, is left out; what has no readable time is not': async (bench) => {
+    const timed = toTimedRows(5).map((row) => (row.id === 'ord_3' ? { ...row, submitted_at: timeOf(4) } : row))
+    const rows = [{}, toBody({ id: 'ord_0' }), ...timed]
+    // ord_2 and ord_3 are of one instant.
+    for (const sorted of [rows, rows.toReversed()]) {
+      bench.answerList(sorted)
+      await withBroker(bench.dialect, async (broker) => {
+        for (const [ids, expected] of [
+          [['ord_2'], ['ord_3', 'ord_4', 'ord_5']],
+          [
+            ['ord_3', 'ord_2'],
+            ['ord_4', 'ord_5'],
+          ],
+          [[], ['ord_2', 'ord_3', 'ord_4', 'ord_5']],
+        ] as const) {
+          const [page] = await broker.pages([toQuery({ olderThan: { at: timeOf(4), ids } })], createScope())
+          if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
+          expect(page).toMatchObject({ hasMore: false, isComplete: true })
+          expect(idsOf(page).toSorted()).toEqual([null, 'ord_0', ...expected].toSorted())
+        }
+      })
+    }
+  },
+
+  'a search ends at the first row that is too old': async (bench) => {
+    const rows = toTimedRows(1_000)
+    for (const sorted of [rows, rows.toReversed()]) {
+      bench.answerList(sorted)
+      await withBroker(bench.dialect, async (broker) => {
+        const query = toQuery({ submittedAfter: timeOf(880), first: 100, wantsMore: true })
+        const read = async (after: string | null): Promise<Page> => {
+          const [page] = await broker.pages([{ ...query, after }], createScope())
+          if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
+          return page
+        }
+        const first = await read(null)
+        expect(idsOf(first)).toEqual(rows.slice(0, 100).map(({ id }) => id))
+        expect(first).toMatchObject({ hasMore: true, isComplete: true })
+        requests.length = 0
+        const rest = await read(first.rows.at(-1)?.position ?? '')
+        expect(idsOf(rest)).toEqual(rows.slice(100, 121).map(({ id }) => id))
+        expect(rest).toMatchObject({ hasMore: false, isComplete: true })
+        expect(requests).toHaveLength(1)
+      })
+    }
+  },
+
+  'a search that is too long ends at 20 calls, says so, and can be gone on with': async (bench) => {
+    const rows = toTimedRows(2_500)
+    for (const sorted of [rows, rows.toReversed()]) {
+      bench.answerList(sorted)
+      await withBroker(bench.dialect, async (broker) => {
+        const found: (string | null)[] = []
+        let after: string | null = null
+        for (let round = 1; round <= 2; round++) {
+          requests.length = 0
+          const query = toQuery({ submittedBefore: timeOf(21), first: 50, after })
+          const [page] = await broker.pages([query], createScope())
+          if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
+          expect(requests.length).toBeLessThanOrEqual(20)
+          expect(page).toMatchObject(
+            round === 1
+              ? { rows: [], hasMore: null, isComplete: false, position: expect.any(String) }
+              : { hasMore: false, isComplete: true },
+          )
+          found.push(...idsOf(page))
+          after = page.position
+        }
+        expect(found).toEqual(rows.slice(-20).map(({ id }) => id))
+      })
+    }
   },
 }
 
@@ -1340,7 +1858,7 @@ const laws: Record<string, Case> = {
         fc.constantFrom(null, 'ACCEPTED' as const),
         async (bodies, status) => {
           bench.answerBy(({ path }) => json(path.endsWith('/orders') ? dialect.list(bodies, false) : bodies[0]))
-          const [order] = await broker.orders([keyOf('ord_1')], signal)
+          const [order] = await broker.orders([keyOf('ord_1')], createScope())
           if (!(order instanceof UpstreamError)) {
             if (!order) throw new Error('a success is never "no such order"')
             expect(order.id).toBe('ord_1')
@@ -1358,6 +1876,50 @@ const laws: Record<string, Case> = {
         },
       ),
       { numRuns: 150 },
+    )
+  },
+
+  'whatever a list leaves out, what its rows answer is what a single read answers': async (bench) => {
+    const { broker, answerBook } = bench
+    const partialNames = ['currency', 'clientOrderId', 'extendedHours', 'commission', 'commissionType']
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(anyBody, { minLength: 1, maxLength: 6 }),
+        fc.subarray(partialFields),
+        fc.boolean(),
+        async (bodies, omitted, isOldestFirst) => {
+          const rows = bodies.map((body, index) => ({
+            ...body,
+            id: `ord_${index}`,
+            account_id: accountId,
+            submitted_at: timeOf(isOldestFirst ? index : -index),
+          }))
+          answerBook(rows, omitted)
+          const ids = rows.map(({ id }) => id)
+          const listed = (await bench.readPage({ first: 100 })).rows.map(({ order }) => order)
+          const batched = await broker.orders(hintedKeys(ids), createScope())
+          const single = await broker.orders(
+            ids.map((id) => keyOf(id, accountId, true)),
+            createScope(),
+          )
+          expect(listed).toHaveLength(rows.length)
+          for (const [index, order] of [...listed, ...batched].entries()) {
+            // A row that cannot be read is as unreadable singly: nothing that an order needs is left out.
+            if (order === null || order instanceof UpstreamError) continue
+            const whole = single[ids.indexOf(order.id)]
+            if (!whole || whole instanceof UpstreamError) throw whole ?? new Error(`no order ${order.id}`)
+            expect(whole.isPartial).toBe(false)
+            for (const [field, value] of Object.entries(order)) {
+              if (field === 'isPartial' || (value === null && partialNames.includes(field))) continue
+              expect(value, field).toEqual(whole[field as keyof Order])
+            }
+            // Without extended_hours the row says that it may lack the others; that is how a broker's list does it.
+            if (omitted.includes('extended_hours') && index < listed.length) expect(order.isPartial).toBe(true)
+            if (omitted.length === 0) expect({ ...order, isPartial: false }).toEqual(whole)
+          }
+        },
+      ),
+      { numRuns: 50 },
     )
   },
 
@@ -1413,9 +1975,9 @@ describe.each(dialects)('$name', (dialect) => {
     answerer = () => html(500)
     broker = dialect.createBroker(url)
   })
-  afterEach(() => broker.close())
+  afterEach(() => broker.close(1_000))
 
-  for (const [group, cases] of Object.entries({ reads, lists, placements, cancels, laws })) {
+  for (const [group, cases] of Object.entries({ reads, lists, batches, intervals, placements, cancels, laws })) {
     describe(group, () => {
       for (const [name, run] of Object.entries(cases)) test(name, () => run(createBench(broker, dialect)))
     })

@@ -37,6 +37,8 @@ describe('without any setting', () => {
       host: '127.0.0.1',
       port: 4000,
       bluum: null,
+      bluumRequestsPerSecond: 1_000,
+      breaker: true,
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',
       graphiql: true,
@@ -58,7 +60,7 @@ describe('with Bluum', () => {
     const config = readConfig(real)
     expect(config.bluum?.apiKey.reveal()).toBe('the-key')
     expect(config.bluum?.apiSecret.reveal()).toBe('the-secret')
-    expect(config).toMatchObject({ graphiql: false, introspection: false })
+    expect(config).toMatchObject({ graphiql: false, introspection: false, bluumRequestsPerSecond: 10 })
     for (const printed of [inspect(config, { depth: 9 }), JSON.stringify(config), config.bluum?.apiSecret.toString()]) {
       expect(printed).not.toMatch(/the-key|the-secret/)
       expect(printed).toContain('[secret]')

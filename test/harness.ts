@@ -1,5 +1,7 @@
 // A service with its embedded broker, started as `npm start` does, and what tests ask of both.
 
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -31,7 +33,7 @@ export interface Answer {
 
 export interface Harness {
   url: string
-  sandbox: Sandbox
+  sandbox: Omit<Sandbox, 'close'>
   /** The main demo account. */
   accountId: string
   fetch(request: Request): Promise<Response>
@@ -52,7 +54,7 @@ export interface Harness {
 }
 
 /** Starts a service on free ports with a store of its own; closed when the test or file that started it is over. */
-export async function startHarness(env: Record<string, string> = {}): Promise<Harness> {
+export async function startHarness(env: Record<string, string> = {}, apart?: SandboxApart): Promise<Harness> {
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-test-'))
   const lines: string[] = []
   const log = new Writable({
@@ -62,7 +64,7 @@ export async function startHarness(env: Record<string, string> = {}): Promise<Ha
     },
   })
   const service = await serve(readConfig({ PORT: '0', DATA_DIR: dataDir, LOG_LEVEL: 'debug', ...env }), log)
-  const { sandbox } = service
+  const sandbox = service.sandbox ?? apart
   if (!sandbox) throw new Error('the harness runs over the sandbox')
   const accountId = sandbox.accounts[0] ?? ''
 
@@ -104,6 +106,45 @@ export async function startHarness(env: Record<string, string> = {}): Promise<Ha
       rmSync(dataDir, { recursive: true, force: true })
     },
   }
+}
+
+/** A sandbox in a process of its own. */
+type SandboxApart = Harness['sandbox']
+
+/**
+ * A harness for one test whose broker runs in a process of its own: its clock and its log are then not held up by the
+ * service's work, as they are when both share a process.
+ */
+export async function startForTestApart(env: Record<string, string> = {}): Promise<Harness> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'blotter-test-'))
+  const child = spawn(process.execPath, ['src/main.ts', 'sandbox'], {
+    cwd: new URL('..', import.meta.url),
+    env: { DATA_DIR: dataDir, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  onTestFinished(async () => {
+    child.kill()
+    await once(child, 'exit')
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+  let printed = ''
+  for await (const chunk of child.stdout) {
+    printed += String(chunk)
+    if (/accounts .*\n/.test(printed)) break
+  }
+  const find = (pattern: RegExp) => pattern.exec(printed)?.[1] ?? ''
+  const sandbox: SandboxApart = {
+    url: find(/broker is on (\S+),/),
+    controlUrl: find(/control port on (\S+)\.\n/),
+    apiKey: find(/key +(\S+)/),
+    apiSecret: find(/secret +(\S+)/),
+    accounts: find(/accounts +(.*)/).split(', '),
+    demo: { filledOrderId: '', openOrderId: '', symbol: 'AAPL', limitPrice: '1.00' },
+  }
+  const broker = { BLUUM_URL: sandbox.url, BLUUM_API_KEY: sandbox.apiKey, BLUUM_API_SECRET: sandbox.apiSecret }
+  const harness = await startHarness({ ...env, ...broker, AUTH: 'none' }, sandbox)
+  onTestFinished(() => harness.close())
+  return harness
 }
 
 /** A harness for one test, closed when it is over. */

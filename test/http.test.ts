@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import diagnostics from 'node:diagnostics_channel'
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { createServer as createSocketServer, type Server as SocketServer, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { Pool } from 'undici'
@@ -160,6 +161,54 @@ describe('what is sent', () => {
     await open(upstream.url).read({ ...get, headers: { authorization: 'Bearer other' } })
     expect(upstream.requests[0]?.headers['content-type']).toBeUndefined()
     expect(upstream.requests[0]?.headers.authorization).toBe('Bearer other')
+  })
+})
+
+describe('onSent', () => {
+  test('is called once, when the headers leave: not before there is a connection', async () => {
+    const { upstream, next } = await serveHeld()
+    const http = open(upstream.url, { writeConnections: 1 })
+    const sent: string[] = []
+    const busy = http.write({ ...post, onSent: () => sent.push('first') })
+    expect(sent).toEqual([])
+    const answer = await next()
+    expect(sent).toEqual(['first'])
+    const queued = http.write({ ...post, onSent: () => sent.push('second') })
+    await delay(50)
+    expect(sent).toEqual(['first'])
+    release(answer)
+    await busy
+    release(await next())
+    await queued
+    expect(sent).toEqual(['first', 'second'])
+    for (const way of ['read', 'cancel'] as const) {
+      const answered = http[way]({ ...get, onSent: () => sent.push(way) })
+      release(await next())
+      await answered
+    }
+    expect(sent).toEqual(['first', 'second', 'read', 'cancel'])
+  })
+
+  test('is never called for what does not leave, nor later than its end', async () => {
+    const onSent = vi.fn<() => void>()
+    const { upstream, next } = await serveHeld()
+    const http = open(upstream.url, { writeConnections: 1, readConnections: 1 })
+    const busy = [http.write(post), http.read(get)]
+    const answers = [await next(), await next()]
+    await failureOf(http.write({ ...post, attemptMs: 50, onSent }))
+    await failureOf(http.write({ ...post, sendBy: Date.now() + 20, onSent }))
+    await failureOf(http.write({ ...post, sendBy: 0, onSent }))
+    const controller = new AbortController()
+    const left = http.read({ ...get, signal: controller.signal, onSent })
+    controller.abort('left')
+    await expect(left).rejects.toBe('left')
+    answers.forEach(release)
+    await Promise.all(busy)
+    await http.close()
+    await failureOf(http.write({ ...post, onSent }))
+    await failureOf(open('http://127.0.0.1:1').write({ ...post, onSent }))
+    expect(onSent).not.toHaveBeenCalled()
+    expect(upstream.hits).toHaveLength(2)
   })
 })
 

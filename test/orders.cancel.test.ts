@@ -35,8 +35,8 @@ let harness: Harness
 /** A service that answers its callers soon, whatever the broker does. */
 let hasty: Harness
 beforeAll(async () => {
-  harness = await startHarness()
-  hasty = await startHarness({ PLACE_REPLY_MS: '300' })
+  harness = await startHarness({ BREAKER: 'off' })
+  hasty = await startHarness({ PLACE_REPLY_MS: '300', BREAKER: 'off' })
 })
 afterAll(() => Promise.all([harness.close(), hasty.close()]))
 

@@ -1,14 +1,14 @@
 // Reading through the front door, over the sandbox and real HTTP. What a read costs is counted where it is paid: in
 // the broker's request log.
 
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startHarness } from './harness.ts'
-import type { Harness } from './harness.ts'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { startForTest, startHarness } from './harness.ts'
+import type { Answer, Harness } from './harness.ts'
 
 let harness: Harness
 
 beforeAll(async () => {
-  harness = await startHarness()
+  harness = await startHarness({ BREAKER: 'off' })
 })
 afterAll(() => harness.close())
 afterEach(async () => {
@@ -255,6 +255,53 @@ describe('lists', () => {
     expect([...times].sort().reverse()).toEqual(times)
   })
 
+  it.each(['newestFirst', 'oldestFirst'])(
+    'walks a changing list that the broker sorts %s: each order once',
+    async (order) => {
+      const own = await startForTest({ BREAKER: 'off' })
+      const account = own.sandbox.accounts[1] ?? ''
+      await own.control('DELETE', `/book?account=${account}`)
+      const put = async (minute: number) => {
+        const at = new Date(Date.UTC(2026, 3, 1, 0, minute)).toISOString().replace('.000', '')
+        const fields = { symbol: 'KO', side: 'buy', type: 'limit', qty: '1', limit_price: '1.00', time_in_force: 'gtc' }
+        const body = { account, ...fields, submitted_at: at }
+        return ((await own.control('POST', '/orders', body)) as { id: string }).id
+      }
+      const ids: string[] = []
+      // Two of each minute.
+      for (let index = 0; index < 60; index++) ids.push(await put(Math.floor(index / 2)))
+      await own.setRules({ match: { path: '/orders\\?' }, fault: { kind: 'listOrder', order } })
+      for (const filter of [undefined, { state: 'OPEN' }, { statuses: ['ACCEPTED', 'CANCELED', 'FILLED'] }]) {
+        const seen: string[] = []
+        let after: string | null = null
+        for (let page = 0; ; page++) {
+          const { data, errors }: Answer = await own.run(listOrders, { accountId: account, filter, first: 7, after })
+          expect(errors).toBeUndefined()
+          expect(data.orders.isComplete).toBe(true)
+          seen.push(...data.orders.nodes.map((node: Row) => node.id))
+          if (!data.orders.pageInfo.hasNextPage) break
+          after = data.orders.pageInfo.endCursor
+          // New orders arrive; one that was shown and one that was not move on to another status.
+          await put(100 + page)
+          const [shown, coming] = [seen.at(-3), ids.toReversed().find((id) => !seen.includes(id))]
+          if (filter?.statuses && shown && coming) {
+            await own.control('POST', `/orders/${shown}/status`, { status: 'filled' })
+            await own.control('POST', `/orders/${coming}/status`, { status: 'canceled' })
+          }
+          expect(page).toBeLessThan(30)
+        }
+        expect(new Set(seen).size).toBe(seen.length)
+        const open = (await own.book(account))
+          .filter((booked) => booked.status === 'accepted')
+          .map((booked) => booked.id)
+        const due = filter?.state ? ids.filter((id) => open.includes(id)) : ids
+        expect(due.filter((id) => !seen.includes(id))).toEqual([])
+        // For the next filter all is as it was.
+        for (const id of ids) await own.control('POST', `/orders/${id}/status`, { status: 'accepted' })
+      }
+    },
+  )
+
   it('resumes after any row, not only the last one of a page', async () => {
     const filter = { state: 'CLOSED' }
     const whole = await harness.run(listOrders, { accountId: harness.accountId, filter, first: 20 })
@@ -271,14 +318,54 @@ describe('lists', () => {
     }
   })
 
-  it.each(['x', '', 'WzFd', 'W10', 'e30', '!!!', 'a'.repeat(2_000)])('refuses %j as a cursor', async (after) => {
-    const { data, errors } = await harness.run(listOrders, { accountId: harness.accountId, after })
-    expect(data).toEqual({ orders: null })
-    expect(errors?.[0]).toMatchObject({
-      message: expect.stringContaining('after'),
-      extensions: { code: 'CURSOR_INVALID' },
+  it.each(['x', '', 'WzFd', 'W10', 'e30', '!!!', 'AQEBAQEBAQEBAQEBAQ', 'a'.repeat(2_000), 'a'.repeat(40_000)])(
+    'refuses %j as a cursor',
+    async (after) => {
+      const { data, errors } = await harness.run(listOrders, { accountId: harness.accountId, after })
+      expect(data).toEqual({ orders: null })
+      expect(errors?.[0]).toMatchObject({
+        message: expect.stringContaining('after'),
+        extensions: { code: 'CURSOR_INVALID' },
+      })
+      expect(await harness.calls()).toEqual([])
+    },
+  )
+
+  it('refuses a cursor that was changed, and takes one again after a restart', async () => {
+    const { data } = await harness.run(listOrders, { accountId: harness.accountId, first: 2 })
+    const cursor = Buffer.from(data.orders.pageInfo.endCursor, 'base64url')
+    const second = await startForTest()
+    const resumed = await second.run(listOrders, {
+      accountId: harness.accountId,
+      first: 2,
+      after: cursor.toString('base64url'),
     })
-    expect(await harness.calls()).toEqual([])
+    expect(resumed.errors).toBeUndefined()
+    for (let index = 0; index < cursor.length; index += 5) {
+      const changed = Buffer.from(cursor)
+      changed[index] = (changed[index] ?? 0) ^ 1
+      const { errors } = await harness.run(listOrders, {
+        accountId: harness.accountId,
+        first: 2,
+        after: changed.toString('base64url'),
+      })
+      expect(errors?.[0]?.extensions.code).toBe('CURSOR_INVALID')
+    }
+  })
+
+  it('lists what was submitted in a span of time, page by page', async () => {
+    const all = await walk(harness.accountId, 100)
+    const [from, to] = [all[120]?.submittedAt ?? '', all[40]?.submittedAt ?? '']
+    const expected = all.filter((row) => row.submittedAt >= from && row.submittedAt < to).map((row) => row.id)
+    expect(expected.length).toBeGreaterThan(50)
+    const filter = { submittedAfter: from, submittedBefore: to }
+    expect((await walk(harness.accountId, 9, filter)).map((row) => row.id)).toEqual(expected)
+    const open = (await walk(harness.accountId, 9, { ...filter, state: 'OPEN' })).map((row) => row.id)
+    expect(open).toEqual(
+      all
+        .filter((row) => expected.includes(row.id) && ['ACCEPTED', 'PARTIALLY_FILLED'].includes(row.status))
+        .map((row) => row.id),
+    )
   })
 
   it('refuses a cursor of another filter, symbol or account', async () => {
@@ -344,13 +431,47 @@ describe('lists', () => {
     await harness.control('PUT', '/switches', { listEnvelope: 'object' })
     const wrapped = await harness.run(listOrders, { accountId: harness.accountId, first: 20 })
     expect(wrapped.data).toEqual(plain.data)
-    await harness.control('PUT', '/switches', { partialRows: true })
-    const partial = await harness.run(listOrders, { accountId: harness.accountId, first: 20 })
-    expect(partial.errors).toBeUndefined()
-    expect(partial.data.orders.edges[0].node).toMatchObject({ extendedHours: null, clientOrderId: null })
-    const names = ['extendedHours', 'clientOrderId', 'commission', 'commissionType']
-    const without = ({ node }: { node: object }) => Object.entries(node).filter(([name]) => !names.includes(name))
-    expect(partial.data.orders.edges.map(without)).toEqual(plain.data.orders.edges.map(without))
+  })
+})
+
+describe('rows that leave fields out', () => {
+  const listed = (fields: string) =>
+    `query L($accountId: ID!, $first: Int) { orders(accountId: $accountId, first: $first) { nodes { id ${fields} } } }`
+
+  beforeEach(() => harness.control('PUT', '/switches', { partialRows: true }))
+
+  it('cost nothing where none of those fields is selected', async () => {
+    const { errors } = await harness.run(listed('status symbol quantity submittedAt'), {
+      accountId: harness.accountId,
+      first: 50,
+    })
+    expect(errors).toBeUndefined()
+    expect(await harness.calls()).toHaveLength(1)
+  })
+
+  it('are completed by one read each, and say then what a single read says', async () => {
+    const fields = 'currency clientOrderId extendedHours commission commissionType'
+    const { data, errors } = await harness.run(listed(fields), { accountId: harness.accountId, first: 10 })
+    expect(errors).toBeUndefined()
+    expect(await harness.calls()).toHaveLength(1 + 10)
+    for (const node of data.orders.nodes) {
+      const single = await harness.run(`{ order(id: "${node.id}") { id ${fields} } }`)
+      expect(single.data.order).toEqual(node)
+    }
+  })
+
+  it('are completed for ten rows an operation; beyond, the field is null and says why', async () => {
+    const { data, errors } = await harness.run(listed('extendedHours'), { accountId: harness.accountId, first: 13 })
+    const told = data.orders.nodes.map((node: { extendedHours: boolean | null }) => node.extendedHours !== null)
+    expect(told.filter(Boolean)).toHaveLength(10)
+    expect(errors).toHaveLength(3)
+    for (const error of errors ?? []) {
+      expect(error).toMatchObject({
+        path: ['orders', 'nodes', expect.any(Number), 'extendedHours'],
+        extensions: { code: 'RATE_LIMITED' },
+      })
+    }
+    expect(await harness.calls()).toHaveLength(1 + 10)
   })
 })
 
@@ -425,7 +546,10 @@ describe('trouble', () => {
 
   it('one failing order fails alone, wherever it is asked for', async () => {
     const ids = (await harness.book()).slice(0, 3).map((order) => String(order.id))
-    await harness.setRules({ match: { path: `/trading/orders/${ids[1]}` }, fault: { kind: 'invalidJson' } })
+    await harness.setRules(
+      { match: { path: `/trading/orders/${ids[1]}` }, fault: { kind: 'invalidJson' } },
+      { match: { path: '/orders\\?' }, fault: { kind: 'dropField', field: 'status', row: 1 } },
+    )
     const { data, errors } = await harness.run(
       `query Three($ids: [ID!]!, $representations: [_Any!]!) {
         a: order(id: "${ids[0]}") { id } b: order(id: "${ids[1]}") { id } c: order(id: "${ids[2]}") { id }

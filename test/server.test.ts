@@ -56,6 +56,22 @@ describe('GraphQL over HTTP', () => {
     expect(await unmarked.json()).toMatchObject({ errors: [{ extensions: { code: 'FORBIDDEN' } }] })
   })
 
+  it('names the headers that mark a GET', async () => {
+    const unmarked = await fetch(`${harness.url}?query={__typename}`)
+    expect(await unmarked.json()).toMatchObject({
+      errors: [{ message: expect.stringMatching(/x-graphql-yoga-csrf.*apollo-require-preflight/) }],
+    })
+  })
+
+  it('answers only to names of this machine, so that no foreign page reaches it through a name of its own', async () => {
+    const request = (host: string) =>
+      sendRaw(`GET /health HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`, () => false)
+    expect(await request('evil.example')).toMatch(/^HTTP\/1\.1 403 [^]*"FORBIDDEN"/)
+    expect(await request('127.0.0.1.evil.example:4000')).toMatch(/^HTTP\/1\.1 403 /)
+    for (const host of ['localhost:4000', '127.0.0.1', '[::1]:4000'])
+      expect(await request(host)).toMatch(/^HTTP\/1\.1 200 /)
+  })
+
   it('F13 refuses a mutation by GET', async () => {
     const query = 'mutation { cancelOrder(input: {}) { message } }'
     const response = await fetch(`${harness.url}?query=${encodeURIComponent(query)}`, {
@@ -110,7 +126,7 @@ describe('the size of a body', () => {
   })
 
   it('takes a body in chunks, and refuses one that grows past the bound before it ends', async () => {
-    const head = `POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`
+    const head = `POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n`
     const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`
     const small = await sendRaw(`${head}${chunk('{"query":"{ __ty')}${chunk('pename }"}')}0\r\n\r\n`, (answer) =>
       answer.includes('Query'),
@@ -152,12 +168,14 @@ describe('the log', () => {
     )
     const lines = quiet.log().map((line) => JSON.parse(line) as object)
     expect(lines).toEqual([
+      { level: 'info', time: expect.any(String), url: quiet.url, broker: 'sandbox', msg: 'ready' },
       {
         level: 'info',
         time: expect.any(String),
         requestId: 'desk-8',
         operationName: 'Desk',
         ms: expect.any(Number),
+        upstreamCalls: 0,
         codes: ['BAD_USER_INPUT'],
         msg: 'operation',
       },
@@ -170,6 +188,52 @@ describe('the log', () => {
     expect(text).toContain('"msg":"upstream call"')
     expect(text).not.toContain(harness.sandbox.apiSecret)
     expect(text).not.toContain(Buffer.from(`${harness.sandbox.apiKey}:${harness.sandbox.apiSecret}`).toString('base64'))
+  })
+})
+
+describe('a client that leaves', () => {
+  it('D02 ends its reads, and is no bug in the log', async () => {
+    await harness.setRules({ match: { method: 'GET' }, fault: { kind: 'latency', ms: 400 } })
+    await harness.clearCalls()
+    const before = harness.log().length
+    const leaving = new AbortController()
+    const query = `{ order(id: "${harness.sandbox.demo.filledOrderId}") { id } }`
+    const answer = fetch(harness.url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ query }),
+      signal: leaving.signal,
+    })
+    await expect.poll(async () => (await harness.calls()).length).toBe(1)
+    leaving.abort()
+    await expect(answer).rejects.toThrow('aborted')
+    await expect
+      .poll(() =>
+        harness
+          .log()
+          .slice(before)
+          .map((line) => JSON.parse(line) as { msg: string; level: string }),
+      )
+      .toContainEqual(expect.objectContaining({ msg: 'operation left by its client', level: 'debug' }))
+    expect(harness.log().slice(before).join('')).not.toContain('"level":"error"')
+    await harness.setRules()
+  })
+})
+
+describe('malformed representations', () => {
+  it.each([
+    [{ __typename: 'Order' }],
+    [{ __typename: 'Order', id: null }],
+    [{ __typename: 'Order', id: 7 }],
+    [{ __typename: 'Order', id: 'ord_1', account: { id: 7 } }],
+    [{ __typename: 'TradingAccount', id: { a: 1 } }],
+    [{ __typename: 'Nothing', id: 'x' }],
+  ])('%j is the mistake of the caller', async (representation) => {
+    const { errors } = await harness.run(
+      'query E($representations: [_Any!]!) { _entities(representations: $representations) { __typename } }',
+      { representations: [representation] },
+    )
+    expect(errors?.map((error) => error.extensions.code)).toEqual(['BAD_USER_INPUT'])
   })
 })
 

@@ -166,6 +166,31 @@ describe('serve', () => {
     expect(await running.exited).toBe(0)
   })
 
+  it('stops within SHUTDOWN_MS, whatever hangs', async () => {
+    const running = await startServer({ DATA_DIR: makeDataDir(), SHUTDOWN_MS: '300' })
+    const accountId = /accounts +(\S+),/.exec(running.output())?.[1]
+    const rule = { match: { method: 'POST' }, fault: { kind: 'hang' } }
+    await fetch(`${running.controlUrl}/rules`, { method: 'PUT', body: JSON.stringify([rule]) })
+    const placing = ask(
+      running.url,
+      `mutation { placeOrder(input: {accountId: "${accountId}", clientOrderId: "hanging-0001", symbol: "AAPL", side: BUY,
+        type: LIMIT, timeInForce: GTC, quantity: "1", limitPrice: "1.00"}) { outcome } }`,
+    ).catch(() => null)
+    await expect
+      .poll(async () => (await (await fetch(`${running.controlUrl}/log`)).text()).includes('hanging-0001'), {
+        timeout: 10_000,
+      })
+      .toBe(true)
+    running.process.kill('SIGTERM')
+    // Far below the 30 s that a placement may take.
+    const ended = await Promise.race([
+      running.exited,
+      new Promise((resolve) => setTimeout(resolve, 10_000, 'too late')),
+    ])
+    expect(ended).toBe(0)
+    await placing
+  })
+
   it('keeps the orders of the sandbox over a restart', async () => {
     const env = { DATA_DIR: makeDataDir() }
     const first = await startServer(env)

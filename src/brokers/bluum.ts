@@ -2,9 +2,10 @@
 // declares no field of an order required, its pages contradict each other, and its ids are UUIDs on one page and
 // `ord_…` on the next; so nothing is taken for granted here, and nothing of it is known outside.
 
+import { LRUCache } from 'lru-cache'
 import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
-import { parseInstant } from '../instant.ts'
-import { stateOf } from '../orders/order.ts'
+import { compareInstants, parseInstant } from '../instant.ts'
+import { brokerOf, isId, rankOf, stateOf } from '../orders/order.ts'
 import type {
   CommissionType,
   Field,
@@ -18,10 +19,14 @@ import type {
   OrderType,
   TimeInForce,
 } from '../orders/order.ts'
-import { brokerOf, isId, pageSizeMax, UpstreamError } from './broker.ts'
-import type { Broker, Page, PageQuery, PageRow, PlaceAnswer } from './broker.ts'
+import { pageSizeMax, UpstreamError } from './broker.ts'
+import type { Broker, Page, PageQuery, PlaceAnswer, ReadScope } from './broker.ts'
+import { createCalls } from './calls.ts'
+import type { ReadCall } from './calls.ts'
 import { createHttp } from './http.ts'
 import type { Answer, Call } from './http.ts'
+import { readListPage, createListMemory } from './list.ts'
+import type { ListAnswer, ListRow } from './list.ts'
 
 /** Where Bluum is and who we are there. */
 export interface BluumOptions {
@@ -29,89 +34,188 @@ export interface BluumOptions {
   url: string
   apiKey: string
   apiSecret: string
+  /** The published rate of the key pair; 80 % of it is used. */
+  requestsPerSecond: number
+  /** Whether calls stop for a while when the broker keeps failing. */
+  breaker: boolean
 }
 
-// Milliseconds: the first byte of an answer, and the whole attempt with its body.
-const readOneTimes = { firstByteMs: 3_000, attemptMs: 4_000 }
-const readPageTimes = { firstByteMs: 5_000, attemptMs: 8_000 }
+// Milliseconds: the first byte of an answer, the whole attempt with its body, all attempts together.
+const readOneTimes = {
+  firstByteMs: 3_000,
+  attemptMs: 4_000,
+  callerMs: 8_000,
+  backoffMs: { first: 100, longest: 1_000 },
+}
+const readPageTimes = {
+  firstByteMs: 5_000,
+  attemptMs: 8_000,
+  callerMs: 12_000,
+  backoffMs: { first: 200, longest: 2_000 },
+}
 // A placement is given up late: ending the wait for an order that left makes an outcome unknown that was not.
 const placeTimes = { firstByteMs: null, attemptMs: 30_000 }
 const cancelTimes = { firstByteMs: 5_000, attemptMs: 8_000 }
 
-// A broker that ignores a filter, or cuts its pages short, must not be followed through its whole history.
-const callsPerPageMax = 20
+// From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
+// costs one call in vain where it answers none.
+const batchMin = 3
+// Calls for lists that may be in vain, for each order that is still missing: one in a list of the newest 100 for ten.
+const vainShare = 0.1
 
-/** The adapter over a pool of its own; the caller closes it. Sends nothing before it is asked. */
+/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
-  const http = createHttp({
-    baseUrl: options.url,
-    headers: {
-      authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
-    },
+  const calls = createCalls({
+    http: createHttp({
+      baseUrl: options.url,
+      headers: {
+        authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
+      },
+    }),
+    requestsPerSecond: options.requestsPerSecond,
+    breaker: options.breaker,
   })
+  const memory = createListMemory()
+  // Which account an order belongs to, which never changes; not the order itself, which does.
+  const owners = new LRUCache<string, string>({ max: 50_000 })
 
-  async function read(call: Omit<Call, 'method'>): Promise<unknown> {
-    return takeBody(await http.read({ method: 'GET', ...call }))
+  async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
+    return takeBody(await calls.read(call, scope))
   }
 
   // Bluum, "Read one order": the path carries no account, and an order of another tenant answers 404.
-  async function readOrder(key: OrderKey, signal: AbortSignal): Promise<Order | null> {
+  async function readOrder(id: string, scope: ReadScope): Promise<Order | null> {
     try {
-      const order = parseOrder(await read({ path: path`/trading/orders/${key.id}`, ...readOneTimes, signal }), null)
-      if (order.id !== key.id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
-      return order
+      const lane = scope.isForCancel ? 'cancel' : 'one'
+      const call: ReadCall = { path: path`/trading/orders/${id}`, lane, times: readOneTimes, tags: [id] }
+      const order = parseOrder(await read(call, scope), null)
+      if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
+      owners.set(id, order.account.id)
+      return { ...order, isPartial: false }
     } catch (error) {
       if (error instanceof UpstreamError && error.brokerCode === 'BLUM-404-001') return null
       throw error
     }
   }
 
-  // Bluum, "List orders": limit and offset, one status a call, neither total nor next link. Newest first is what was
-  // observed; the page documents no order.
-  async function readPage(query: PageQuery, signal: AbortSignal): Promise<Page> {
-    const wanted = query.first + (query.wantsMore ? 1 : 0)
-    const rows: PageRow[] = []
-    const seen = new Set<string>()
-    let offset = query.after === null ? 0 : parsePosition(query.after)
-    let limit = Math.min(pageSizeMax, wanted)
-    let mustSearch = false
-    for (let calls = 0; calls < callsPerPageMax; calls++) {
-      const list = parseList(
-        await read({
-          path: path`/trading/accounts/${query.accountId}/orders`,
-          query: toListQuery(query, limit, offset),
-          ...readPageTimes,
-          signal,
-        }),
+  // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
+  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+    const answers = new Map<OrderKey, Order | null | UpstreamError>()
+    const groups = Map.groupBy(keys, (key) => (key.mustBeWhole ? null : (key.accountId ?? owners.get(key.id) ?? null)))
+    await Promise.all(
+      [...groups].map(async ([accountId, group]) => {
+        const ids = new Set(group.map((key) => key.id))
+        const found: Map<string, Order | null | UpstreamError> =
+          accountId !== null && ids.size >= batchMin ? await findInList(accountId, ids, scope) : new Map()
+        await Promise.all(
+          [...ids]
+            .filter((id) => !found.has(id))
+            .map(async (id) => found.set(id, await readOrder(id, scope).catch(keepUpstreamError))),
+        )
+        for (const key of group) answers.set(key, found.get(key.id) ?? null)
+      }),
+    )
+    return keys.map((key) => answers.get(key) ?? null)
+  }
+
+  // Call by call, as long as those in vain are few beside the single reads that the next one may save. A row counts
+  // whichever call shows it, also one that only looks where the list ends.
+  async function findInList(
+    accountId: string,
+    ids: ReadonlySet<string>,
+    scope: ReadScope,
+  ): Promise<Map<string, Order | UpstreamError>> {
+    const found = new Map<string, Order | UpstreamError>()
+    const missing = new Set(ids)
+    const list = toList(accountId, wholeList, scope)
+    let vain = 0
+    try {
+      await readListPage(
+        {
+          ...list,
+          after: null,
+          first: 1,
+          wantsMore: false,
+          searches: true,
+          async fetch(offset, limit) {
+            const answer = await list.fetch(offset, limit)
+            let hits = 0
+            for (const { id, value } of answer.rows) {
+              if (value instanceof UpstreamError || !missing.delete(id)) continue
+              found.set(id, value)
+              hits++
+            }
+            scope.tally.batched += hits
+            if (hits < 2) vain++
+            return answer
+          },
+          // No row is for a page; what a call showed has been looked at.
+          judge: () => (missing.size < batchMin - 1 || vain > missing.size * vainShare ? 'end' : 'drop'),
+        },
+        memory,
       )
-      const answered = list.rows.slice(0, limit)
-      // Rows that were cut off: the list goes on here, whatever the broker says of what follows its own page.
-      const follows = list.rows.length > limit ? true : list.hasMore
-      for (const [index, body] of answered.entries()) {
-        const row = parseRow(body, query, String(offset + index + 1))
-        const id = row === null ? null : toRowId(row, body)
-        if (row === null || id === null || seen.has(id)) {
-          mustSearch = true
-          continue
-        }
-        seen.add(id)
-        rows.push(row)
-      }
-      offset += answered.length
-      const ended = follows === null ? answered.length < limit : !follows
-      if (rows.length > query.first) return { rows: rows.slice(0, query.first), hasMore: true, isComplete: true }
-      if (ended) return { rows, hasMore: false, isComplete: true }
-      // Nothing, and more to come: no offset leads there, and the list has not been shown to be at its end.
-      if (answered.length === 0) break
-      // Where rows had to be dropped, what follows may have to be as well.
-      const hasMore = mustSearch ? null : follows
-      if (rows.length === query.first && (hasMore === true || !query.wantsMore)) {
-        return { rows, hasMore, isComplete: true }
-      }
-      // Just what is missing, unless rows had to be dropped: then there may be few to find among many.
-      limit = mustSearch ? pageSizeMax : Math.min(pageSizeMax, wanted - rows.length)
+    } catch (error) {
+      const failure = keepUpstreamError(error)
+      // A list that is refused says nothing of the orders: the account was named by a caller. Any other trouble would
+      // meet each single read as well, at the price of one call each.
+      if (failure.kind !== 'refused') for (const id of missing) found.set(id, failure)
     }
-    return { rows, hasMore: null, isComplete: false }
+    return found
+  }
+
+  // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
+  function toList(accountId: string, filter: ListFilter, scope: ReadScope) {
+    const listPath = path`/trading/accounts/${accountId}/orders`
+    const words = toListFilter(filter)
+    return {
+      key: JSON.stringify([accountId, words]),
+      limitMax: pageSizeMax,
+      mayMove: filter.status !== null,
+      async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
+        const query = { ...words, limit: String(limit), offset: String(offset) }
+        const body = await read({ path: listPath, query, lane: 'list', times: readPageTimes, tags: [accountId] }, scope)
+        const list = parseList(body)
+        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index))
+        // A row that comes again takes no place in the list: counted, it would hide one behind it.
+        const unique = [...new Map(all.map((row) => [row.id, row])).values()]
+        const rows = unique.slice(0, limit)
+        for (const { id, value } of rows) if (!(value instanceof UpstreamError)) owners.set(id, accountId)
+        // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
+        const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
+        return { rows, hasMore: isLonger ? true : list.hasMore }
+      },
+    }
+  }
+
+  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+    const { status, symbol, side, submittedAfter, submittedBefore, olderThan } = query
+    const page = await readListPage<Order | UpstreamError>(
+      {
+        ...toList(query.accountId, query, scope),
+        after: query.after,
+        first: query.first,
+        wantsMore: query.wantsMore,
+        searches: submittedAfter !== null || submittedBefore !== null,
+        judge({ at, value: order }) {
+          if (submittedAfter !== null && at !== null && compareInstants(at, submittedAfter) < 0) return 'end'
+          if (submittedBefore !== null && at !== null && compareInstants(at, submittedBefore) >= 0) return 'drop'
+          if (order instanceof UpstreamError) return 'take'
+          if (olderThan !== null && at !== null) {
+            const difference = compareInstants(at, olderThan.at)
+            if (difference > 0 || (difference === 0 && olderThan.ids.includes(order.id))) return 'drop'
+          }
+          // A time that is not known counts as newest.
+          if (submittedBefore !== null && at === null) return 'drop'
+          // A broker that ignores the filter shows nothing that was not asked for.
+          if (status !== null && order.status !== status) return 'drop'
+          if (symbol !== null && order.symbol !== symbol) return 'drop'
+          if (side !== null && order.side !== side) return 'drop'
+          return 'take'
+        },
+      },
+      memory,
+    )
+    return { ...page, rows: page.rows.map(({ row, position }) => ({ order: row.value, position })) }
   }
 
   return {
@@ -119,11 +223,11 @@ export function createBluum(options: BluumOptions): Broker {
     statuses: Object.values(statuses),
     sides: ['BUY', 'SELL'],
 
-    orders: (keys, signal) => Promise.all(keys.map((key) => readOrder(key, signal).catch(keepUpstreamError))),
-    pages: (queries, signal) => Promise.all(queries.map((query) => readPage(query, signal).catch(keepUpstreamError))),
+    orders: readOrders,
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
 
-    async accounts(signal) {
-      const list = parseList(await read({ path: path`/accounts`, ...readPageTimes, signal }))
+    async accounts(scope) {
+      const list = parseList(await read({ path: path`/accounts`, lane: 'list', times: readPageTimes, tags: [] }, scope))
       return list.rows.flatMap((row) => (isRecord(row) && isBluumId(row.id) ? [row.id] : []))
     },
 
@@ -133,32 +237,29 @@ export function createBluum(options: BluumOptions): Broker {
     },
 
     async place(order, idempotencyKey, sendBy) {
-      const answer = await http.write({
+      const call: Call = {
         method: 'POST',
         path: path`/trading/accounts/${order.accountId}/orders`,
         headers: { 'idempotency-key': idempotencyKey },
         body: toRequest(order),
         ...placeTimes,
-        sendBy,
-      })
-      return parsePlaceAnswer(takeBody(answer), order)
+      }
+      const answer = parsePlaceAnswer(takeBody(await calls.place(call, sendBy, [order.accountId])), order)
+      owners.set(answer.orderId, order.accountId)
+      return answer
     },
 
     // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented.
-    async cancel(order, sendBy) {
-      const answer = await http.cancel({
-        method: 'POST',
-        path: path`/trading/accounts/${order.account.id}/orders/${order.id}/cancel`,
-        ...cancelTimes,
-        sendBy,
-      })
-      const body = takeBody(answer)
-      if (!isRecord(body) || body.id !== order.id) return null
-      const canceled = readWhole(body, order.account.id)
-      return canceled?.account.id === order.account.id ? canceled : null
+    async cancel({ id, account }, sendBy) {
+      const cancelPath = path`/trading/accounts/${account.id}/orders/${id}/cancel`
+      const call: Call = { method: 'POST', path: cancelPath, ...cancelTimes }
+      const body = takeBody(await calls.cancel(call, sendBy, [id, account.id]))
+      if (!isRecord(body) || body.id !== id) return null
+      const canceled = readWhole(body, account.id)
+      return canceled?.account.id === account.id ? canceled : null
     },
 
-    close: () => http.close(),
+    close: (withinMs) => calls.close(withinMs),
   }
 }
 
@@ -174,19 +275,16 @@ function path(texts: TemplateStringsArray, ...ids: string[]): string {
   })
 }
 
-function toListQuery(query: PageQuery, limit: number, offset: number): Record<string, string> {
-  return {
-    ...(query.status === null ? {} : { status: wordOf(statuses, query.status) }),
-    ...(query.symbol === null ? {} : { symbol: query.symbol }),
-    ...(query.side === null ? {} : { side: wordOf(sides, query.side) }),
-    limit: String(limit),
-    offset: String(offset),
-  }
-}
+type ListFilter = Pick<PageQuery, 'status' | 'symbol' | 'side'>
 
-function parsePosition(position: string): number {
-  if (!/^\d{1,9}$/.test(position)) throw new RangeError('not a position of Bluum')
-  return Number(position)
+const wholeList: ListFilter = { status: null, symbol: null, side: null }
+
+function toListFilter({ status, symbol, side }: ListFilter): Record<string, string> {
+  return {
+    ...(status === null ? {} : { status: wordOf(statuses, status) }),
+    ...(symbol === null ? {} : { symbol }),
+    ...(side === null ? {} : { side: wordOf(sides, side) }),
+  }
 }
 
 // ---- words ------------------------------------------------------------------------------------------------------
@@ -260,25 +358,22 @@ function parseList(body: unknown): { rows: readonly unknown[]; hasMore: boolean 
   throw new UpstreamError('unreadable', 'Bluum answered a list that is none')
 }
 
-// Null: a row that the filter should have kept away.
-function parseRow(body: unknown, query: PageQuery, position: string): PageRow | null {
+// A row that cannot be read keeps its place: by its own id and time where it has them, else by where it stands.
+function toListRow(body: unknown, accountId: string, offset: number): ListRow<Order | UpstreamError> {
   try {
-    const order = parseOrder(body, query.accountId)
-    if (order.account.id !== query.accountId) {
+    const order = parseOrder(body, accountId)
+    if (order.account.id !== accountId) {
       throw new UpstreamError('unreadable', 'Bluum listed an order of another account')
     }
-    if (query.status !== null && order.status !== query.status) return null
-    if (query.symbol !== null && order.symbol !== query.symbol) return null
-    if (query.side !== null && order.side !== query.side) return null
-    return { order, position, isPartial: isRecord(body) && body.extended_hours === undefined }
+    return { id: order.id, at: rankOf(order).submittedAt, value: order }
   } catch (error) {
-    return { order: keepUpstreamError(error), position, isPartial: true }
+    const { id, submitted_at: time } = isRecord(body) ? body : {}
+    return {
+      id: typeof id === 'string' ? id : `row ${offset}`,
+      at: typeof time === 'string' ? parseInstant(time) : null,
+      value: keepUpstreamError(error),
+    }
   }
-}
-
-function toRowId(row: PageRow, body: unknown): string {
-  if (!(row.order instanceof UpstreamError)) return row.order.id
-  return isRecord(body) && typeof body.id === 'string' ? body.id : `row ${row.position}`
 }
 
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
@@ -329,12 +424,14 @@ function parseOrder(body: unknown, accountId: string | null): Order {
     filledAt: parseTime(body, 'filled_at'),
     canceledAt: parseTime(body, 'canceled_at'),
     rejectReason: parseText(body, 'reject_reason'),
+    // Bluum's examples of lists leave out what they leave out together with extended_hours.
+    isPartial: body.extended_hours === undefined,
   }
 }
 
 // What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
 function isBluumId(id: unknown): id is string {
-  return typeof id === 'string' && isId(id) && brokerOf(id) === 'BLUUM'
+  return isId(id) && brokerOf(id) === 'BLUUM'
 }
 
 function requireId(body: Body, field: string): string {
@@ -345,7 +442,8 @@ function requireId(body: Body, field: string): string {
 
 function requireText(body: Body, field: string): string {
   const value = body[field]
-  if (typeof value === 'string' && value !== '') return value
+  const text = typeof value === 'string' ? cleanText(value) : ''
+  if (text !== '') return text
   throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
 }
 

@@ -26,12 +26,12 @@ export interface Broker {
   readonly statuses: readonly KnownOrderStatus[]
   /** The sides this broker knows; it must not be asked for a list of another one. */
   readonly sides: readonly OrderSideSent[]
-  /** Each order, or null where the broker says that there is none. Ends early when `signal` aborts. */
-  orders(keys: readonly OrderKey[], signal: AbortSignal): Promise<(Order | null | UpstreamError)[]>
-  /** Each page, in the broker's own order, which for all that was observed is newest first. */
-  pages(queries: readonly PageQuery[], signal: AbortSignal): Promise<(Page | UpstreamError)[]>
+  /** Each order, or null where the broker says that there is none. */
+  orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]>
+  /** Each page, newest first. */
+  pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]>
   /** The ids of all accounts that the credential sees. Throws UpstreamError. */
-  accounts(signal: AbortSignal): Promise<string[]>
+  accounts(scope: ReadScope): Promise<string[]>
   /** What this broker cannot do of `order`, one entry a field; empty when it can do all of it. Sends nothing. */
   unsupported(order: NewOrder): { field: keyof NewOrder; message: string }[]
   /**
@@ -44,8 +44,38 @@ export interface Broker {
    * the answer said nothing about it. Throws UpstreamError.
    */
   cancel(order: Order, sendBy: number): Promise<Order | null>
-  /** Ends its connections once the calls in flight are over. */
-  close(): Promise<void>
+  /** Ends its connections once the calls in flight are over, and after `withinMs` whatever is in flight. */
+  close(withinMs: number): Promise<void>
+}
+
+/** On whose behalf reads are made: until when they are wanted, and what they cost. One for each request. */
+export interface ReadScope {
+  /** Aborts when nobody waits any more; a read then throws its reason. */
+  readonly signal: AbortSignal
+  /** Epoch ms by which the caller wants everything. */
+  readonly deadline: number
+  /** The reads belong to a cancel: they go before all others, and past a breaker. */
+  readonly isForCancel: boolean
+  readonly tally: Tally
+}
+
+/** What the reads of a request cost upstream so far. Written by the edge, shown with the answer on request. */
+export interface Tally {
+  /** Calls that left for a broker, repeats included. */
+  calls: number
+  /** Milliseconds spent in them, added up. */
+  ms: number
+  /** Reads answered by a call that another request had under way. */
+  shared: number
+  /** Orders answered by a list instead of a call of their own. */
+  batched: number
+  /** Calls that repeated a failed one. */
+  retried: number
+}
+
+/** A tally of nothing yet. */
+export function createTally(): Tally {
+  return { calls: 0, ms: 0, shared: 0, batched: 0, retried: 0 }
 }
 
 /** The brokers of this process. A broker that is not configured is absent. */
@@ -58,6 +88,11 @@ export interface PageQuery {
   status: KnownOrderStatus | null
   symbol: string | null
   side: OrderSideSent | null
+  /** Instants as `parseInstant` returns them; the first is inclusive, the second exclusive. */
+  submittedAfter: string | null
+  submittedBefore: string | null
+  /** Where a walk over several lists stands, since an order can move between them; null for one list. */
+  olderThan: Boundary | null
   /** Opaque to all but the adapter that wrote it; null starts at the beginning. */
   after: string | null
   /** Rows wanted, 1 to `pageSizeMax`. */
@@ -66,20 +101,26 @@ export interface PageQuery {
   wantsMore: boolean
 }
 
+/** Everything newer than the instant `at`, and the orders of that instant named here, has been given. */
+export interface Boundary {
+  at: string
+  ids: readonly string[]
+}
+
 export interface Page {
   rows: PageRow[]
   /** Whether a row follows the last one; null when it was not asked and did not show by itself. */
   hasMore: boolean | null
   /** False when a bound ended the search before the filter could be proved complete. */
   isComplete: boolean
+  /** Where the search stands, also when it found nothing; null at the very start. */
+  position: string | null
 }
 
 export interface PageRow {
   order: Order | UpstreamError
   /** Resumes the list after this row. */
   position: string
-  /** True when a single read of the order may tell more than this row does. */
-  isPartial: boolean
 }
 
 /** What the broker said to a placement that it took in. */
@@ -148,18 +189,4 @@ export class UpstreamError extends Error {
     this.retryAfterMs = failure.retryAfterMs ?? null
     this.rejection = failure.rejection ?? null
   }
-}
-
-// Ours and the brokers' ids alike: a part such as `..` survives encodeURIComponent and would turn a cancel's path into
-// another call under the broker's key.
-const idPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
-
-/** Whether `id` can name an order or an account: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
-export function isId(id: string): boolean {
-  return idPattern.test(id)
-}
-
-/** Which broker an id of ours belongs to: `aries:` ids to Aries, all others to Bluum, whose ids pass as they are. */
-export function brokerOf(id: string): BrokerId {
-  return id.startsWith('aries:') ? 'ARIES' : 'BLUUM'
 }

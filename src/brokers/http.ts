@@ -44,6 +44,8 @@ export interface Call {
   signal?: AbortSignal
   /** Epoch ms from which on the headers no longer leave, neither at once nor out of a queue. */
   sendBy?: number
+  /** Called at most once, when the headers leave; never for a call that ends as `not_sent`. It may not throw. */
+  onSent?: () => void
 }
 
 /** A whole JSON answer with a 2xx or 4xx status; whose words a 4xx speaks is for the adapter to tell. */
@@ -55,7 +57,7 @@ export interface Answer {
   retryAfterMs: number | null
 }
 
-/** Two sets of connections to one broker. */
+/** Three sets of connections to one broker. */
 export interface Http {
   /** Sends once over the connections for reads. Throws UpstreamError, or the reason of `signal` when that ended it. */
   read(call: Call): Promise<Answer>
@@ -63,8 +65,11 @@ export interface Http {
   write(call: Call): Promise<Answer>
   /** The same over the connections for cancels. */
   cancel(call: Call): Promise<Answer>
-  /** Waits for the calls in flight, which their own deadlines bound, and closes all connections. May be repeated. */
-  close(): Promise<void>
+  /**
+   * Waits for the calls in flight, which their own deadlines bound, and closes all connections; after `withinMs`, if it is
+   * given, what is still under way ends like a broken connection. May be repeated.
+   */
+  close(withinMs?: number): Promise<void>
 }
 
 // What telemetry hears of each finished attempt; `kind` is null for an answer and for a read its caller gave up.
@@ -207,6 +212,7 @@ export function createHttp(options: HttpOptions): Http {
       sentListeners.set(requestId, () => {
         sent = true
         clearTimeout(sendByTimer)
+        call.onSent?.()
         // Counted from here, not from the call: time spent in the queue is not the broker's.
         if (call.firstByteMs !== null) {
           firstByteTimer = setTimeout(() => expire('FIRST_BYTE_DEADLINE'), call.firstByteMs)
@@ -283,8 +289,12 @@ export function createHttp(options: HttpOptions): Http {
   }
 
   let closed: Promise<void> | null = null
-  async function closeOnce(): Promise<void> {
-    await Promise.all([readPool.close(), writePool.close(), cancelPool.close()])
+  async function closeOnce(withinMs: number | undefined): Promise<void> {
+    const pools = [readPool, writePool, cancelPool]
+    const destroy = (): void => void Promise.all(pools.map((pool) => pool.destroy()))
+    const timer = withinMs === undefined ? undefined : setTimeout(destroy, withinMs)
+    await Promise.all(pools.map((pool) => pool.close().catch(() => {})))
+    clearTimeout(timer)
     diagnostics.unsubscribe(sendHeadersChannel, onSendHeaders)
   }
 
@@ -292,7 +302,7 @@ export function createHttp(options: HttpOptions): Http {
     read: (call) => attempt(readPool, call, call.signal),
     write: (call) => attempt(writePool, call, undefined),
     cancel: (call) => attempt(cancelPool, call, undefined),
-    close: () => (closed ??= closeOnce()),
+    close: (withinMs) => (closed ??= closeOnce(withinMs)),
   }
 }
 
@@ -349,9 +359,17 @@ function readAnswer(
 // UTF-8, and on nesting too deep to walk.
 function parseJson(bytes: Buffer): unknown {
   const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  const body: unknown = JSON.parse(text)
+  // A reviver costs several times the parse, and brokers write most numbers as strings anyway.
+  if (!hasNumber(body)) return body
   return JSON.parse(text, (_key, value: unknown, context?: { source?: string }) =>
     typeof value === 'number' ? context?.source : value,
   )
+}
+
+function hasNumber(value: unknown): boolean {
+  if (typeof value === 'number') return true
+  return typeof value === 'object' && value !== null && Object.values(value).some(hasNumber)
 }
 
 // A 429 without an envelope of the broker's still says when to come back, but it may be a proxy's, sent after the
@@ -370,8 +388,8 @@ function toBreakError(method: string, sent: boolean, head: Head | null, end: Bre
   }
   if (!sent) return new UpstreamError('not_sent', `${method} not sent: ${end.code}`, failure)
   if (head === null) {
-    // An answer came, but it is not HTTP, or its head has no end.
-    const isNonsense = /^(HPE_|HTTPParserError$|UND_ERR_HEADERS_OVERFLOW$)/.test(end.code)
+    // An answer came, but it is not HTTP, its head has no end, or it gives two lengths.
+    const isNonsense = /^(HPE_|HTTPParserError$|UND_ERR_(HEADERS_OVERFLOW|RES_CONTENT_LENGTH_MISMATCH)$)/.test(end.code)
     if (isNonsense) return new UpstreamError('unreadable', `${method} answered with nonsense: ${end.code}`, failure)
     return new UpstreamError('no_answer', `${method} sent, no answer: ${end.code}`, failure)
   }

@@ -6,10 +6,11 @@
 
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { brokerOf, isId, UpstreamError } from '../brokers/broker.ts'
+import { createTally, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
 import { normalizeDecimal } from '../decimal.ts'
-import type { NewOrder, Order, OrderKey, OrderRejectionCode } from './order.ts'
+import { brokerOf, isId } from './order.ts'
+import type { NewOrder, Order, OrderRejectionCode } from './order.ts'
 import { createProblem, findProblems } from './validate.ts'
 import type { OrderInputProblem } from './validate.ts'
 
@@ -104,12 +105,20 @@ export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused 
 
 /** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
 export interface Commands {
-  /** Places `order` unless its key has been used; never sends after `sendBy` (epoch ms, null for the usual bound). */
-  place(order: NewOrder, sendBy: number | null): Promise<PlaceOrderResult>
-  /** Cancels the order; who asks the same while a cancel is under way shares its outcome. */
-  cancel(input: { orderId: string | null; accountId: string | null }): Promise<CancelOrderResult>
+  /**
+   * Places `order` unless its key has been used; never sends after `sendBy` (epoch ms, null for the usual bound). The
+   * caller's own wait, `timeoutMs`, shortens the usual one.
+   */
+  place(order: NewOrder, sendBy: number | null, timeoutMs: number | null): Promise<PlaceOrderResult>
+  /** Cancels the order; who asks while its cancel is under way shares the outcome. */
+  cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult>
   /** Takes no further writes and resolves when those under way have ended. */
   close(): Promise<void>
+}
+
+interface CancelInput {
+  orderId: string | null
+  accountId: string | null
 }
 
 export interface CommandOptions {
@@ -128,6 +137,9 @@ const sendWithinMs = { market: 10_000, other: 30_000 }
 // Reads of an order after its cancel, until it is final.
 const cancelPollMs = { first: 250, longest: 2_000 }
 
+// A placement that finds no free connection in this time is not sent.
+const connectionWaitMs = 2_000
+
 const neverAborted = new AbortController().signal
 
 // How an attempt to place ended.
@@ -140,8 +152,22 @@ type Settled =
       reason: string | null
       answer: PlaceAnswer | null
     }
-  | { state: 'not_sent'; code: NotPlacedCode; message: string; retrySameKey: boolean; retryAfterMs: number | null }
+  | NotSent
   | { state: 'unknown' }
+
+interface NotSent {
+  state: 'not_sent'
+  code: NotPlacedCode
+  message: string
+  retrySameKey: boolean
+  retryAfterMs: number | null
+}
+
+function withoutOrder(settled: Settled): Settled {
+  if (settled.state === 'placed') return { ...settled, answer: { ...settled.answer, order: null } }
+  if (settled.state !== 'rejected' || settled.answer === null) return settled
+  return { ...settled, answer: { ...settled.answer, order: null } }
+}
 
 interface PlacementRecord {
   economics: string
@@ -170,7 +196,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
 
   // ---- placing --------------------------------------------------------------------------------------------------
 
-  async function place(order: NewOrder, sendBy: number | null): Promise<PlaceOrderResult> {
+  async function place(order: NewOrder, sendBy: number | null, timeoutMs: number | null): Promise<PlaceOrderResult> {
     const problems = findProblems(order)
     const broker = brokers.get(brokerOf(order.accountId))
     if (!broker)
@@ -200,7 +226,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
       record = startAttempt(broker, order, { key, economics, sendBy, operationId: record?.operationId ?? randomUUID() })
     }
     const wasSettled = record.settled !== null
-    const settled = await withinReply<Settled>(record.attempt, () => ({ state: 'unknown' }))
+    const settled = await withinReply<Settled>(record.attempt, timeoutMs, () => ({ state: 'unknown' }))
     return toPlaceResult(order, settled, isJoining, wasSettled)
   }
 
@@ -209,38 +235,48 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     order: NewOrder,
     given: { key: string; economics: string; sendBy: number | null; operationId: string },
   ): PlacementRecord {
-    const usual = Date.now() + (order.type === 'MARKET' ? sendWithinMs.market : sendWithinMs.other)
-    const sendBy = Math.min(usual, given.sendBy ?? usual)
     const record: PlacementRecord = {
       economics: given.economics,
       operationId: given.operationId,
       settled: null,
-      attempt: track(attempt(broker, order, given.operationId, sendBy)),
+      attempt: track(attempt(broker, order, given.operationId, given.sendBy)),
     }
     // Set anew, so that the order of the map is the order in which keys were last sent.
     records.delete(given.key)
     records.set(given.key, record)
-    void record.attempt.then((settled) => (record.settled = settled))
+    void keepOutcome(record)
     return record
   }
 
-  async function attempt(broker: Broker, order: NewOrder, operationId: string, sendBy: number): Promise<Settled> {
-    if (Date.now() >= sendBy) return notSent('DEADLINE', 'The time to send it by had passed; the order was not sent.')
+  // Who repeats the key later reads the order anew, so it need not be kept for as long as the key is.
+  async function keepOutcome(record: PlacementRecord): Promise<void> {
+    record.settled = withoutOrder(await record.attempt)
+    record.attempt = Promise.resolve(record.settled)
+  }
+
+  async function attempt(
+    broker: Broker,
+    order: NewOrder,
+    operationId: string,
+    callerSendBy: number | null,
+  ): Promise<Settled> {
+    const now = Date.now()
+    // Its own message, and no retry: the same mutation carries the same instant.
+    if (callerSendBy !== null && now >= callerSendBy) {
+      const message = 'The instant to send it by had passed; the order was not sent.'
+      return { ...notSent('DEADLINE', message), retrySameKey: false }
+    }
+    const usual = now + (order.type === 'MARKET' ? sendWithinMs.market : sendWithinMs.other)
+    const sendBy = Math.min(usual, callerSendBy ?? usual, now + connectionWaitMs)
     try {
       const answer = await broker.place(order, operationId, sendBy)
       if (answer.status !== 'REJECTED') return { state: 'placed', answer }
       return { state: 'rejected', code: 'OTHER', brokerCode: null, reason: answer.rejectReason, answer }
     } catch (error) {
-      if (!(error instanceof UpstreamError)) {
-        // A bug of ours, and it may have struck after the bytes left.
-        onTrouble('a placement broke', error)
-        return { state: 'unknown' }
-      }
-      if (error.effect === 'unknown') {
-        if (error.kind === 'unreadable') onTrouble('a placement was answered with what cannot be its answer', error)
-        return { state: 'unknown' }
-      }
-      return toRefused(error, sendBy)
+      if (error instanceof UpstreamError && error.effect === 'none') return toRefused(error, callerSendBy)
+      // Also a bug of ours: it may have struck after the bytes left.
+      onTrouble(`the outcome of placement ${operationId} is not known`, error)
+      return { state: 'unknown' }
     }
   }
 
@@ -255,13 +291,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
 
   // ---- canceling ------------------------------------------------------------------------------------------------
 
-  async function cancel({
-    orderId,
-    accountId,
-  }: {
-    orderId: string | null
-    accountId: string | null
-  }): Promise<CancelOrderResult> {
+  async function cancel({ orderId, accountId }: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult> {
     const problems: OrderInputProblem[] = []
     if (orderId === null)
       problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId of the order to cancel.'))
@@ -275,49 +305,63 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     if (orderId === null || !broker || problems.length > 0) {
       return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
     }
-    const key = JSON.stringify([orderId, accountId])
-    let flight = cancels.get(key)
-    if (!flight) {
-      if (isClosing)
-        return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
-      flight = startCancel(broker, { broker: broker.id, id: orderId, accountId })
-      cancels.set(key, flight)
-      const forget = () => cancels.delete(key)
-      flight.result.then(forget, forget)
+    if (isClosing && !cancels.has(orderId)) {
+      return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
     }
-    const shared = flight
-    return await withinReply(shared.result, () => {
-      if (shared.isAsked) return toCancelPending(orderId, shared.seen)
+    const flight = cancels.get(orderId) ?? startCancel(broker, orderId)
+    return await withinReply(joinCancel(flight, orderId, accountId), timeoutMs, () => {
+      if (flight.isAsked) return toCancelPending(orderId, flight.seen)
       const message = 'The order could not be read in time, so nothing was canceled.'
       return toCancelRefused(orderId, null, 'BROKER_UNAVAILABLE', message)
     })
   }
 
-  function startCancel(broker: Broker, key: OrderKey): CancelFlight {
-    const flight: Pick<CancelFlight, 'seen' | 'isAsked'> = { seen: null, isAsked: false }
-    return Object.assign(flight, { result: track(runCancel(broker, key, flight)) })
+  function startCancel(broker: Broker, orderId: string): CancelFlight {
+    // Nothing is asked of the broker after a caller was told that nothing was.
+    const deadline = Date.now() + replyMs
+    const flight: CancelFlight = {
+      before: track(readOrder(broker, orderId)),
+      result: null,
+      seen: null,
+      isAsked: false,
+      run: (before) => track(runCancel(broker, before, flight, deadline)),
+    }
+    cancels.set(orderId, flight)
+    const forget = () => cancels.delete(orderId)
+    // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
+    const forgetWhenRun = () => void (flight.result ?? Promise.resolve()).then(forget, forget)
+    flight.before.then(() => setImmediate(forgetWhenRun), forget)
+    return flight
+  }
+
+  async function joinCancel(
+    flight: CancelFlight,
+    orderId: string,
+    accountId: string | null,
+  ): Promise<CancelOrderResult> {
+    const before = await flight.before
+    if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
+    // Also for an order of another account: it answers exactly like one that does not exist.
+    if (before === null || (accountId !== null && before.account.id !== accountId)) {
+      return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
+    }
+    return await (flight.result ??= flight.run(before))
   }
 
   async function runCancel(
     broker: Broker,
-    key: OrderKey,
-    flight: Pick<CancelFlight, 'seen' | 'isAsked'>,
+    before: Order,
+    flight: CancelFlight,
+    deadline: number,
   ): Promise<CancelOrderResult> {
-    // Nothing is asked of the broker after the caller was told that nothing was.
-    const deadline = Date.now() + replyMs
-    const before = await readOrder(broker, key)
-    if (before instanceof UpstreamError) return toUnreachable(key.id, null, before)
-    // Also for an order of another account: it answers exactly like one that does not exist.
-    if (before === null || (key.accountId !== null && before.account.id !== key.accountId)) {
-      return toCancelRefused(key.id, null, 'NOT_FOUND', 'There is no such order.')
-    }
+    const { id } = before
     flight.seen = before
     if (before.state === 'CLOSED') return toFinal(before, true)
 
     flight.isAsked = true
     const answer = await askToCancel(broker, before, deadline)
     if (answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)) {
-      return toUnreachable(key.id, before, answer)
+      return toUnreachable(id, before, answer)
     }
     const isRefused = answer instanceof UpstreamError && isAboutTheOrder(answer)
     if (answer !== null && !(answer instanceof UpstreamError)) {
@@ -326,25 +370,25 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     }
     // Whatever the broker answered: what it says of the order now decides.
     for (let waitMs = cancelPollMs.first; ; waitMs = Math.min(waitMs * 2, cancelPollMs.longest)) {
-      const after = await readOrder(broker, key)
+      const after = await readOrder(broker, id)
       if (after !== null && !(after instanceof UpstreamError)) {
         flight.seen = after
         if (after.state === 'CLOSED') return toFinal(after, isRefused)
         if (isRefused) {
           const { brokerCode, reason } = answer
           const message = 'The broker refused to cancel the order; it is still open.'
-          return { ...toCancelRefused(key.id, after, 'BROKER_REFUSED', message), brokerCode, reason }
+          return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
         }
       }
-      if (Date.now() + waitMs >= deadline) return toCancelPending(key.id, flight.seen)
+      if (Date.now() + waitMs >= deadline) return toCancelPending(id, flight.seen)
       await sleep(waitMs)
     }
   }
 
   // The caller's wait ends before the write's.
-  async function withinReply<T>(work: Promise<T>, otherwise: () => T): Promise<T> {
+  async function withinReply<T>(work: Promise<T>, timeoutMs: number | null, otherwise: () => T): Promise<T> {
     const timer = new AbortController()
-    const late = sleep(replyMs, undefined, { signal: timer.signal }).then(otherwise)
+    const late = sleep(Math.min(replyMs, timeoutMs ?? replyMs), undefined, { signal: timer.signal }).then(otherwise)
     try {
       return await Promise.race([work, late])
     } finally {
@@ -363,12 +407,15 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
   }
 }
 
+// One cancel of an order. It runs once somebody whose order it is has joined.
 interface CancelFlight {
-  result: Promise<CancelOrderResult>
+  before: Promise<Order | null | UpstreamError>
+  result: Promise<CancelOrderResult> | null
   /** The order as it was last read. */
   seen: Order | null
   /** Whether the broker may have been asked for the cancel. */
   isAsked: boolean
+  run(before: Order): Promise<CancelOrderResult>
 }
 
 async function askToCancel(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
@@ -380,8 +427,10 @@ async function askToCancel(broker: Broker, order: Order, deadline: number): Prom
   }
 }
 
-async function readOrder(broker: Broker, key: OrderKey): Promise<Order | null | UpstreamError> {
-  const [order] = await broker.orders([key], neverAborted)
+async function readOrder(broker: Broker, id: string): Promise<Order | null | UpstreamError> {
+  const key = { broker: broker.id, id, accountId: null, mustBeWhole: false }
+  const scope = { signal: neverAborted, deadline: Infinity, isForCancel: true, tally: createTally() }
+  const [order] = await broker.orders([key], scope)
   if (order === undefined) throw new Error('an adapter answered fewer orders than it was asked for')
   return order
 }
@@ -422,7 +471,7 @@ function toPlaceResult(order: NewOrder, settled: Settled, isJoining: boolean, wa
         orderId: null,
         order: null,
         message:
-          'The order was sent and its outcome is not known: it may exist. Look for this clientOrderId among the orders of the account before you place it under another one.',
+          'The order may have been sent, and its outcome is not known: it may exist. Look for this clientOrderId among the orders of the account before you place it under another one.',
         retryAfterMs: 5_000,
       }
     default:
@@ -458,12 +507,12 @@ function toNotPlaced({ clientOrderId }: NewOrder, notPlacedCode: NotPlacedCode, 
   }
 }
 
-function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): Settled {
+function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): NotSent {
   return { state: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
 }
 
 // An effect of `none`: no order exists, and the question is only why.
-function toRefused(error: UpstreamError, sendBy: number): Settled {
+function toRefused(error: UpstreamError, callerSendBy: number | null): Settled {
   if (error.rejection !== null) {
     const { rejection: code, brokerCode, reason } = error
     return { state: 'rejected', code, brokerCode, reason, answer: null }
@@ -471,15 +520,19 @@ function toRefused(error: UpstreamError, sendBy: number): Settled {
   if (error.kind === 'throttled') {
     return notSent('RATE_LIMITED', 'The broker asks to wait; the order was not placed.', error.retryAfterMs ?? 1_000)
   }
-  if (error.kind === 'not_sent' && error.timedOut && Date.now() >= sendBy) {
-    return notSent('DEADLINE', 'No connection was free in time; the order was not sent.')
+  if (error.kind === 'not_sent' && callerSendBy !== null && Date.now() >= callerSendBy) {
+    const message = 'No connection was free before the instant to send it by; the order was not sent.'
+    return { ...notSent('DEADLINE', message), retrySameKey: false }
   }
-  if (error.kind === 'not_sent')
-    return notSent('BROKER_UNAVAILABLE', 'The broker cannot be reached; the order was not sent.')
+  if (error.kind === 'not_sent') {
+    const message = 'The broker cannot be reached; the order was not sent.'
+    return notSent('BROKER_UNAVAILABLE', message, error.retryAfterMs)
+  }
   // 413 and 415 will not get better by sending the same again.
   const retrySameKey = error.status !== 413 && error.status !== 415
-  const message = "The broker did not look at the order: it does not take this service's credential or address."
-  return { state: 'not_sent', code: 'BROKER_UNAVAILABLE', message, retrySameKey, retryAfterMs: null }
+  const message =
+    "The broker did not look at the order: it does not take this service's request, credential or address."
+  return { ...notSent('BROKER_UNAVAILABLE', message), retrySameKey }
 }
 
 // The canonical form of what is ordered: 5, 5.0 and 5.00 shares are the same order.

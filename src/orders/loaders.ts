@@ -2,15 +2,21 @@
 // call; nothing here outlives the request, because orders are live data.
 
 import DataLoader from 'dataloader'
-import { brokerOf, isId, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers, Page, PageQuery } from '../brokers/broker.ts'
+import { UpstreamError } from '../brokers/broker.ts'
+import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
-import type { BrokerId, Order, OrderKey, TradingAccount } from './order.ts'
+import { brokerOf, isId } from './order.ts'
+import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from './order.ts'
 
 /** The loaders of one request. All of them throw UpstreamError, and a GraphQLError for an id that cannot be one. */
 export interface Loaders {
-  /** The order; null when the broker knows none of this id, or knows it under another account than `accountId`. */
-  order(id: string, accountId: string | null): Promise<Order | null>
+  /**
+   * The order; null when the broker knows none of this id, or knows it under another account than `accountId`.
+   * `argument` is what the caller knows the id as; `id` unless given.
+   */
+  order(id: string, accountId: string | null, argument?: string): Promise<Order | null>
+  /** A field that a list left out, by a single read of the order; throws where the broker garbled it. */
+  completed<Name extends PartialField>(order: PartialOrder, field: Name): Promise<Exclude<Order[Name], Error>>
   page(query: PageQuery): Promise<Page>
   /** The account that `id` names, unchecked: whether its broker knows it shows when its orders are read. */
   account(id: string, argument: string): TradingAccount
@@ -22,23 +28,40 @@ export interface Loaders {
   replace(order: Order): void
 }
 
-/** Loaders over `brokers` for one request; its reads end when `signal` aborts. */
-export function createLoaders(brokers: Brokers, signal: AbortSignal): Loaders {
+type PartialOrder = Pick<Order, PartialField | 'id'>
+
+// Single reads that one operation may take to complete rows of lists: beyond, a page of 100 would cost 100 calls.
+const completionsMax = 10
+
+/** Loaders over `brokers` for one request, on behalf of `scope`. */
+export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
+  // Whoever of those that ask for an order names its account, names it for all.
+  const accountOf = new Map<string, string>()
   const orders = new DataLoader<OrderKey, Order | null, string>(
-    (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, signal)),
+    (keys) =>
+      splitByBroker(
+        keys.map((key) => ({ ...key, accountId: accountOf.get(key.id) ?? null })),
+        (broker, group) => broker.orders(group, scope),
+      ),
+    { cacheKeyFn: (key) => key.id },
+  )
+  const wholeOrders = new DataLoader<OrderKey, Order | null, string>(
+    (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
     { cacheKeyFn: (key) => key.id },
   )
   const pages = new DataLoader<PageQuery, Page, string>(
-    (queries) => splitByBroker(queries, (broker, group) => broker.pages(group, signal)),
+    (queries) => splitByBroker(mergeEqual(queries), (broker, group) => broker.pages(group, scope)),
     { cacheKeyFn: toCacheKey },
   )
+  let allAccounts: Promise<TradingAccount[]> | null = null
+  const completed = new Set<string>()
 
   async function splitByBroker<Question extends { broker: BrokerId }, Answer>(
     questions: readonly Question[],
     ask: (broker: Broker, group: readonly Question[]) => Promise<readonly (Answer | UpstreamError)[]>,
   ): Promise<(Answer | UpstreamError)[]> {
     const answers = new Map<Question, Answer | UpstreamError>()
-    const groups = Map.groupBy(questions, (question) => question.broker)
+    const groups = Map.groupBy(new Set(questions), (question) => question.broker)
     await Promise.all(
       [...groups].map(async ([id, group]) => {
         const answered = await ask(requireBroker(id), group)
@@ -53,6 +76,16 @@ export function createLoaders(brokers: Brokers, signal: AbortSignal): Loaders {
       if (answer === undefined) throw new Error('an adapter answered fewer questions than it was asked')
       return answer
     })
+  }
+
+  async function readAccounts(): Promise<TradingAccount[]> {
+    const lists = await Promise.all(
+      [...brokers.values()].map(async (broker) => {
+        const ids = await broker.accounts(scope)
+        return ids.map((id): TradingAccount => ({ id, broker: broker.id }))
+      }),
+    )
+    return lists.flat()
   }
 
   function requireBroker(id: BrokerId): Broker {
@@ -74,45 +107,70 @@ export function createLoaders(brokers: Brokers, signal: AbortSignal): Loaders {
   }
 
   return {
-    async order(id, accountId) {
-      if (accountId !== null) findBroker(accountId, 'accountId')
-      const order = await orders.load({ broker: findBroker(id, 'id'), id, accountId })
+    async order(id, accountId, argument = 'id') {
+      if (accountId !== null) {
+        findBroker(accountId, 'accountId')
+        accountOf.set(id, accountId)
+      }
+      const order = await orders.load({ broker: findBroker(id, argument), id, accountId, mustBeWhole: false })
       return order !== null && (accountId === null || order.account.id === accountId) ? order : null
+    },
+
+    async completed(order, field) {
+      const { id } = order
+      if (!completed.has(id) && completed.size === completionsMax) {
+        throw new UpstreamError('throttled', 'too many rows of a list to complete', { retryAfterMs: 1_000 })
+      }
+      completed.add(id)
+      const whole = await wholeOrders.load({ broker: brokerOf(id), id, accountId: null, mustBeWhole: true })
+      return fieldOf(whole ?? order, field)
     },
 
     async page(query) {
       const page = await pages.load(query)
-      for (const row of page.rows) {
-        // A partial row would answer for fields that only a single read knows.
-        if (!row.isPartial && !(row.order instanceof UpstreamError)) orders.prime(toKey(row.order), row.order)
+      for (const { order } of page.rows) {
+        if (!(order instanceof UpstreamError)) orders.prime(toKey(order), order)
       }
       return page
     },
 
     account: (id, argument) => ({ id, broker: findBroker(id, argument) }),
 
-    async accounts() {
-      const lists = await Promise.all(
-        [...brokers.values()].map(async (broker) => {
-          const ids = await broker.accounts(signal)
-          return ids.map((id): TradingAccount => ({ id, broker: broker.id }))
-        }),
-      )
-      return lists.flat()
-    },
+    accounts: () => (allAccounts ??= readAccounts()),
 
     broker: requireBroker,
 
     replace(order) {
       orders.clear(toKey(order)).prime(toKey(order), order)
+      wholeOrders.clear(toKey(order))
     },
   }
 }
 
-function toKey(order: Order): OrderKey {
-  return { broker: order.broker, id: order.id, accountId: order.account.id }
+function toKey({ broker, id, account }: Order): OrderKey {
+  return { broker, id, accountId: account.id, mustBeWhole: false }
 }
 
-function toCacheKey({ accountId, status, symbol, side, after, first, wantsMore }: PageQuery): string {
-  return JSON.stringify([accountId, status, symbol, side, after, first, wantsMore])
+function fieldOf<Name extends PartialField>(order: PartialOrder, field: Name): Exclude<Order[Name], Error>
+function fieldOf(order: PartialOrder, field: PartialField): string | boolean | null {
+  const value = order[field]
+  if (value instanceof Error) throw value
+  return value
+}
+
+// Pages that differ only in whether they want to know if a row follows become one question, asked for both.
+function mergeEqual(queries: readonly PageQuery[]): PageQuery[] {
+  const merged = new Map<string, PageQuery>()
+  for (const query of queries) {
+    const key = toCacheKey({ ...query, wantsMore: true })
+    const wantsMore = query.wantsMore || merged.get(key)?.wantsMore === true
+    merged.set(key, { ...query, wantsMore })
+  }
+  return queries.map((query) => merged.get(toCacheKey({ ...query, wantsMore: true })) ?? query)
+}
+
+function toCacheKey(query: PageQuery): string {
+  const { accountId, status, symbol, side, submittedAfter, submittedBefore, olderThan, after, first, wantsMore } = query
+  const filter = [status, symbol, side, submittedAfter, submittedBefore]
+  return JSON.stringify([accountId, filter, olderThan, after, first, wantsMore])
 }

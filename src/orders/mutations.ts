@@ -33,6 +33,7 @@ builder.mutationFields((t) => ({
           commissionType: input.commissionType ?? null,
         },
         input.sendBy ? Date.parse(input.sendBy) : null,
+        context.timeoutMs,
       )
       return withFresh(result, context)
     },
@@ -46,10 +47,10 @@ builder.mutationFields((t) => ({
       'harmless.',
     args: { input: t.arg({ type: CancelOrderInput, required: true, description: 'The order to cancel.' }) },
     resolve: async (_, { input }, context) => {
-      const result = await context.commands.cancel({
-        orderId: input.orderId ?? null,
-        accountId: input.accountId ?? null,
-      })
+      const result = await context.commands.cancel(
+        { orderId: input.orderId ?? null, accountId: input.accountId ?? null },
+        context.timeoutMs,
+      )
       return withFresh(result, context)
     },
   }),

@@ -119,7 +119,12 @@ export interface Order {
   filledAt: Field<string>
   canceledAt: Field<string>
   rejectReason: Field<string>
+  /** The answer that it comes from may lack each PartialField, which a single read of it would tell. */
+  isPartial: boolean
 }
+
+/** What lists and answers to writes may leave out of an order. */
+export type PartialField = 'currency' | 'clientOrderId' | 'extendedHours' | 'commission' | 'commissionType'
 
 /**
  * What names an order at its broker. `accountId` is a hint, null when nobody has named the account: a broker that
@@ -129,6 +134,8 @@ export interface OrderKey {
   broker: BrokerId
   id: string
   accountId: string | null
+  /** Whether the order has to come from a single read, because an answer that leaves fields out is at hand. */
+  mustBeWhole: boolean
 }
 
 /** Which orders a list asks for; an absent part keeps everything. `statuses` and `state` both have to hold. */
@@ -137,6 +144,9 @@ export interface OrderFilter {
   state: OrderState | null
   symbol: string | null
   side: OrderSideSent | null
+  /** Instants in UTC; the first is inclusive, the second exclusive. */
+  submittedAfter: string | null
+  submittedBefore: string | null
 }
 
 /** An order to place, after validation. Decimals with the caller's own digits. */
@@ -190,4 +200,18 @@ export interface OrderRank {
 /** The rank of an order; a time that cannot be read counts as not known. */
 export function rankOf(order: Order): OrderRank {
   return { submittedAt: typeof order.submittedAt === 'string' ? order.submittedAt : null, id: order.id }
+}
+
+// Ours and the brokers' ids alike: a part such as `..` survives encodeURIComponent and would turn a cancel's path into
+// another call under the broker's key.
+const idPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
+
+/** Whether `id` can name an order or an account: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
+export function isId(id: unknown): id is string {
+  return typeof id === 'string' && idPattern.test(id)
+}
+
+/** Which broker an id of ours belongs to: `aries:` ids to Aries, all others to Bluum, whose ids pass as they are. */
+export function brokerOf(id: string): BrokerId {
+  return id.startsWith('aries:') ? 'ARIES' : 'BLUUM'
 }

@@ -1,8 +1,8 @@
 // One page of a connection: the cursor taken apart and made, the lists of several statuses merged, the result cut.
 
-import { createHash } from 'node:crypto'
+import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import { pageSizeMax, UpstreamError } from '../brokers/broker.ts'
-import type { Page, PageQuery, PageRow } from '../brokers/broker.ts'
+import type { Boundary, Page, PageQuery, PageRow } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
 import type { Loaders } from './loaders.ts'
 import { compareNewestFirst, rankOf, stateOf } from './order.ts'
@@ -30,10 +30,10 @@ export interface PageArguments {
 
 /**
  * Reads one page. Throws UpstreamError, and a GraphQLError for arguments that cannot be used. Asks every list for the
- * whole page at once, so there is no second round.
+ * whole page, so there is no second round.
  */
 export async function readPage(
-  loaders: Loaders,
+  { loaders, cursors }: { loaders: Loaders; cursors: Cursors },
   account: TradingAccount,
   { filter, first, after, wantsMore }: PageArguments,
 ): Promise<OrderConnection> {
@@ -41,24 +41,34 @@ export async function readPage(
   if (size < 1 || size > pageSizeMax) throw createInputError(`first must be from 1 to ${pageSizeMax}.`)
   if (filter.symbol !== null && !isSymbol(filter.symbol)) throw createInputError(`filter.symbol: ${symbolHelp}`)
   const lists = toLists(loaders, account, filter)
-  const positions = after === null ? lists.map(() => null) : decodeCursor(after, lists)
-  const pages = await Promise.all(
-    lists.map((list, index) =>
-      loaders.page({
-        ...list,
-        after: positions[index] ?? null,
-        first: size,
-        // Below the maximum the one row more costs nothing, so pages that differ only in this stay one call.
-        wantsMore: wantsMore || size < pageSizeMax,
-      }),
-    ),
-  )
-  return toConnection(pages, positions, size, lists, after !== null)
+  const start = after === null ? { positions: lists.map(() => null), boundary: null } : cursors.decode(after, lists)
+  const pages: Page[] = []
+  // One after the other, in the order in which an order moves on: one that moves meanwhile is then seen at least once.
+  for (const [index, list] of lists.entries()) {
+    const page = await loaders.page({
+      ...list,
+      after: start.positions[index] ?? null,
+      olderThan: start.boundary,
+      first: size,
+      // Below the maximum the one row more costs nothing, so pages that differ only in this stay one call.
+      wantsMore: wantsMore || size < pageSizeMax,
+    })
+    pages.push(page)
+  }
+  return toConnection(pages, start, size, after !== null, (place) => cursors.encode(place, lists))
 }
 
-type List = Omit<PageQuery, 'after' | 'first' | 'wantsMore'>
+type List = Omit<PageQuery, 'after' | 'olderThan' | 'first' | 'wantsMore'>
 
-// A broker filters by one status: so one list for each, or a single list when the filter keeps every status it has.
+/** Where a walk stands in its lists. */
+interface Place {
+  positions: readonly (string | null)[]
+  /** Kept where there are several lists, because an order can move from one to another. */
+  boundary: Boundary | null
+}
+
+// A broker filters by one status, so one list for each; without a filter a single one, which also has the orders of
+// an unknown status.
 function toLists(loaders: Loaders, account: TradingAccount, filter: OrderFilter): List[] {
   const broker = loaders.broker(account.broker)
   const wanted = broker.statuses.filter(
@@ -67,45 +77,89 @@ function toLists(loaders: Loaders, account: TradingAccount, filter: OrderFilter)
       (filter.state === null || filter.state === stateOf(status)),
   )
   if (filter.side !== null && !broker.sides.includes(filter.side)) return []
-  const all = filter.statuses === null && filter.state === null
-  const statuses: (KnownOrderStatus | null)[] = all || wanted.length === broker.statuses.length ? [null] : wanted
+  const isAll = filter.statuses === null && filter.state === null
+  const statuses: (KnownOrderStatus | null)[] = isAll ? [null] : wanted
   return statuses.map((status) => ({
     broker: broker.id,
     accountId: account.id,
     status,
     symbol: filter.symbol,
     side: filter.side,
+    submittedAfter: filter.submittedAfter,
+    submittedBefore: filter.submittedBefore,
   }))
 }
 
 function toConnection(
   pages: readonly Page[],
-  start: readonly (string | null)[],
+  start: Place,
   size: number,
-  lists: readonly List[],
   hasPreviousPage: boolean,
+  toCursor: (place: Place) => string,
 ): OrderConnection {
-  const positions = [...start]
+  const positions = [...start.positions]
   const taken = pages.map(() => 0)
+  const given = new Set<string>()
   const edges: OrderConnection['edges'] = []
+  let boundary = start.boundary
   while (edges.length < size) {
     const next = findNewest(pages, taken)
     if (next === null) break
+    const { order, position } = next.row
     taken[next.list] = (taken[next.list] ?? 0) + 1
-    positions[next.list] = next.row.position
-    edges.push({ cursor: encodeCursor(positions, lists), node: next.row.order })
+    positions[next.list] = position
+    if (!(order instanceof UpstreamError)) {
+      // It moved from one list to the next between the two reads.
+      if (given.has(order.id)) continue
+      given.add(order.id)
+      if (pages.length > 1) boundary = advance(boundary, order)
+    }
+    edges.push(toEdge(order, { positions: [...positions], boundary }, toCursor))
   }
+  const isComplete = pages.every((page) => page.isComplete)
+  // A search that ended early goes on behind what it looked at, whether or not it found anything there.
+  const ends = pages.map((page, list) =>
+    !page.isComplete && page.rows.length === taken[list] ? page.position : (positions[list] ?? null),
+  )
   return {
     edges,
     nodes: edges.map((edge) => edge.node),
     pageInfo: {
-      hasNextPage: pages.some((page, list) => page.rows.length > (taken[list] ?? 0) || page.hasMore === true),
       hasPreviousPage,
-      startCursor: edges[0]?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
+      hasNextPage: pages.some((page, list) => page.rows.length > (taken[list] ?? 0) || page.hasMore === true),
+      get startCursor() {
+        return edges[0]?.cursor ?? null
+      },
+      get endCursor() {
+        return isComplete ? (edges.at(-1)?.cursor ?? null) : toCursor({ positions: ends, boundary })
+      },
     },
-    isComplete: pages.every((page) => page.isComplete),
+    isComplete,
   }
+}
+
+// A cursor is made when it is read: most documents select one of a page.
+function toEdge(
+  node: Order | UpstreamError,
+  place: Place,
+  toCursor: (place: Place) => string,
+): OrderConnection['edges'][number] {
+  return {
+    node,
+    get cursor() {
+      return toCursor(place)
+    },
+  }
+}
+
+// More orders of one instant are told apart by the positions alone.
+const boundaryIdsMax = 100
+
+function advance(boundary: Boundary | null, order: Order): Boundary | null {
+  const at = rankOf(order).submittedAt
+  if (at === null) return boundary
+  const ids = boundary?.at === at ? boundary.ids : []
+  return { at, ids: [...ids, order.id].slice(-boundaryIdsMax) }
 }
 
 function findNewest(pages: readonly Page[], taken: readonly number[]): { list: number; row: PageRow } | null {
@@ -124,42 +178,58 @@ function isNewer(a: PageRow, b: PageRow): boolean {
   return compareNewestFirst(rankOf(a.order), rankOf(b.order)) < 0
 }
 
-// ---- cursors ----------------------------------------------------------------------------------------------------
+// ---- cursors --------------------------------------------------------------------------------------------------------
 
-// Version, the lists it belongs to, and where each of them goes on.
-function encodeCursor(positions: readonly (string | null)[], lists: readonly List[]): string {
-  return Buffer.from(JSON.stringify([1, toDigest(lists), positions])).toString('base64url')
+/** Writes and reads cursors: opaque, bound to their lists, and ours alone. Made once per process. */
+export interface Cursors {
+  encode(place: Place, lists: readonly List[]): string
+  /** Throws a GraphQLError, CURSOR_INVALID, for what is not a cursor of these lists. */
+  decode(cursor: string, lists: readonly List[]): Place
 }
 
-function decodeCursor(cursor: string, lists: readonly List[]): (string | null)[] {
-  const parsed = parseCursor(cursor)
-  if (parsed === null || parsed.digest !== toDigest(lists) || parsed.positions.length !== lists.length) {
-    throw createInputError(
-      'after is not a cursor of this list: use an endCursor of the same account and filter, or leave it out to start again.',
-      'CURSOR_INVALID',
-    )
+const version = 1
+const signatureBytes = 12
+// What a page of several lists with long ties needs at most.
+const cursorCharactersMax = 30_000
+
+/**
+ * Cursors under a key that `secret` gives: the same secret reads them after a restart and in every replica, and without
+ * it nobody can make one.
+ */
+export function createCursors(secret: string): Cursors {
+  const key = Buffer.from(hkdfSync('sha256', secret, '', 'blotter cursor', 32))
+
+  function sign(text: string, lists: readonly List[]): Buffer {
+    return createHmac('sha256', key)
+      .update(JSON.stringify([version, lists]))
+      .update(text)
+      .digest()
+      .subarray(0, signatureBytes)
   }
-  return parsed.positions
-}
 
-function parseCursor(cursor: string): { digest: unknown; positions: (string | null)[] } | null {
-  if (!/^[\w-]{1,1000}$/.test(cursor)) return null
-  try {
-    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
-    if (!Array.isArray(value) || value.length !== 3 || value[0] !== 1) return null
-    const positions: unknown = value[2]
-    if (!Array.isArray(positions)) return null
-    const checked = positions.map((position) => {
-      if (position === null || (typeof position === 'string' && /^\d{1,9}$/.test(position))) return position
-      throw new SyntaxError('not a position')
-    })
-    return { digest: value[1], positions: checked }
-  } catch (error) {
-    if (error instanceof SyntaxError) return null
-    throw error
+  return {
+    encode({ positions, boundary }, lists) {
+      const text = JSON.stringify([positions, boundary])
+      return Buffer.concat([Buffer.from([version]), sign(text, lists), Buffer.from(text)]).toString('base64url')
+    },
+
+    decode(cursor, lists) {
+      const place = cursor.length > cursorCharactersMax ? null : open(Buffer.from(cursor, 'base64url'), lists)
+      if (place !== null) return place
+      throw createInputError(
+        'after is not a cursor of this list: use an endCursor of the same account and filter, or leave it out to start again.',
+        'CURSOR_INVALID',
+      )
+    },
   }
-}
 
-function toDigest(lists: readonly List[]): string {
-  return createHash('sha256').update(JSON.stringify(lists)).digest('base64url').slice(0, 16)
+  function open(bytes: Buffer, lists: readonly List[]): Place | null {
+    const signature = bytes.subarray(1, 1 + signatureBytes)
+    const text = bytes.subarray(1 + signatureBytes).toString()
+    if (bytes[0] !== version || signature.length !== signatureBytes) return null
+    if (!timingSafeEqual(signature, sign(text, lists))) return null
+    // What carries the signature was written above.
+    const [positions, boundary]: [Place['positions'], Place['boundary']] = JSON.parse(text)
+    return { positions, boundary }
+  }
 }

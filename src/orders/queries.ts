@@ -49,7 +49,7 @@ builder.queryFields((t) => ({
     args: { ids: t.arg.idList({ required: true, description: 'At most 100 ids.' }) },
     resolve: (_, { ids }, context) => {
       if (ids.length > idsMax) throw createInputError(`ids: at most ${idsMax} at once.`)
-      return ids.map((id) => context.loaders.order(id, null))
+      return ids.map((id) => context.loaders.order(id, null, 'ids'))
     },
   }),
 
@@ -118,12 +118,14 @@ function readOrders(
   { filter, first, after }: PageInput,
   info: GraphQLResolveInfo,
 ): Promise<OrderConnection> {
-  return readPage(context.loaders, account, {
+  return readPage(context, account, {
     filter: {
       statuses: filter?.statuses ?? null,
       state: filter?.state ?? null,
       symbol: filter?.symbol ?? null,
       side: filter?.side ?? null,
+      submittedAfter: filter?.submittedAfter ?? null,
+      submittedBefore: filter?.submittedBefore ?? null,
     },
     first: first ?? null,
     after: after ?? null,

@@ -121,7 +121,7 @@ const PlaceOrderOutcomeEnum = builder.enumType('PlaceOrderOutcome', {
     REJECTED: { description: 'The broker said no; there is no working order.' },
     INVALID: { description: 'Refused here; nothing was sent.' },
     NOT_PLACED: { description: 'No order exists.' },
-    UNKNOWN: { description: 'It was sent, and whether an order exists is not known.' },
+    UNKNOWN: { description: 'It may have been sent, and whether an order exists is not known.' },
   } satisfies Described<PlaceOrderOutcome>,
 })
 
@@ -265,14 +265,15 @@ builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
       description: 'True: sending the same mutation again, with the same key, may place it.',
     }),
     retryAfterMs: t.exposeInt('retryAfterMs', {
-      description: 'Wait this long before you send it again, in milliseconds; null where nobody said.',
+      description:
+        'Wait this long before you send it again, in milliseconds, as the broker said or as we guess; null where nobody can tell.',
     }),
   }),
 })
 
 builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
   description:
-    'The order was sent and its outcome is not known: it may exist. Do not show it as failed, and do not place it again ' +
+    'The order may have been sent, and its outcome is not known: it may exist. Do not show it as failed, and do not place it again ' +
     'under another key. Repeating the mutation with the same key is safe: it never sends twice while this process lives.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
@@ -330,7 +331,7 @@ CancelOrderResultInterface.implement({
     orderId: t.exposeID('orderId', { description: 'The order that was to be canceled; null where none was named.' }),
     order: t.expose('order', {
       type: OrderObject,
-      description: 'The order as it was read after the attempt; null where it could not be read.',
+      description: 'The order as it was last read; null where it could not be read.',
     }),
     message: t.exposeString('message', { nullable: false, description: 'One sentence for a person.' }),
   }),

@@ -3,6 +3,7 @@
 import { ImplementableObjectRef } from '@pothos/core'
 import type { BuilderTypes } from '../builder.ts'
 import { builder } from '../builder.ts'
+import type { Context } from '../context.ts'
 import type {
   BrokerId,
   CommissionType,
@@ -16,6 +17,7 @@ import type {
   OrderType,
   OrderTypeSent,
   OptionRight,
+  PartialField,
   SecurityType,
   TimeInForce,
   TimeInForceSent,
@@ -214,6 +216,13 @@ OrderLegObject.implement({
   }),
 })
 
+// No promise where the row tells it: a page has hundreds of such fields.
+function complete<Name extends PartialField>(order: Readable<Order>, field: Name, { loaders }: Context) {
+  const value = order[field]
+  return value !== null || !order.isPartial ? value : loaders.completed(order, field)
+}
+
+// What a list may leave out (PartialField) is read singly where it was left out, and only if it is selected.
 OrderObject.implement({
   description:
     'An order as its broker tells it now. Amounts are exact decimal strings with the digits of the broker, times are in ' +
@@ -246,10 +255,12 @@ OrderObject.implement({
       nullable: false,
       description: 'The legs of an option order; empty for everything else.',
     }),
-    currency: t.exposeString('currency', {
+    currency: t.string({
+      resolve: (order, _, context) => complete(order, 'currency', context),
       description: 'ISO 4217 code of all amounts of this order, such as USD; null where the broker does not say.',
     }),
-    clientOrderId: t.exposeID('clientOrderId', {
+    clientOrderId: t.id({
+      resolve: (order, _, context) => complete(order, 'clientOrderId', context),
       description:
         'The key that the order was placed with; null for one placed without, or where the broker does not say.',
     }),
@@ -280,7 +291,8 @@ OrderObject.implement({
       type: 'Decimal',
       description: 'Distance of a trailing stop, in `currency`. Null where there is none.',
     }),
-    extendedHours: t.exposeBoolean('extendedHours', {
+    extendedHours: t.boolean({
+      resolve: (order, _, context) => complete(order, 'extendedHours', context),
       description: 'Whether it may trade outside regular hours; null where the broker does not say.',
     }),
     status: t.expose('status', { type: OrderStatusEnum, nullable: false, description: 'Where it stands.' }),
@@ -308,12 +320,14 @@ OrderObject.implement({
       type: 'Decimal',
       description: 'Average price of the filled shares, in `currency`. Null until something has filled.',
     }),
-    commission: t.expose('commission', {
+    commission: t.field({
       type: 'Decimal',
+      resolve: (order, _, context) => complete(order, 'commission', context),
       description: 'Commission, counted as `commissionType` says. Null where there is none or the broker does not say.',
     }),
-    commissionType: t.expose('commissionType', {
+    commissionType: t.field({
       type: CommissionTypeEnum,
+      resolve: (order, _, context) => complete(order, 'commissionType', context),
       description: 'What `commission` is counted in; null where the broker does not say.',
     }),
     submittedAt: t.expose('submittedAt', {
@@ -356,9 +370,22 @@ export const OrderFilterInput = builder.inputType('OrderFilter', {
         'Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Each ' +
         'status can cost an upstream call of its own.',
     }),
-    state: t.field({ type: OrderStateFilter, description: 'Only orders that may still trade, or only final ones.' }),
+    state: t.field({
+      type: OrderStateFilter,
+      description:
+        'Only orders that may still trade, or only final ones. An order whose status is UNKNOWN is neither: it shows in ' +
+        'lists without `state` and `statuses` only.',
+    }),
     symbol: t.string({ description: 'The ticker, in capitals, such as AAPL.' }),
     side: t.field({ type: OrderSideInput, description: 'Which way the order trades.' }),
+    submittedAfter: t.field({
+      type: 'DateTime',
+      description: 'Submitted at this instant or later. The search is bounded, see `isComplete`.',
+    }),
+    submittedBefore: t.field({
+      type: 'DateTime',
+      description: 'Submitted before this instant. The search is bounded, see `isComplete`.',
+    }),
   }),
 })
 
@@ -376,7 +403,9 @@ const PageInfoObject = builder.objectRef<OrderConnection['pageInfo']>('PageInfo'
     }),
     startCursor: t.exposeString('startCursor', { description: 'Cursor of the first row; null on an empty page.' }),
     endCursor: t.exposeString('endCursor', {
-      description: 'Cursor of the last row, for `after` of the next page; null on an empty page.',
+      description:
+        'For `after` of the next page; null where there is none. Where `isComplete` is false it continues the search, ' +
+        'also from a page without rows.',
     }),
   }),
 })
@@ -417,7 +446,8 @@ export const OrderConnectionObject = new ImplementableObjectRef<
     isComplete: t.exposeBoolean('isComplete', {
       nullable: false,
       description:
-        'False when a bound ended the search before the filter could be proved complete: rows may be missing.',
+        'False when a bound ended the search before the filter could be proved complete, or when the broker lists in no ' +
+        'order: rows may be missing from this page. Go on from `endCursor` to look further.',
     }),
   }),
 })

@@ -1,8 +1,8 @@
 // A placement's rules, checked before anything is recorded or sent: all problems at once, so that a form can mark
 // every field in one go. Pure.
 
-import { isId } from '../brokers/broker.ts'
 import { compareDecimals, countDigits, decimalDigitsMax } from '../decimal.ts'
+import { isId } from './order.ts'
 import type { NewOrder, OrderTypeSent } from './order.ts'
 
 export type OrderInputProblemCode =

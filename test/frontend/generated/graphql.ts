@@ -25,10 +25,14 @@ export type CommissionTypeInput =
 export type OrderFilter = {
   /** Which way the order trades. */
   side?: OrderSideInput | null | undefined;
-  /** Only orders that may still trade, or only final ones. */
+  /** Only orders that may still trade, or only final ones. An order whose status is UNKNOWN is neither: it shows in lists without `state` and `statuses` only. */
   state?: OrderStateFilter | null | undefined;
   /** Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Each status can cost an upstream call of its own. */
   statuses?: Array<OrderStatusFilter> | null | undefined;
+  /** Submitted at this instant or later. The search is bounded, see `isComplete`. */
+  submittedAfter?: string | null | undefined;
+  /** Submitted before this instant. The search is bounded, see `isComplete`. */
+  submittedBefore?: string | null | undefined;
   /** The ticker, in capitals, such as AAPL. */
   symbol?: string | null | undefined;
 };

@@ -1,0 +1,486 @@
+// The calls of one credential, and whether each is worth making: readers of the same thing share one call, no call
+// leaves above the broker's rate, none goes to a broker that is down, and what failed is repeated only where a repeat
+// is safe, likely to help and still in time. http.ts says what a call proved; here it is decided what to do about it.
+
+import { UpstreamError, type ReadScope, type Tally } from './broker.ts'
+import { createBreaker, createClosedBreaker, createRecentCount, type Breaker } from './breaker.ts'
+import { createBudget, type Lane, type Place } from './budget.ts'
+import type { Answer, Call, Http } from './http.ts'
+
+/** What the calls of a credential are made of. */
+export interface CallsOptions {
+  /** Connections that carry this credential alone. `close` of the calls closes them. */
+  http: Http
+  /** The rate that the broker grants the credential; see BudgetOptions. */
+  requestsPerSecond: number
+  /** False never stops calling, however much fails. */
+  breaker: boolean
+  /** From 0 up to 1; Math.random unless told. */
+  random?: () => number
+}
+
+/** A GET, and how long it is worth. */
+export interface ReadCall {
+  /** As a Call's. */
+  path: string
+  query?: Readonly<Record<string, string>>
+  /** That of cancels for what a cancel has to know first, which a scope that `isForCancel` sets by itself. */
+  lane: Exclude<Lane, 'place'>
+  times: ReadTimes
+  /** Ids of the orders and accounts that the answer tells of: after a write to one of them the answer is old. */
+  tags: readonly string[]
+}
+
+/** Milliseconds. */
+interface ReadTimes {
+  firstByteMs: number
+  attemptMs: number
+  /** All attempts and the waits between them. */
+  callerMs: number
+  /** The wait before a repeat is drawn from 0 up to this, which doubles from `first` to `longest`. */
+  backoffMs: { first: number; longest: number }
+}
+
+/** The calls of one credential. All errors are UpstreamErrors or the reason of a scope's signal. */
+export interface Calls {
+  /**
+   * The answer to a GET. Readers of the same path and query at the same time get the same answer object, which none of
+   * them may change. The reader that began pays for all on its tally, the others count `shared`. Nothing is kept
+   * once it has come, and a reader who comes after a write has ended never gets what was asked before it.
+   *
+   * At most 3 attempts until the deadline of the scope or `callerMs`. A 429 that was not worth waiting for is returned
+   * or thrown, as http.ts does; a place in the rate budget that cannot come in time is `throttled`, with the effect
+   * `none`; an open breaker is `not_sent`; both at once and with `retryAfterMs`. The reads of a cancel pass a breaker,
+   * and share only with each other.
+   */
+  read(call: ReadCall, scope: ReadScope): Promise<Answer>
+  /**
+   * Sends once or not at all; see Http. Waits at most 1 s for its place in the rate budget, else `throttled` with the
+   * effect `none`; `not_sent` while the breaker for writes is not closed: an order is never what finds out whether the
+   * broker is back. `tags` are the ids of the account and order that the write changes.
+   */
+  place(call: Call, sendBy: number, tags: readonly string[]): Promise<Answer>
+  /** The same in the lane of cancels, past any breaker. */
+  cancel(call: Call, sendBy: number, tags: readonly string[]): Promise<Answer>
+  /** Refuses what waits and what comes, waits for the calls in flight, closes the connections; `withinMs` as Http's. */
+  close(withinMs?: number): Promise<void>
+}
+
+// One exchange that any number of readers wait for.
+interface Flight {
+  key: string
+  call: ReadCall
+  /** Of the reader that began. */
+  deadline: number
+  /** Of the reader that began, even when it has left. */
+  tally: Tally
+  controller: AbortController
+  waiting: number
+  wasSent: boolean
+  /** With more time it might have ended better. */
+  isCutShort: boolean
+  promise: Promise<Answer>
+}
+
+const attemptsMax = 3
+// Repeats, next to the first attempts, over the last 10 s.
+const repeatsShare = 0.1
+const repeatsFree = 3
+// With less time than this no answer can be expected; a repeat would cost a place in the rate budget for nothing.
+const usefulMs = 100
+const throttledMs = 1_000
+const writeQueueMs = 1_000
+
+/** Nothing is shared with other credentials: each has calls of its own. Sends nothing before it is asked. */
+export function createCalls(options: CallsOptions): Calls {
+  const { http } = options
+  const random = options.random ?? Math.random
+  const budget = createBudget({ perSecond: options.requestsPerSecond })
+  const makeBreaker = (): Breaker => (options.breaker ? createBreaker({ random }) : createClosedBreaker())
+  const readBreaker = makeBreaker()
+  const writeBreaker = makeBreaker()
+  const firstAttempts = createRecentCount(() => performance.now())
+  const repeats = createRecentCount(() => performance.now())
+  // Those that a new reader may join, and those with nothing under way at the broker.
+  const flights = new Map<string, Flight>()
+  const idle = new Set<Flight>()
+  let isClosed = false
+
+  // ---- reads ----------------------------------------------------------------------------------------------------
+
+  async function read(asked: ReadCall, scope: ReadScope): Promise<Answer> {
+    const call: ReadCall = scope.isForCancel ? { ...asked, lane: 'cancel' } : asked
+    const deadline = Math.min(scope.deadline, Date.now() + call.times.callerMs)
+    for (;;) {
+      if (scope.signal.aborted) throw scope.signal.reason
+      if (isClosed) throw closedError()
+      if (Date.now() >= deadline) throw lateError()
+      const isProbe = mayProbe(call)
+      const joined = isProbe ? undefined : findFlight(call)
+      const flight = joined ?? startFlight(call, deadline, scope.tally, isProbe)
+      // Where it ended for want of a time that this reader has, this reader goes on by itself.
+      const mayGoOn = (): boolean =>
+        joined !== undefined && joined.isCutShort && deadline > joined.deadline && deadline - Date.now() >= usefulMs
+      try {
+        const answer = await wait(flight, deadline, scope.signal)
+        if (isThrottled(answer) && mayGoOn()) continue
+        if (joined !== undefined) scope.tally.shared++
+        return answer
+      } catch (error) {
+        if (!mayGoOn()) throw error
+      }
+    }
+  }
+
+  /** Whether this read is the one that finds out if the broker is back. Throws where it may not be made. */
+  function mayProbe(call: ReadCall): boolean {
+    if (readBreaker.state() === 'closed') return false
+    if (readBreaker.tryProbe()) return true
+    if (call.lane === 'cancel') return false
+    throw new UpstreamError('not_sent', 'GET not sent: the breaker for reads is open', {
+      retryAfterMs: readBreaker.retryAfterMs(),
+    })
+  }
+
+  // Nobody joins a flight that is worth less to it than one of its own. A lookup that finds nothing is evidence of when
+  // it looked, so a look from before it asked will not do; and the urgent wait in no lane but theirs, nor for a call
+  // that a breaker may take down.
+  function findFlight(call: ReadCall): Flight | undefined {
+    const flight = flights.get(toKey(call))
+    if (flight === undefined) return undefined
+    const isOwnLane = flight.call.lane === call.lane
+    if (call.lane === 'lookup') return isOwnLane && !flight.wasSent ? flight : undefined
+    if (call.lane === 'cancel') return isOwnLane ? flight : undefined
+    return flight
+  }
+
+  function startFlight(call: ReadCall, deadline: number, tally: Tally, isProbe: boolean): Flight {
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>()
+    const flight: Flight = {
+      key: toKey(call),
+      call,
+      deadline,
+      tally,
+      controller: new AbortController(),
+      waiting: 0,
+      wasSent: false,
+      isCutShort: false,
+      promise,
+    }
+    // All who waited may have left.
+    promise.catch(() => {})
+    // Takes the place of one that could not be joined: the later look is the better one for who comes next.
+    flights.set(flight.key, flight)
+    exchange(flight, isProbe)
+      .finally(() => detachFlight(flight))
+      .then(resolve, reject)
+    return flight
+  }
+
+  function detachFlight(flight: Flight): void {
+    if (flights.get(flight.key) === flight) flights.delete(flight.key)
+  }
+
+  /** Until the flight has landed, `signal` aborts or the deadline passes: the last to leave ends the flight. */
+  async function wait(flight: Flight, deadline: number, signal: AbortSignal): Promise<Answer> {
+    const left = Promise.withResolvers<never>()
+    const onAbort = (): void => left.reject(signal.reason)
+    const onDeadline = (): void => left.reject(toWaitError(flight))
+    // The flight's own deadline ends it by itself, and says more about why.
+    const timer = deadline < flight.deadline ? setTimeout(onDeadline, deadline - Date.now()) : undefined
+    signal.addEventListener('abort', onAbort)
+    flight.waiting++
+    try {
+      return await Promise.race([flight.promise, left.promise])
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', onAbort)
+      flight.waiting--
+      if (flight.waiting === 0) {
+        detachFlight(flight)
+        flight.controller.abort(new Error('nobody waits for it any more'))
+      }
+    }
+  }
+
+  /** All attempts of one flight. */
+  async function exchange(flight: Flight, isProbe: boolean): Promise<Answer> {
+    let outcome = await attempt(flight, isProbe)
+    for (let repeat = 1; repeat < attemptsMax; repeat++) {
+      const waitMs = toRepeatWait(outcome, flight.call.times.backoffMs, repeat)
+      if (waitMs === null || isClosed) break
+      // What the broker did says more than that a breaker has opened over it.
+      if (readBreaker.state() !== 'closed' && flight.call.lane !== 'cancel') break
+      if (Date.now() + waitMs + usefulMs > flight.deadline) {
+        flight.isCutShort = true
+        break
+      }
+      if (!mayRepeat()) break
+      try {
+        // A 429 has paused the budget for as long as it asked: there it is waited out.
+        if (!isThrottled(outcome)) await sleep(flight, waitMs)
+        outcome = await attempt(flight, false, true)
+      } catch (error) {
+        // It never left, for our own reasons; what the broker did is the better answer.
+        if (error instanceof UpstreamError) break
+        throw error
+      }
+    }
+    if (outcome instanceof UpstreamError) throw outcome
+    return outcome
+  }
+
+  /** One attempt and what came of it. Throws when it did not leave. */
+  async function attempt(flight: Flight, isProbe: boolean, isRepeat = false): Promise<Answer | UpstreamError> {
+    const { call, controller, tally } = flight
+    const { signal } = controller
+    let hasReported = false
+    let place: Place | undefined
+    try {
+      place = await queue(flight)
+      signal.throwIfAborted()
+      const leftMs = flight.deadline - Date.now()
+      if (leftMs <= 0) {
+        flight.isCutShort = true
+        throw lateError()
+      }
+      const { path, times } = call
+      const query = call.query === undefined ? {} : { query: call.query }
+      const attemptMs = Math.min(times.attemptMs, leftMs)
+
+      if (!isRepeat) firstAttempts.add()
+      flight.wasSent = true
+      tally.calls++
+      if (isRepeat) tally.retried++
+      const openings = readBreaker.openings()
+      const startedAt = performance.now()
+      const { firstByteMs } = times
+      const onSent = place.sent
+      let outcome: Answer | UpstreamError
+      try {
+        outcome = await http.read({ method: 'GET', path, ...query, firstByteMs, attemptMs, signal, onSent })
+      } catch (error) {
+        if (!(error instanceof UpstreamError) || signal.aborted) throw error
+        outcome = error
+      } finally {
+        tally.ms += performance.now() - startedAt
+      }
+
+      const timeout = outcome instanceof UpstreamError && outcome.timedOut ? outcome : null
+      if (timeout !== null && attemptMs < times.attemptMs) flight.isCutShort = true
+      pauseIfThrottled(outcome)
+      // A broker that was not given the time to answer has not failed; otherwise a caller in a hurry could open the
+      // breaker for all.
+      const isHurried = timeout?.kind === 'no_answer' && attemptMs < times.firstByteMs
+      const health = isHurried ? null : toHealth(outcome)
+      if (health !== null && openings === readBreaker.openings()) {
+        hasReported = true
+        report(readBreaker, health)
+        if (readBreaker.state() === 'open') ground()
+      }
+      // An order is never a probe, so this is how the writes come back.
+      if (health === true && writeBreaker.state() === 'halfOpen') writeBreaker.succeeded()
+      return outcome
+    } finally {
+      // Last: what is granted now has heard of the pause and of the breaker.
+      place?.release()
+      if (isProbe && !hasReported) readBreaker.leaveProbe()
+    }
+  }
+
+  async function queue(flight: Flight): Promise<Place> {
+    idle.add(flight)
+    try {
+      return await budget.acquire(flight.call.lane, flight.deadline, flight.controller.signal)
+    } catch (error) {
+      if (error instanceof UpstreamError && error.kind === 'throttled') flight.isCutShort = true
+      throw error
+    } finally {
+      idle.delete(flight)
+    }
+  }
+
+  async function sleep(flight: Flight, ms: number): Promise<void> {
+    const { signal } = flight.controller
+    idle.add(flight)
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const onAbort = (): void => {
+          clearTimeout(timer)
+          reject(signal.reason)
+        }
+        const timer = setTimeout(() => {
+          signal.removeEventListener('abort', onAbort)
+          resolve()
+        }, ms)
+        signal.addEventListener('abort', onAbort, { once: true })
+      })
+    } finally {
+      idle.delete(flight)
+    }
+  }
+
+  // Reads that still wait to leave when the breaker opens would each spend a place in the budget to be told so.
+  function ground(): void {
+    for (const flight of idle) {
+      if (flight.call.lane === 'cancel') continue
+      detachFlight(flight)
+      flight.controller.abort(
+        new UpstreamError('not_sent', 'GET not sent: the breaker for reads has opened', {
+          retryAfterMs: readBreaker.retryAfterMs(),
+        }),
+      )
+    }
+  }
+
+  /**
+   * The wait before a repeat, in ms; null where a repeat would bring the same. Full jitter, or those who failed
+   * together would come back together.
+   */
+  function toRepeatWait(
+    outcome: Answer | UpstreamError,
+    backoffMs: ReadTimes['backoffMs'],
+    repeat: number,
+  ): number | null {
+    if (isThrottled(outcome)) return outcome.retryAfterMs ?? throttledMs
+    if (!(outcome instanceof UpstreamError) || isOwnDeadline(outcome)) return null
+    if (outcome.kind === 'refused' || outcome.kind === 'unreadable') return null
+    const jitterMs = random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (repeat - 1))
+    return Math.max(jitterMs, outcome.retryAfterMs ?? 0)
+  }
+
+  // Repeats help against a single fault and hurt a broker in trouble: of many that fail, few may be repeated.
+  function mayRepeat(): boolean {
+    if (repeats.count() + 1 > firstAttempts.count() * repeatsShare + repeatsFree) return false
+    repeats.add()
+    return true
+  }
+
+  // ---- writes ---------------------------------------------------------------------------------------------------
+
+  async function write(
+    lane: Extract<Lane, 'place' | 'cancel'>,
+    call: Call,
+    sendBy: number,
+    tags: readonly string[],
+  ): Promise<Answer> {
+    let place: Place | undefined
+    try {
+      if (lane === 'place') refuseUnlessClosed()
+      const now = Date.now()
+      if (now >= sendBy) throw lateError()
+      place = await budget.acquire(lane, Math.min(now + writeQueueMs, sendBy))
+      if (lane === 'place') refuseUnlessClosed()
+      const openings = writeBreaker.openings()
+      let outcome: Answer | UpstreamError
+      try {
+        outcome = await (lane === 'place' ? http.write : http.cancel)({ ...call, sendBy, onSent: place.sent })
+      } catch (error) {
+        if (!(error instanceof UpstreamError)) throw error
+        outcome = error
+      }
+      pauseIfThrottled(outcome)
+      const health = toHealth(outcome)
+      if (health !== null && openings === writeBreaker.openings()) {
+        // Half open, it waits for a read, which harms nothing if the broker is not back.
+        if (!health || writeBreaker.state() === 'closed') report(writeBreaker, health)
+      }
+      if (outcome instanceof UpstreamError) throw outcome
+      return outcome
+    } finally {
+      place?.release()
+      detach(tags)
+    }
+  }
+
+  function refuseUnlessClosed(): void {
+    if (writeBreaker.state() === 'closed') return
+    throw new UpstreamError('not_sent', 'POST not sent: the breaker for writes is open', {
+      retryAfterMs: writeBreaker.retryAfterMs(),
+    })
+  }
+
+  /** Readers from now on start anew; those who already wait asked before the write ended and may be told so. */
+  function detach(tags: readonly string[]): void {
+    for (const flight of flights.values()) {
+      if (flight.call.tags.some((tag) => tags.includes(tag))) detachFlight(flight)
+    }
+  }
+
+  function pauseIfThrottled(outcome: Answer | UpstreamError): void {
+    if (isThrottled(outcome)) budget.pause(outcome.retryAfterMs ?? throttledMs)
+  }
+
+  return {
+    read,
+    place: (call, sendBy, tags) => write('place', call, sendBy, tags),
+    cancel: (call, sendBy, tags) => write('cancel', call, sendBy, tags),
+    close(withinMs) {
+      isClosed = true
+      for (const flight of idle) flight.controller.abort(closedError())
+      budget.close()
+      return http.close(withinMs)
+    },
+  }
+}
+
+// Order does not count in a query.
+function toKey(call: ReadCall): string {
+  const query = new URLSearchParams(call.query)
+  query.sort()
+  return `${call.path}?${query.toString()}`
+}
+
+function report(breaker: Breaker, health: boolean): void {
+  if (health) breaker.succeeded()
+  else breaker.failed()
+}
+
+/** Whether the broker is there and works; null where the outcome does not tell. */
+function toHealth(outcome: Answer | UpstreamError): boolean | null {
+  if (!(outcome instanceof UpstreamError)) return true
+  switch (outcome.kind) {
+    case 'not_sent':
+      return isOwnDeadline(outcome) ? null : false
+    case 'no_answer':
+    case 'failed':
+      return false
+    case 'refused':
+    case 'throttled':
+    case 'unreadable':
+      return true
+    default:
+      return outcome.kind satisfies never
+  }
+}
+
+// The queue behind our own connections took too long, or `sendBy` passed in it. A connection that timed out has undici's
+// error as its cause.
+function isOwnDeadline(error: UpstreamError): boolean {
+  return error.kind === 'not_sent' && error.timedOut && error.cause === undefined
+}
+
+/** Whether the broker asked to wait, in an envelope of its own or otherwise. */
+function isThrottled(outcome: Answer | UpstreamError): boolean {
+  return outcome instanceof UpstreamError ? outcome.kind === 'throttled' : outcome.status === 429
+}
+
+function lateError(): UpstreamError {
+  return new UpstreamError('not_sent', 'not sent: its deadline had passed', { timedOut: true })
+}
+
+// What a reader is told whose deadline passes before that of the flight it joined.
+function toWaitError(flight: Flight): UpstreamError {
+  if (flight.wasSent) {
+    return new UpstreamError('no_answer', "GET sent, no answer by the reader's deadline", { timedOut: true })
+  }
+  // The flight still counts on a place by its own deadline, or it would have been refused.
+  return new UpstreamError('throttled', "GET had no place in the rate budget by the reader's deadline", {
+    effect: 'none',
+    retryAfterMs: Math.min(Math.max(1, flight.deadline - Date.now()), 60_000),
+  })
+}
+
+function closedError(): UpstreamError {
+  return new UpstreamError('not_sent', 'the calls to the broker are closed')
+}

@@ -1,0 +1,604 @@
+import { getEventListeners } from 'node:events'
+import * as fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+
+import { UpstreamError } from '../src/brokers/broker.ts'
+import { type Budget, createBudget, type Lane, type Place } from '../src/brokers/budget.ts'
+
+const lanes: readonly Lane[] = ['cancel', 'place', 'lookup', 'one', 'list']
+const windowMs = 1_100
+
+const budgets: Budget[] = []
+beforeEach(() => {
+  vi.useFakeTimers()
+})
+afterEach(() => {
+  for (const budget of budgets.splice(0)) budget.close()
+  expect(vi.getTimerCount(), 'timers left behind').toBe(0)
+  vi.useRealTimers()
+})
+
+function open(perSecond: number): Budget {
+  const budget = createBudget({ perSecond })
+  budgets.push(budget)
+  return budget
+}
+
+interface Wish {
+  lane: Lane
+  askedAt: number
+  deadline: number
+  /** Set by the end. */
+  grantedAt: number | null
+  place: Place | null
+  sentAt: number | null
+  error: unknown
+  endedAt: number | null
+}
+
+function send(wish: Wish): void {
+  wish.sentAt = performance.now()
+  wish.place?.sent()
+}
+
+/** Asks, and writes down when and how it ended. What is granted is sent at once unless `use` does otherwise. */
+function ask(budget: Budget, lane: Lane, withinMs = 60_000, signal?: AbortSignal, use = send): Wish {
+  const askedAt = performance.now()
+  const wish: Wish = {
+    lane,
+    askedAt,
+    deadline: askedAt + withinMs,
+    grantedAt: null,
+    place: null,
+    sentAt: null,
+    error: null,
+    endedAt: null,
+  }
+  const follow = async (): Promise<void> => {
+    try {
+      wish.place = await budget.acquire(lane, Date.now() + withinMs, signal)
+      wish.grantedAt = wish.endedAt = performance.now()
+      use(wish)
+    } catch (error) {
+      wish.error = error
+      wish.endedAt = performance.now()
+    }
+  }
+  void follow()
+  return wish
+}
+
+const settle = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0)
+
+function granted(wishes: readonly Wish[]): Wish[] {
+  return wishes.filter((wish) => wish.grantedAt !== null)
+}
+
+/** The most that were sent in any `ms` that begin with one of them. */
+function mostWithin(wishes: readonly Wish[], ms: number): number {
+  const times = wishes.flatMap(({ sentAt }) => sentAt ?? [])
+  return Math.max(0, ...times.map((start) => times.filter((time) => time >= start && time < start + ms).length))
+}
+
+function throttledOf(wish: Wish): UpstreamError {
+  expect(wish.error).toBeInstanceOf(UpstreamError)
+  const error = wish.error as UpstreamError
+  expect(error).toMatchObject({ kind: 'throttled', effect: 'none' })
+  expect(error.retryAfterMs).toBeGreaterThanOrEqual(1)
+  expect(error.retryAfterMs).toBeLessThanOrEqual(60_000)
+  expect(Number.isInteger(error.retryAfterMs)).toBe(true)
+  return error
+}
+
+describe('places', () => {
+  test.each([
+    [10, 8],
+    [25, 20],
+    [1_000, 800],
+    [4, 3],
+  ])('%i a second: %i calls leave at once, two of them only if they cancel', async (perSecond, limit) => {
+    const budget = open(perSecond)
+    const places = Array.from({ length: limit }, () => ask(budget, 'place'))
+    const cancels = Array.from({ length: 3 }, () => ask(budget, 'cancel'))
+    await settle()
+    expect(granted(places)).toHaveLength(limit - 2)
+    expect(granted(cancels)).toHaveLength(2)
+    await vi.advanceTimersByTimeAsync(windowMs - 1)
+    expect(granted([...places, ...cancels])).toHaveLength(limit)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(granted(cancels)).toHaveLength(3)
+  })
+
+  test.each([
+    [1, 1],
+    [2, 1],
+    [3, 2],
+  ])('%i a second: %i calls leave, one of them may be any, and cancels go first', async (perSecond, limit) => {
+    const budget = open(perSecond)
+    const first = [ask(budget, 'list'), ask(budget, 'list')]
+    await settle()
+    expect(granted(first)).toHaveLength(1)
+    const cancels = Array.from({ length: 4 }, () => ask(budget, 'cancel'))
+    await settle()
+    expect(granted(cancels)).toHaveLength(limit - 1)
+    await vi.advanceTimersByTimeAsync(windowMs * 5)
+    expect(granted([...first, ...cancels])).toHaveLength(6)
+    expect(first[1]?.grantedAt).toBeGreaterThan(Math.max(...cancels.map((cancel) => cancel.grantedAt ?? Infinity)))
+    expect(mostWithin([...first, ...cancels], windowMs)).toBe(limit)
+    budget.pause(0)
+    const again = [ask(budget, 'list'), ask(budget, 'cancel')]
+    await vi.advanceTimersByTimeAsync(windowMs * 2)
+    expect(granted(again)).toHaveLength(2)
+  })
+
+  test('cancels may take all of them', async () => {
+    const budget = open(10)
+    const cancels = Array.from({ length: 10 }, () => ask(budget, 'cancel'))
+    await settle()
+    expect(granted(cancels)).toHaveLength(8)
+  })
+
+  test('the higher lane goes first, in a lane the one that came first', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    const order: string[] = []
+    for (const lane of [...lanes].reverse()) {
+      for (const name of [`${lane} 1`, `${lane} 2`, `${lane} 3`]) {
+        ask(budget, lane, 60_000, undefined, (wish) => {
+          order.push(name)
+          send(wish)
+        })
+      }
+    }
+    await vi.advanceTimersByTimeAsync(10_000)
+    // Two cancels have places of their own and need not wait for the rest to be there.
+    expect(order).toEqual(lanes.flatMap((lane) => [`${lane} 1`, `${lane} 2`, `${lane} 3`]))
+  })
+
+  test('reads do not take the last places in one burst, so that they do not come free in one', async () => {
+    const budget = open(25)
+    const reads = Array.from({ length: 200 }, () => ask(budget, 'one'))
+    await vi.advanceTimersByTimeAsync(8_000)
+    const times = granted(reads).map((read) => read.grantedAt ?? 0)
+    const gaps = times.slice(1).map((time, index) => time - (times[index] ?? 0))
+    expect(Math.max(...gaps)).toBeLessThan(800)
+    expect(granted(reads).length).toBeGreaterThan(((25 * 0.8 - 2) * 7_000) / windowMs)
+    expect(mostWithin(reads, windowMs)).toBeLessThanOrEqual(18)
+  })
+
+  test('a cancel in a flood of 500 reads leaves at once, and so does the next', async () => {
+    const budget = open(25)
+    const reads = Array.from({ length: 500 }, () => ask(budget, 'list'))
+    await vi.advanceTimersByTimeAsync(3_210)
+    const cancels = [ask(budget, 'cancel'), ask(budget, 'cancel')]
+    await settle()
+    expect(cancels.map((cancel) => (cancel.grantedAt ?? Infinity) - cancel.askedAt)).toEqual([0, 0])
+    expect(mostWithin([...reads, ...cancels], windowMs)).toBeLessThanOrEqual(20)
+  })
+
+  test('200 reads a second leave a placement a place within a second, from the first second on', async () => {
+    const budget = open(25)
+    const all: Wish[] = []
+    const places: Wish[] = []
+    for (let ms = 0; ms < 20_000; ms += 5) {
+      all.push(ask(budget, 'one', 8_000))
+      if (ms % 500 === 245) places.push(ask(budget, 'place', 1_000))
+      await vi.advanceTimersByTimeAsync(5)
+    }
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(granted(places)).toHaveLength(40)
+    expect(mostWithin([...all, ...places], 1_000)).toBeLessThanOrEqual(20)
+    // Nobody hangs on: a read was served in its time or refused at once.
+    for (const read of all) if (read.grantedAt === null) throttledOf(read)
+  })
+})
+
+describe('a place', () => {
+  const keep = (): void => {}
+
+  test('counts from when the call was sent, and until then', async () => {
+    const budget = open(10)
+    const slow = Array.from({ length: 6 }, () => ask(budget, 'place', 60_000, undefined, keep))
+    const next = ask(budget, 'place', 10_000)
+    await vi.advanceTimersByTimeAsync(3_000)
+    expect(granted(slow)).toHaveLength(6)
+    expect(next.endedAt).toBeNull()
+    for (const wish of slow) send(wish)
+    await vi.advanceTimersByTimeAsync(windowMs - 1)
+    expect(next.endedAt).toBeNull()
+    await vi.advanceTimersByTimeAsync(1)
+    expect(next.grantedAt).not.toBeNull()
+  })
+
+  test('of a call that was never sent is free at once, for the first in the queue', async () => {
+    const budget = open(10)
+    const slow = Array.from({ length: 6 }, () => ask(budget, 'place', 60_000, undefined, keep))
+    const list = ask(budget, 'list')
+    const next = ask(budget, 'place', 10_000)
+    await vi.advanceTimersByTimeAsync(10)
+    slow[3]?.place?.release()
+    await settle()
+    expect(next.grantedAt).toBe(next.askedAt + 10)
+    expect(list.grantedAt).toBeNull()
+  })
+
+  test('is one place, however often its call is told to be sent and over', async () => {
+    const budget = open(10)
+    const sent = ask(budget, 'place')
+    const over = ask(budget, 'place', 60_000, undefined, keep)
+    await settle()
+    for (let i = 0; i < 3; i++) {
+      sent.place?.release()
+      sent.place?.sent()
+      over.place?.release()
+      over.place?.sent()
+    }
+    const others = Array.from({ length: 10 }, () => ask(budget, 'cancel'))
+    await settle()
+    expect(granted(others)).toHaveLength(7)
+    await vi.advanceTimersByTimeAsync(windowMs)
+    expect(granted(others)).toHaveLength(10)
+  })
+
+  test('that is not used yet is expected a window from now, again at the deadline', async () => {
+    const budget = open(10)
+    const slow = Array.from({ length: 6 }, () => ask(budget, 'place', 60_000, undefined, keep))
+    await vi.advanceTimersByTimeAsync(500)
+    const hurried = ask(budget, 'place', 1_000)
+    const patient = ask(budget, 'place', 2_000)
+    await settle()
+    expect(hurried.endedAt).toBe(hurried.askedAt)
+    expect(throttledOf(hurried).retryAfterMs).toBe(windowMs)
+    expect(patient.endedAt).toBeNull()
+    for (const wish of slow.slice(1)) send(wish)
+    await vi.advanceTimersByTimeAsync(300)
+    // Those that were sent come free first.
+    const sooner = ask(budget, 'cancel', 700)
+    const third = [ask(budget, 'cancel', 700), ask(budget, 'cancel', 700), ask(budget, 'cancel', 801)]
+    await settle()
+    expect([sooner, ...third].map((wish) => wish.grantedAt !== null)).toEqual([true, true, false, false])
+    expect(throttledOf(third[1] as Wish).retryAfterMs).toBe(800)
+    await vi.advanceTimersByTimeAsync(800)
+    expect(third[2]?.grantedAt).not.toBeNull()
+    await vi.advanceTimersByTimeAsync(900)
+    expect(patient.endedAt).not.toBeNull()
+  })
+
+  test('is left for placements where reads are granted and not sent, as when their connections hang', async () => {
+    const budget = open(100)
+    const reads = Array.from({ length: 1_000 }, () => ask(budget, 'one', 8_000, undefined, keep))
+    await vi.advanceTimersByTimeAsync(3_000)
+    const place = ask(budget, 'place', 1_000)
+    await settle()
+    expect(place.grantedAt).toBe(place.askedAt)
+    // All the same, the reads go on as soon as they can.
+    const before = granted(reads)
+    for (const read of before) send(read)
+    await vi.advanceTimersByTimeAsync(windowMs * 2)
+    expect(granted(reads).length).toBeGreaterThan(before.length + 50)
+  })
+})
+
+describe('deadlines', () => {
+  test('a call whose place cannot come by its deadline is refused at once and told when to come', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'list')
+    await vi.advanceTimersByTimeAsync(500)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    const late = ask(budget, 'place', 900)
+    await settle()
+    expect(late.endedAt).toBe(late.askedAt)
+    const again = throttledOf(late).retryAfterMs ?? 0
+    // As told, it is served.
+    const patient = ask(budget, 'place', again + 1)
+    await vi.advanceTimersByTimeAsync(again)
+    expect(patient.grantedAt).not.toBeNull()
+  })
+
+  test('a call that others overtake is refused when its deadline passes', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    const list = ask(budget, 'list', 1_500)
+    await vi.advanceTimersByTimeAsync(100)
+    for (let i = 0; i < 12; i++) ask(budget, 'place')
+    await vi.advanceTimersByTimeAsync(1_399)
+    expect(list.endedAt).toBeNull()
+    await vi.advanceTimersByTimeAsync(1)
+    throttledOf(list)
+  })
+
+  test('a deadline that has passed is refused although there are places', async () => {
+    const late = ask(open(10), 'cancel', 0)
+    await settle()
+    throttledOf(late)
+  })
+
+  test('the queue is no longer than what can leave within 60 s, however patient the callers are', async () => {
+    const budget = open(10)
+    const reads = Array.from({ length: 2_000 }, () => ask(budget, 'list', 86_400_000))
+    await settle()
+    const waiting = reads.filter((read) => read.endedAt === null)
+    expect(waiting.length).toBeLessThanOrEqual(55 * 8)
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(reads.every((read) => read.endedAt !== null)).toBe(true)
+  })
+
+  test('a step of the wall clock opens no place', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    vi.setSystemTime(Date.now() + 3_600_000)
+    const next = ask(budget, 'place')
+    await vi.advanceTimersByTimeAsync(windowMs - 1)
+    expect(next.endedAt).toBeNull()
+    await vi.advanceTimersByTimeAsync(1)
+    expect(next.grantedAt).not.toBeNull()
+  })
+
+  test('the caller who leaves is told its own reason and frees its place in the queue', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    const controller = new AbortController()
+    const reason = new Error('gone')
+    const leaving = Array.from({ length: 100 }, () => ask(budget, 'place', 60_000, controller.signal))
+    const staying = ask(budget, 'list')
+    controller.abort(reason)
+    await vi.advanceTimersByTimeAsync(windowMs)
+    expect(new Set(leaving.map((wish) => wish.error))).toEqual(new Set([reason]))
+    expect(staying.grantedAt).toBe(staying.askedAt + windowMs)
+    expect(getEventListeners(controller.signal, 'abort')).toEqual([])
+    const served = new AbortController()
+    ask(budget, 'cancel', 1_000, served.signal)
+    await settle()
+    expect(getEventListeners(served.signal, 'abort')).toEqual([])
+    const gone = ask(budget, 'cancel', 1_000, controller.signal)
+    await settle()
+    expect(gone.error).toBe(reason)
+  })
+})
+
+describe('pauses', () => {
+  test('nothing leaves in a pause, then half as much, then step by step as much as before', async () => {
+    const budget = open(25)
+    budget.pause(2_000)
+    const cancels = Array.from({ length: 400 }, () => ask(budget, 'cancel'))
+    await vi.advanceTimersByTimeAsync(1_999)
+    expect(granted(cancels)).toHaveLength(0)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(granted(cancels)).toHaveLength(10)
+    await vi.advanceTimersByTimeAsync(15_000)
+    const before = granted(cancels).length
+    await vi.advanceTimersByTimeAsync(windowMs)
+    expect(granted(cancels).length - before).toBe(20)
+    expect(mostWithin(cancels, windowMs)).toBeLessThanOrEqual(20)
+  })
+
+  test('who comes in a pause and cannot outwait it hears so at once, also where places were taken before', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    await vi.advanceTimersByTimeAsync(10)
+    budget.pause(3_000)
+    const hurried = ask(budget, 'place', 2_000)
+    await settle()
+    expect(throttledOf(hurried).retryAfterMs).toBe(3_000)
+    const patient = ask(budget, 'place', 3_500)
+    await vi.advanceTimersByTimeAsync(3_000)
+    expect(patient.grantedAt).toBe(patient.askedAt + 3_000)
+  })
+
+  test('many 429s of one burst halve once, and the longest wait holds', async () => {
+    const budget = open(25)
+    for (const ms of [100, 1_500, 300, 0, 700]) budget.pause(ms)
+    const cancels = Array.from({ length: 30 }, () => ask(budget, 'cancel'))
+    await vi.advanceTimersByTimeAsync(1_499)
+    expect(granted(cancels)).toHaveLength(0)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(granted(cancels)).toHaveLength(10)
+  })
+
+  test('however often it is halved, reads and cancels still leave', async () => {
+    const budget = open(10)
+    for (let i = 0; i < 20; i++) {
+      budget.pause(1_200)
+      await vi.advanceTimersByTimeAsync(1_200)
+    }
+    budget.pause(1_200)
+    const wishes = [ask(budget, 'list'), ask(budget, 'cancel'), ask(budget, 'cancel'), ask(budget, 'cancel')]
+    await vi.advanceTimersByTimeAsync(1_200)
+    expect(wishes.map((wish) => wish.grantedAt !== null)).toEqual([false, true, true, true])
+    await vi.advanceTimersByTimeAsync(windowMs)
+    expect(wishes[0]?.grantedAt).not.toBeNull()
+  })
+
+  test('a pause of an hour is one of a minute, and who cannot wait hears so at once', async () => {
+    const budget = open(10)
+    budget.pause(3_600_000)
+    const cancel = ask(budget, 'cancel', 1_000)
+    await settle()
+    expect(throttledOf(cancel).retryAfterMs).toBe(60_000)
+    await vi.advanceTimersByTimeAsync(60_000)
+    const next = ask(budget, 'cancel', 1_000)
+    await settle()
+    expect(next.grantedAt).not.toBeNull()
+  })
+})
+
+test('closed, it refuses who waits and who comes', async () => {
+  const budget = open(10)
+  const wishes = Array.from({ length: 20 }, () => ask(budget, 'list'))
+  budget.close()
+  wishes.push(ask(budget, 'cancel'))
+  await settle()
+  const refused = wishes.filter((wish) => wish.grantedAt === null)
+  expect(refused).toHaveLength(20 - 4 + 1)
+  for (const wish of refused) expect(wish.error).toMatchObject({ kind: 'not_sent', effect: 'none' })
+})
+
+// ---- laws -------------------------------------------------------------------------------------------------------
+
+type Step =
+  | {
+      kind: 'ask'
+      lane: Lane
+      count: number
+      withinMs: number
+      abortAfterMs: number | null
+      /** From the grant to the headers, or to the end of a call without. */
+      useAfterMs: number
+      isNeverSent: boolean
+    }
+  | { kind: 'pause'; ms: number }
+  | { kind: 'wait'; ms: number }
+
+const stepArb: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constant('ask' as const),
+      lane: fc.constantFrom(...lanes),
+      count: fc.integer({ min: 1, max: 30 }),
+      withinMs: fc.integer({ min: 0, max: 15_000 }),
+      abortAfterMs: fc.option(fc.integer({ min: 0, max: 3_000 }), { freq: 4 }),
+      useAfterMs: fc.oneof(fc.constant(0), fc.nat(1_500)),
+      isNeverSent: fc.integer({ min: 0, max: 4 }).map((n) => n === 0),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('pause' as const), ms: fc.integer({ min: 0, max: 4_000 }) }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({ kind: fc.constant('wait' as const), ms: fc.integer({ min: 0, max: 2_500 }) }),
+  },
+)
+
+test('whatever comes, and whenever it is sent: the limit holds in every second, everyone is answered by its deadline', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 40 }),
+      fc.array(stepArb, { minLength: 1, maxLength: 40, size: 'max' }),
+      async (perSecond, steps) => {
+        const limit = Math.max(1, Math.floor(perSecond * 0.8))
+        const budget = createBudget({ perSecond })
+        const wishes: Wish[] = []
+        const pauses: { from: number; to: number; before: Set<Wish> }[] = []
+        for (const step of steps) {
+          if (step.kind === 'wait') await vi.advanceTimersByTimeAsync(step.ms)
+          else if (step.kind === 'pause') {
+            await settle()
+            const from = performance.now()
+            // What was granted in this very millisecond is not what the pause is about.
+            pauses.push({ from, to: from + step.ms, before: new Set(granted(wishes)) })
+            budget.pause(step.ms)
+          } else {
+            const controller = new AbortController()
+            // Each a little later than the one before.
+            const use = (wish: Wish, index: number): void => {
+              const end = (): void => {
+                if (!step.isNeverSent) send(wish)
+                wish.place?.release()
+              }
+              if (step.useAfterMs === 0) end()
+              else setTimeout(end, (step.useAfterMs + index * 37) % 1_500)
+            }
+            for (let i = 0; i < step.count; i++) {
+              wishes.push(ask(budget, step.lane, step.withinMs, controller.signal, (wish) => use(wish, i)))
+            }
+            if (step.abortAfterMs !== null) setTimeout(() => controller.abort('left'), step.abortAfterMs)
+          }
+        }
+        await vi.advanceTimersByTimeAsync(15_000 + 1_500 + 20_000)
+        // No place was lost: all of them are there again.
+        const last = Array.from({ length: limit + 1 }, () => ask(budget, 'cancel', 15_000))
+        await settle()
+        expect(granted(last)).toHaveLength(limit)
+        await vi.advanceTimersByTimeAsync(windowMs)
+        expect(granted(last)).toHaveLength(limit + 1)
+        budget.close()
+        await settle()
+
+        expect(mostWithin(wishes, windowMs)).toBeLessThanOrEqual(limit)
+        expect(
+          mostWithin(
+            wishes.filter((wish) => wish.lane !== 'cancel'),
+            windowMs,
+          ),
+        ).toBeLessThanOrEqual(Math.max(1, limit - 2))
+        for (const wish of wishes) {
+          expect(wish.endedAt).not.toBeNull()
+          expect(wish.endedAt).toBeLessThanOrEqual(wish.deadline)
+          if (wish.grantedAt === null && wish.error !== 'left') throttledOf(wish)
+        }
+        for (const { from, to, before } of pauses) {
+          const escaped = granted(wishes).filter((wish) => {
+            const at = wish.grantedAt ?? 0
+            return at >= from && at < to && !before.has(wish)
+          })
+          expect(escaped).toEqual([])
+        }
+        // In a lane nobody is overtaken by who came later and was as patient.
+        for (const lane of lanes) {
+          const times = granted(wishes.filter((wish) => wish.lane === lane)).map((wish) => wish.grantedAt ?? 0)
+          expect(times).toEqual([...times].sort((a, b) => a - b))
+        }
+        expect(vi.getTimerCount()).toBe(0)
+      },
+    ),
+    { numRuns: 150, seed: 20_251_120 },
+  )
+})
+
+test('however late calls are sent, or not at all: who waits is served as fast as places come free', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 40 }),
+      fc.array(fc.record({ afterMs: fc.nat(1_500), isSent: fc.boolean() }), { minLength: 1, maxLength: 50 }),
+      async (perSecond, uses) => {
+        const budget = createBudget({ perSecond })
+        let used = 0
+        const use = (wish: Wish): void => {
+          const { afterMs, isSent } = uses[used++ % uses.length] ?? { afterMs: 0, isSent: true }
+          setTimeout(() => {
+            if (isSent) send(wish)
+            wish.place?.release()
+          }, afterMs)
+        }
+        const places = Math.max(1, Math.floor(perSecond * 0.8) - 2)
+        // At worst each place is taken for the longest time between grant and sending, and a window.
+        const wishes = Array.from({ length: places * 10 }, () => ask(budget, 'place', 60_000, undefined, use))
+        await vi.advanceTimersByTimeAsync(10 * (1_500 + windowMs))
+        expect(granted(wishes)).toHaveLength(wishes.length)
+        expect(mostWithin(wishes, windowMs)).toBeLessThanOrEqual(places)
+        budget.close()
+      },
+    ),
+    { numRuns: 60, seed: 3 },
+  )
+})
+
+test('whatever the flood: the first two cancels of a second leave at once', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      // With fewer there are no places kept for them.
+      fc.integer({ min: 4, max: 60 }),
+      fc.array(fc.record({ lane: fc.constantFrom(...lanes.slice(1)), atMs: fc.nat(3_000) }), {
+        maxLength: 500,
+        size: 'max',
+      }),
+      fc.array(fc.integer({ min: windowMs, max: 3_000 }), { minLength: 1, maxLength: 4, size: 'max' }),
+      async (perSecond, flood, gaps) => {
+        const budget = createBudget({ perSecond })
+        for (const { lane, atMs } of flood) setTimeout(() => ask(budget, lane, 8_000), atMs)
+        for (const gapMs of gaps) {
+          await vi.advanceTimersByTimeAsync(gapMs)
+          const cancels = [ask(budget, 'cancel', 1_000), ask(budget, 'cancel', 1_000)]
+          await settle()
+          expect(cancels.map((cancel) => (cancel.grantedAt ?? Infinity) - cancel.askedAt)).toEqual([0, 0])
+        }
+        await vi.advanceTimersByTimeAsync(12_000)
+        budget.close()
+      },
+    ),
+    { numRuns: 60, seed: 7 },
+  )
+})

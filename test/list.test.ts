@@ -1,0 +1,264 @@
+// Lists that move while they are read: a walk over them gives every row that was there at the start and still matches
+// exactly once, in order, with a bounded number of calls, whichever way the broker sorts.
+
+import * as fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { createListMemory, readListPage } from '../src/brokers/list.ts'
+import type { ListMemory, ListPage, ListRow } from '../src/brokers/list.ts'
+
+interface Row {
+  id: string
+  at: string
+  status: 'open' | 'done'
+}
+
+const limitMax = 10
+
+/** A broker's book of rows, newest last, behind limit and offset. */
+function createBook(order: 'newestFirst' | 'oldestFirst', says: 'nothing' | 'hasMore' = 'nothing') {
+  const rows: Row[] = []
+  let clock = Date.UTC(2026, 0, 1)
+  let counter = 0
+  let calls = 0
+  return {
+    rows,
+    calls: () => calls,
+    /** `later` is 0 for a row of the same second as the one before. */
+    add(later: number, status: Row['status'] = 'open') {
+      clock += later * 1_000
+      // Ids in no order, so that nothing can lean on them.
+      const id = `ord_${((counter++ * 7_919) % 10_007).toString(36)}`
+      rows.push({ id, at: `${new Date(clock).toISOString().slice(0, 19)}Z`, status })
+    },
+    async list(filter: Row['status'] | null, offset: number, limit: number) {
+      calls++
+      expect(limit).toBeGreaterThan(0)
+      expect(limit).toBeLessThanOrEqual(limitMax)
+      const matching = rows.filter((row) => filter === null || row.status === filter)
+      const sorted = order === 'newestFirst' ? matching.toReversed() : matching
+      const page = sorted.slice(offset, offset + limit)
+      return {
+        rows: page.map((row) => ({ id: row.id, at: row.at, value: row })),
+        hasMore: says === 'hasMore' ? offset + limit < sorted.length : null,
+      }
+    },
+  }
+}
+
+type Book = ReturnType<typeof createBook>
+
+function readPage(
+  book: Book,
+  memory: ListMemory,
+  filter: Row['status'] | null,
+  page: {
+    after: string | null
+    first: number
+    wantsMore?: boolean
+    judge?: (row: ListRow<Row>) => 'take' | 'drop' | 'end'
+  },
+): Promise<ListPage<Row>> {
+  return readListPage<Row>(
+    {
+      key: String(filter),
+      fetch: (offset, limit) => book.list(filter, offset, limit),
+      limitMax,
+      mayMove: filter !== null,
+      after: page.after,
+      first: page.first,
+      wantsMore: page.wantsMore ?? true,
+      searches: page.judge !== undefined,
+      judge: page.judge ?? (() => 'take'),
+    },
+    memory,
+  )
+}
+
+const idsOf = (page: ListPage<Row>) => page.rows.map(({ row }) => row.id)
+
+const orders = ['newestFirst', 'oldestFirst'] as const
+
+describe.each(orders)('a list sorted %s', (order) => {
+  it('is read newest first', async () => {
+    const book = createBook(order)
+    for (let index = 0; index < 25; index++) book.add(1)
+    const page = await readPage(book, createListMemory(), null, { after: null, first: 7 })
+    expect(idsOf(page)).toEqual(
+      book.rows
+        .slice(-7)
+        .reverse()
+        .map((row) => row.id),
+    )
+    expect(page).toMatchObject({ hasMore: true, isComplete: true })
+  })
+
+  it('takes one call a page, once its order and end have been seen', async () => {
+    const book = createBook(order)
+    for (let index = 0; index < 95; index++) book.add(1)
+    const memory = createListMemory()
+    await readPage(book, memory, null, { after: null, first: 5 })
+    let before = book.calls()
+    const first = await readPage(book, memory, null, { after: null, first: 9 })
+    expect(book.calls() - before).toBe(1)
+    before = book.calls()
+    const second = await readPage(book, memory, null, { after: first.rows.at(-1)?.position ?? '', first: 9 })
+    expect(book.calls() - before).toBe(1)
+    expect([...idsOf(first), ...idsOf(second)]).toEqual(
+      book.rows
+        .slice(-18)
+        .reverse()
+        .map((row) => row.id),
+    )
+    // Rows that have come since are found at the end without looking for it again.
+    for (let index = 0; index < 3; index++) book.add(1)
+    before = book.calls()
+    const again = await readPage(book, memory, null, { after: null, first: 5 })
+    expect(book.calls() - before).toBe(1)
+    expect(idsOf(again)).toEqual(
+      book.rows
+        .slice(-5)
+        .reverse()
+        .map((row) => row.id),
+    )
+  })
+
+  it('is empty where there is nothing', async () => {
+    const page = await readPage(createBook(order), createListMemory(), null, { after: null, first: 3 })
+    expect(page).toEqual({ rows: [], hasMore: false, isComplete: true, position: null })
+  })
+
+  it('resumes after any row', async () => {
+    const book = createBook(order)
+    for (let index = 0; index < 20; index++) book.add(index % 3)
+    const memory = createListMemory()
+    const whole = await readPage(book, memory, 'open', { after: null, first: 20 })
+    expect(whole.rows).toHaveLength(20)
+    for (const [index, { position }] of whole.rows.entries()) {
+      const rest = await readPage(book, memory, 'open', { after: position, first: 20 })
+      expect(idsOf(rest)).toEqual(idsOf(whole).slice(index + 1))
+      expect(rest.hasMore).toBe(false)
+    }
+  })
+
+  it('stops where no older row is wanted, and goes on where nothing was found within the bound', async () => {
+    const book = createBook(order)
+    for (let index = 0; index < 500; index++) book.add(1)
+    const memory = createListMemory()
+    const from = book.rows[40]?.at ?? ''
+    const judge = ({ at }: ListRow<Row>) =>
+      (at ?? '') > from ? 'drop' : (at ?? '') < (book.rows[30]?.at ?? '') ? 'end' : 'take'
+    const found: string[] = []
+    let after: string | null = null
+    for (let round = 0; round < 20; round++) {
+      const page: ListPage<Row> = await readPage(book, memory, null, { after, first: 4, judge })
+      found.push(...idsOf(page))
+      if (page.isComplete && page.hasMore === false) break
+      if (page.rows.length < 4) expect(page.isComplete).toBe(false)
+      expect(page.position).not.toBe(after)
+      after = page.position
+    }
+    expect(found).toEqual(
+      book.rows
+        .slice(30, 41)
+        .reverse()
+        .map((row) => row.id),
+    )
+  })
+
+  const change = fc.oneof(
+    { weight: 3, arbitrary: fc.record({ kind: fc.constant('add' as const), later: fc.integer({ min: 0, max: 2 }) }) },
+    { weight: 2, arbitrary: fc.record({ kind: fc.constant('done' as const), which: fc.nat() }) },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('open' as const), which: fc.nat() }) },
+  )
+  const scenario = fc.record({
+    // Seconds between rows; runs of zeros are rows of one instant.
+    rows: fc.array(fc.integer({ min: 0, max: 2 }), { maxLength: 80 }),
+    says: fc.constantFrom('nothing' as const, 'hasMore' as const),
+    filter: fc.constantFrom(null, 'open' as const, 'done' as const),
+    sizes: fc.array(fc.integer({ min: 1, max: 25 }), { minLength: 1, maxLength: 5 }),
+    wantsMore: fc.boolean(),
+    // What happens between two calls to the broker, also in the middle of a page.
+    changes: fc.array(fc.array(change, { maxLength: 4 }), { maxLength: 60 }),
+    isKnown: fc.boolean(),
+  })
+
+  it('gives every row that was there and still matches exactly once, while rows come and go', async () => {
+    await fc.assert(
+      fc.asyncProperty(scenario, async ({ rows, says, filter, sizes, wantsMore, changes, isKnown }) => {
+        const book = createBook(order, says)
+        for (const [index, later] of rows.entries()) book.add(later, index % 3 === 0 ? 'done' : 'open')
+        const memory = createListMemory()
+        if (isKnown) await readPage(book, memory, filter, { after: null, first: 3 })
+        const matches = (row: Row) => filter === null || row.status === filter
+        const atStart = book.rows.filter(matches).map((row) => row.id)
+        // Rows that left the list at any time need not be given; the others must be.
+        const left = new Set<string>()
+        let moment = 0
+        const list = book.list.bind(book)
+        book.list = async (...request) => {
+          const answer = await list(...request)
+          for (const step of changes[moment++] ?? []) {
+            if (step.kind === 'add') book.add(step.later)
+            else {
+              const row = book.rows[step.which % Math.max(1, book.rows.length)]
+              if (row) row.status = step.kind
+            }
+          }
+          for (const row of book.rows) if (!matches(row)) left.add(row.id)
+          return answer
+        }
+        const given: string[] = []
+        let after: string | null = null
+        for (let pageIndex = 0; ; pageIndex++) {
+          expect(pageIndex).toBeLessThan(400)
+          const before = book.calls()
+          const first = sizes[pageIndex % sizes.length] ?? 5
+          const page: ListPage<Row> = await readPage(book, memory, filter, { after, first, wantsMore })
+          expect(book.calls() - before).toBeLessThanOrEqual(20)
+          expect(page.isComplete).toBe(true)
+          expect(page.rows.length).toBeLessThanOrEqual(first)
+          if (page.hasMore === true) expect(page.rows.length).toBe(first)
+          if (wantsMore && page.rows.length === first) expect(page.hasMore).not.toBe(null)
+          given.push(...idsOf(page))
+          if (page.hasMore === false || page.rows.length === 0) break
+          after = page.rows.at(-1)?.position ?? after
+        }
+        expect(new Set(given).size).toBe(given.length)
+        const missing = atStart.filter((id) => !left.has(id) && !given.includes(id))
+        expect(missing).toEqual([])
+        // Newest first, rows of one instant in any order.
+        const times = given.map((id) => book.rows.find((row) => row.id === id)?.at ?? '')
+        expect(times).toEqual([...times].sort().reverse())
+      }),
+      { numRuns: 400 },
+    )
+  })
+})
+
+describe('a list in no order', () => {
+  it('is given as the broker has it, and not called complete', async () => {
+    const times = [3, 1, 2, 5, 4].map((second) => `2026-01-01T00:00:0${second}Z`)
+    const rows = times.map((at, index) => ({ id: `ord_${index}`, at, value: null }))
+    const page = await readListPage(
+      {
+        key: '',
+        fetch: (offset, limit) => Promise.resolve({ rows: rows.slice(offset, offset + limit), hasMore: null }),
+        limitMax,
+        mayMove: false,
+        after: null,
+        first: 5,
+        wantsMore: true,
+        searches: false,
+        judge: () => 'take',
+      },
+      createListMemory(),
+    )
+    expect(page.rows.map(({ row }) => row.id)).toEqual(rows.map((row) => row.id))
+    expect(page.isComplete).toBe(false)
+  })
+})
+
+it('a position that another adapter made is refused', async () => {
+  const book = createBook('newestFirst')
+  await expect(readPage(book, createListMemory(), null, { after: 'cursor-7', first: 1 })).rejects.toThrow(RangeError)
+})

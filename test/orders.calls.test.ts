@@ -1,0 +1,169 @@
+// What reads cost, counted at the broker: list batching, single flight, the rate as the broker sees it, and cancels
+// that do not wait behind reads.
+
+import { describe, expect, it } from 'vitest'
+import { startForTest, startForTestApart } from './harness.ts'
+import type { Harness } from './harness.ts'
+
+async function idsOf(harness: Harness): Promise<string[]> {
+  return (await harness.book()).map((order) => String(order.id))
+}
+
+const entities = `query E($representations: [_Any!]!) { _entities(representations: $representations) { ... on Order { id status } } }`
+
+describe('orders of a known account', () => {
+  it.each([
+    ['the newest 100', (ids: string[]) => ids.slice(0, 100)],
+    ['100 all over the list', (ids: string[]) => ids.filter((_, index) => index % 12 < 5).slice(0, 100)],
+  ])('100 entities, %s, are at most 3 calls', async (_, pick) => {
+    const harness = await startForTest()
+    const ids = pick(await idsOf(harness))
+    expect(ids).toHaveLength(100)
+    const representations = ids.map((id) => ({ __typename: 'Order', id, account: { id: harness.accountId } }))
+    const { data, errors } = await harness.run(entities, { representations })
+    expect(errors).toBeUndefined()
+    expect(data._entities.map((order: { id: string }) => order.id)).toEqual(ids)
+    expect((await harness.calls()).length).toBeLessThanOrEqual(3)
+  })
+
+  it('20 aliases of 10 orders are 1 or 2 calls when the account is named', async () => {
+    const harness = await startForTest()
+    const ids = (await idsOf(harness)).slice(20, 30)
+    const aliases = [...ids, ...ids].map(
+      (id, index) => `o${index}: order(id: "${id}", accountId: "${harness.accountId}") { id }`,
+    )
+    const { data, errors } = await harness.run(`{ ${aliases.join(' ')} }`)
+    expect(errors).toBeUndefined()
+    expect(data.o19.id).toBe(ids[9])
+    expect((await harness.calls()).length).toBeLessThanOrEqual(2)
+  })
+
+  it('are known from an earlier answer, also of another request', async () => {
+    const harness = await startForTest()
+    await harness.run('query L($accountId: ID!) { orders(accountId: $accountId, first: 10) { nodes { id } } }', {
+      accountId: harness.accountId,
+    })
+    await harness.clearCalls()
+    const ids = (await idsOf(harness)).slice(0, 10)
+    const { data } = await harness.run('query I($ids: [ID!]!) { ordersByIds(ids: $ids) { id } }', { ids })
+    expect(data.ordersByIds.map((order: { id: string }) => order.id)).toEqual(ids)
+    expect(await harness.calls()).toHaveLength(1)
+  })
+
+  it('a wrong account costs one call and hides nothing but what it must', async () => {
+    const harness = await startForTest()
+    const ids = (await idsOf(harness)).slice(0, 3)
+    const other = harness.sandbox.accounts[1]
+    const { data, errors } = await harness.run(
+      `{ ${ids.map((id, index) => `a${index}: order(id: "${id}", accountId: "${other}") { id }`).join(' ')} b: order(id: "${ids[0]}") { id } }`,
+    )
+    expect(errors).toBeUndefined()
+    expect(data).toEqual({ a0: null, a1: null, a2: null, b: { id: ids[0] } })
+    expect((await harness.calls()).length).toBeLessThanOrEqual(1 + 3)
+  })
+})
+
+describe('single flight', () => {
+  it('50 callers of the same page at the same time are 1 call', async () => {
+    const harness = await startForTest()
+    await harness.setRules({ match: { path: '/orders\\?' }, fault: { kind: 'latency', ms: 300 } })
+    const document =
+      'query L($accountId: ID!) { orders(accountId: $accountId, first: 20) { nodes { id status } pageInfo { hasNextPage } } }'
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, () => harness.run(document, { accountId: harness.accountId })),
+    )
+    expect(new Set(answers.map((answer) => JSON.stringify(answer.data))).size).toBe(1)
+    expect(answers[0]?.data.orders.nodes).toHaveLength(20)
+    expect(await harness.calls()).toHaveLength(1)
+    // Nothing is kept: the next one asks again.
+    await harness.run(document, { accountId: harness.accountId })
+    expect(await harness.calls()).toHaveLength(2)
+  })
+
+  it('a reader after a cancel sees it, although the same read was under way before', async () => {
+    const harness = await startForTest()
+    const id = harness.sandbox.demo.openOrderId
+    await harness.setRules({
+      match: { path: `/trading/orders/${id}`, nth: 1 },
+      fault: { kind: 'hang', when: 'afterCommit', ms: 1_500 },
+    })
+    const before = harness.run(`{ order(id: "${id}") { status } }`)
+    await expect.poll(async () => (await harness.calls()).length).toBe(1)
+    // The broker has answered the first read with the state of then, on a wire that is slow.
+    const canceling = harness.run(`mutation { cancelOrder(input: { orderId: "${id}" }) { outcome } }`)
+    expect((await canceling).data.cancelOrder.outcome).toBe('CANCELED')
+    const after = await harness.run(`{ order(id: "${id}") { status } }`)
+    expect(after.data.order.status).toBe('CANCELED')
+    await before
+  })
+})
+
+describe('the rate', () => {
+  it('never exceeds 80 % of what the broker grants in any second, and a cancel goes first in a flood of 500 reads', async () => {
+    const harness = await startForTestApart({ BLUUM_REQUESTS_PER_SECOND: '25' })
+    const ids = (await idsOf(harness)).slice(0, 100)
+    const open = String((await harness.book()).find((order) => order.status === 'accepted')?.id)
+    await harness.clearCalls()
+    const reads = Array.from({ length: 500 }, (_, index) =>
+      harness.run(`{ order(id: "${ids[index % ids.length]}") { id } }`, {}, { 'x-request-timeout-ms': '4000' }),
+    )
+    await expect.poll(async () => (await harness.calls()).length, { timeout: 5_000 }).toBeGreaterThan(10)
+    const ahead = (await harness.calls()).length
+    const canceled = await harness.run(`mutation { cancelOrder(input: { orderId: "${open}" }) { outcome } }`)
+    expect(canceled.data.cancelOrder.outcome).toBe('CANCELED')
+    const calls = await harness.calls()
+    const at = calls.findIndex((call) => call.method === 'POST')
+    // Its own read and what had left before it: no queue of reads stood ahead of it.
+    expect(at - ahead).toBeLessThanOrEqual(4)
+    const answers = await Promise.all(reads)
+    const codes = new Set(answers.flatMap((answer) => answer.errors?.map((error) => error.extensions.code) ?? ['ok']))
+    expect(codes).toContain('ok')
+    for (const code of codes) expect(['ok', 'RATE_LIMITED', 'DEADLINE_EXCEEDED']).toContain(code)
+    const limited = answers
+      .flatMap((answer) => answer.errors ?? [])
+      .find((error) => error.extensions.code === 'RATE_LIMITED')
+    expect(limited?.extensions.retryAfterMs).toBeGreaterThan(0)
+    const load = (await harness.control('GET', '/load')) as { maxInAnySecond: number }
+    expect(load.maxInAnySecond).toBeLessThanOrEqual(20)
+  })
+})
+
+describe('what a read costs is told on request', () => {
+  const explain = { 'x-blotter-explain': '1' }
+
+  async function costOf(harness: Harness, query: string, headers: Record<string, string> = explain) {
+    const response = await harness.fetch(
+      new Request(harness.url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: JSON.stringify({ query }),
+      }),
+    )
+    return ((await response.json()) as { extensions?: { upstream?: object } }).extensions?.upstream
+  }
+
+  it('with the calls, their time, and what was shared, batched and repeated', async () => {
+    const harness = await startForTest({ BREAKER: 'off' })
+    const [first, second, third] = await idsOf(harness)
+    expect(await costOf(harness, `{ order(id: "${first}") { id } }`)).toEqual({
+      calls: 1,
+      ms: expect.any(Number),
+      shared: 0,
+      batched: 0,
+      retried: 0,
+    })
+    const aliases = [first, second, third].map(
+      (id, index) => `o${index}: order(id: "${id}", accountId: "${harness.accountId}") { id }`,
+    )
+    expect(await costOf(harness, `{ ${aliases.join(' ')} }`)).toMatchObject({ calls: 1, batched: 3 })
+    await harness.setRules({ match: { nth: 1 }, fault: { kind: 'status', status: 502, when: 'beforeCommit' } })
+    expect(await costOf(harness, `{ order(id: "${first}") { id } }`)).toMatchObject({ calls: 2, retried: 1 })
+  })
+
+  it('only when asked, and only where GraphiQL is on', async () => {
+    const harness = await startForTest()
+    expect(await costOf(harness, '{ tradingAccounts { id } }', {})).toBeUndefined()
+    const closed = await startForTest({ GRAPHIQL: 'off' })
+    expect(await costOf(closed, '{ tradingAccounts { id } }')).toBeUndefined()
+  })
+})
