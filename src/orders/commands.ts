@@ -7,101 +7,27 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createTally, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
+import type { Broker, Brokers } from '../brokers/broker.ts'
 import { normalizeDecimal } from '../decimal.ts'
 import { brokerOf, isId } from './order.ts'
-import type { NewOrder, Order, OrderRejectionCode } from './order.ts'
+import type { NewOrder, Order } from './order.ts'
+import {
+  isAboutTheOrder,
+  notSent,
+  toCancelPending,
+  toCancelRefused,
+  toFinal,
+  toInvalid,
+  toNotPlaced,
+  toPlaceResult,
+  toRefused,
+  toSentence,
+  toUnreachable,
+  withoutOrder,
+} from './outcomes.ts'
+import type { CancelOrderResult, PlaceOrderResult, Settled } from './outcomes.ts'
 import { createProblem, findProblems } from './validate.ts'
 import type { OrderInputProblem } from './validate.ts'
-
-export type PlaceOrderOutcome = 'PLACED' | 'REJECTED' | 'INVALID' | 'NOT_PLACED' | 'UNKNOWN'
-
-export type NotPlacedCode =
-  | 'BROKER_UNAVAILABLE'
-  | 'RATE_LIMITED'
-  | 'DEADLINE'
-  | 'STORE_UNAVAILABLE'
-  | 'SHUTTING_DOWN'
-  | 'OVERLOADED'
-  | 'BLOCKED_BY_UNRESOLVED'
-  | 'NEVER_APPEARED'
-  | 'KEY_EXPIRED'
-  | 'TRADING_HALTED'
-
-/** What `placeOrder` answers. `order` is null where it is not at hand; `orderId` is set whenever the order exists. */
-interface PlaceResult {
-  clientOrderId: string
-  outcome: PlaceOrderOutcome
-  orderId: string | null
-  order: Order | null
-  message: string
-}
-export interface OrderPlaced extends PlaceResult {
-  outcome: 'PLACED'
-  replayed: boolean
-}
-export interface OrderRejected extends PlaceResult {
-  outcome: 'REJECTED'
-  replayed: boolean
-  rejectionCode: OrderRejectionCode
-  brokerCode: string | null
-  reason: string | null
-}
-export interface OrderInvalid extends PlaceResult {
-  outcome: 'INVALID'
-  problems: OrderInputProblem[]
-}
-export interface OrderNotPlaced extends PlaceResult {
-  outcome: 'NOT_PLACED'
-  notPlacedCode: NotPlacedCode
-  certainty: 'PROVEN' | 'ASSUMED'
-  retrySameKey: boolean
-  retryAfterMs: number | null
-}
-export interface OrderOutcomeUnknown extends PlaceResult {
-  outcome: 'UNKNOWN'
-  retryAfterMs: number | null
-}
-export type PlaceOrderResult = OrderPlaced | OrderRejected | OrderInvalid | OrderNotPlaced | OrderOutcomeUnknown
-
-export type CancelOrderOutcome = 'CANCELED' | 'PENDING' | 'REFUSED' | 'INVALID'
-
-export type CancelRefusalCode =
-  | 'ALREADY_FILLED'
-  | 'ALREADY_CLOSED'
-  | 'NOT_FOUND'
-  | 'BROKER_REFUSED'
-  | 'BROKER_UNAVAILABLE'
-  | 'RATE_LIMITED'
-  | 'SHUTTING_DOWN'
-  | 'READ_ONLY'
-
-/** What `cancelOrder` answers; `order` as it was read after the attempt, null where it could not be. */
-interface CancelResult {
-  outcome: CancelOrderOutcome
-  orderId: string | null
-  order: Order | null
-  message: string
-}
-export interface CancelConfirmed extends CancelResult {
-  outcome: 'CANCELED'
-  alreadyCanceled: boolean
-}
-export interface CancelPending extends CancelResult {
-  outcome: 'PENDING'
-  retryAfterMs: number | null
-}
-export interface CancelRefused extends CancelResult {
-  outcome: 'REFUSED'
-  refusalCode: CancelRefusalCode
-  brokerCode: string | null
-  reason: string | null
-}
-export interface CancelInvalid extends CancelResult {
-  outcome: 'INVALID'
-  problems: OrderInputProblem[]
-}
-export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused | CancelInvalid
 
 /** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
 export interface Commands {
@@ -131,43 +57,13 @@ export interface CommandOptions {
   recordsMax?: number
 }
 
-// An order is never sent late: this long after it was received it stays here, even if a connection becomes free.
-const sendWithinMs = { market: 10_000, other: 30_000 }
-
 // Reads of an order after its cancel, until it is final.
 const cancelPollMs = { first: 250, longest: 2_000 }
 
-// A placement that finds no free connection in this time is not sent.
-const connectionWaitMs = 2_000
+// An order is never sent late: if it finds neither a place in the rate nor a free connection in this time, it stays here.
+const sendWithinMs = 2_000
 
 const neverAborted = new AbortController().signal
-
-// How an attempt to place ended.
-type Settled =
-  | { state: 'placed'; answer: PlaceAnswer }
-  | {
-      state: 'rejected'
-      code: OrderRejectionCode
-      brokerCode: string | null
-      reason: string | null
-      answer: PlaceAnswer | null
-    }
-  | NotSent
-  | { state: 'unknown' }
-
-interface NotSent {
-  state: 'not_sent'
-  code: NotPlacedCode
-  message: string
-  retrySameKey: boolean
-  retryAfterMs: number | null
-}
-
-function withoutOrder(settled: Settled): Settled {
-  if (settled.state === 'placed') return { ...settled, answer: { ...settled.answer, order: null } }
-  if (settled.state !== 'rejected' || settled.answer === null) return settled
-  return { ...settled, answer: { ...settled.answer, order: null } }
-}
 
 interface PlacementRecord {
   economics: string
@@ -266,8 +162,8 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
       const message = 'The instant to send it by had passed; the order was not sent.'
       return { ...notSent('DEADLINE', message), retrySameKey: false }
     }
-    const usual = now + (order.type === 'MARKET' ? sendWithinMs.market : sendWithinMs.other)
-    const sendBy = Math.min(usual, callerSendBy ?? usual, now + connectionWaitMs)
+    const usual = now + sendWithinMs
+    const sendBy = Math.min(usual, callerSendBy ?? usual)
     try {
       const answer = await broker.place(order, operationId, sendBy)
       if (answer.status !== 'REJECTED') return { state: 'placed', answer }
@@ -435,106 +331,6 @@ async function readOrder(broker: Broker, id: string): Promise<Order | null | Ups
   return order
 }
 
-// ---- results ----------------------------------------------------------------------------------------------------
-
-function toPlaceResult(order: NewOrder, settled: Settled, isJoining: boolean, wasSettled: boolean): PlaceOrderResult {
-  const { clientOrderId } = order
-  switch (settled.state) {
-    case 'placed':
-      return {
-        clientOrderId,
-        outcome: 'PLACED',
-        orderId: settled.answer.orderId,
-        // What was answered then is old now; a replay's order is read anew where it is selected.
-        order: wasSettled ? null : settled.answer.order,
-        message: isJoining ? 'This order had been placed before.' : 'The broker took the order in.',
-        replayed: isJoining,
-      }
-    case 'rejected':
-      return {
-        clientOrderId,
-        outcome: 'REJECTED',
-        orderId: settled.answer?.orderId ?? null,
-        order: wasSettled ? null : (settled.answer?.order ?? null),
-        message: 'The broker rejected the order. This key is spent; a new try needs a new clientOrderId.',
-        replayed: isJoining,
-        rejectionCode: settled.code,
-        brokerCode: settled.brokerCode,
-        reason: settled.reason,
-      }
-    case 'not_sent':
-      return { ...toNotPlaced(order, settled.code, settled.message), ...pickRetry(settled) }
-    case 'unknown':
-      return {
-        clientOrderId,
-        outcome: 'UNKNOWN',
-        orderId: null,
-        order: null,
-        message:
-          'The order may have been sent, and its outcome is not known: it may exist. Look for this clientOrderId among the orders of the account before you place it under another one.',
-        retryAfterMs: 5_000,
-      }
-    default:
-      return settled satisfies never
-  }
-}
-
-function pickRetry({ retrySameKey, retryAfterMs }: { retrySameKey: boolean; retryAfterMs: number | null }) {
-  return { retrySameKey, retryAfterMs }
-}
-
-function toInvalid({ clientOrderId }: NewOrder, problems: OrderInputProblem[]): OrderInvalid {
-  return { clientOrderId, outcome: 'INVALID', orderId: null, order: null, message: toSentence(problems), problems }
-}
-
-function toSentence(problems: readonly OrderInputProblem[]): string {
-  const [problem] = problems
-  if (problems.length === 1 && problem) return problem.message
-  return `The input has ${problems.length} problems, each listed with its field; nothing was sent.`
-}
-
-function toNotPlaced({ clientOrderId }: NewOrder, notPlacedCode: NotPlacedCode, message: string): OrderNotPlaced {
-  return {
-    clientOrderId,
-    outcome: 'NOT_PLACED',
-    orderId: null,
-    order: null,
-    message,
-    notPlacedCode,
-    certainty: 'PROVEN',
-    retrySameKey: true,
-    retryAfterMs: null,
-  }
-}
-
-function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): NotSent {
-  return { state: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
-}
-
-// An effect of `none`: no order exists, and the question is only why.
-function toRefused(error: UpstreamError, callerSendBy: number | null): Settled {
-  if (error.rejection !== null) {
-    const { rejection: code, brokerCode, reason } = error
-    return { state: 'rejected', code, brokerCode, reason, answer: null }
-  }
-  if (error.kind === 'throttled') {
-    return notSent('RATE_LIMITED', 'The broker asks to wait; the order was not placed.', error.retryAfterMs ?? 1_000)
-  }
-  if (error.kind === 'not_sent' && callerSendBy !== null && Date.now() >= callerSendBy) {
-    const message = 'No connection was free before the instant to send it by; the order was not sent.'
-    return { ...notSent('DEADLINE', message), retrySameKey: false }
-  }
-  if (error.kind === 'not_sent') {
-    const message = 'The broker cannot be reached; the order was not sent.'
-    return notSent('BROKER_UNAVAILABLE', message, error.retryAfterMs)
-  }
-  // 413 and 415 will not get better by sending the same again.
-  const retrySameKey = error.status !== 413 && error.status !== 415
-  const message =
-    "The broker did not look at the order: it does not take this service's request, credential or address."
-  return { ...notSent('BROKER_UNAVAILABLE', message), retrySameKey }
-}
-
 // The canonical form of what is ordered: 5, 5.0 and 5.00 shares are the same order.
 function toEconomics(order: NewOrder): string {
   const { clientOrderId: _, ...economics } = order
@@ -550,47 +346,4 @@ function toEconomics(order: NewOrder): string {
   return JSON.stringify(economics, (name, value: unknown) =>
     decimals.has(name) && typeof value === 'string' ? normalizeDecimal(value) : value,
   )
-}
-
-// Refusals that speak of this order or its account, or may do so; the others speak of us, and the cancel was not
-// looked at.
-function isAboutTheOrder(error: UpstreamError): boolean {
-  return error.kind === 'refused' && (error.rejection !== null || error.effect === 'unknown')
-}
-
-function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResult {
-  const { id } = order
-  if (order.status === 'CANCELED') {
-    const message = alreadyCanceled ? 'The order was canceled already.' : 'The broker reports the order canceled.'
-    return { outcome: 'CANCELED', orderId: id, order, message, alreadyCanceled }
-  }
-  if (order.status === 'FILLED') {
-    return toCancelRefused(id, order, 'ALREADY_FILLED', 'The order had filled before it could be canceled.')
-  }
-  return toCancelRefused(id, order, 'ALREADY_CLOSED', 'The order was closed before it could be canceled.')
-}
-
-function toCancelPending(orderId: string, order: Order | null): CancelPending {
-  const message = 'The cancel was asked for and is not confirmed; the order may still fill. Read it again.'
-  return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
-}
-
-function toCancelRefused(
-  orderId: string,
-  order: Order | null,
-  refusalCode: CancelRefusalCode,
-  message: string,
-): CancelRefused {
-  return { outcome: 'REFUSED', orderId, order, message, refusalCode, brokerCode: null, reason: null }
-}
-
-// Nothing was asked of the broker, or nothing it looked at.
-function toUnreachable(orderId: string, order: Order | null, error: UpstreamError): CancelRefused {
-  const { brokerCode, reason } = error
-  if (error.kind === 'throttled') {
-    const message = 'The broker asks to wait; the order was not canceled.'
-    return { ...toCancelRefused(orderId, order, 'RATE_LIMITED', message), brokerCode, reason }
-  }
-  const message = 'The broker could not be asked; nothing was canceled.'
-  return { ...toCancelRefused(orderId, order, 'BROKER_UNAVAILABLE', message), brokerCode, reason }
 }

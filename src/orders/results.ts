@@ -20,7 +20,7 @@ import type {
   OrderRejected,
   PlaceOrderOutcome,
   PlaceOrderResult,
-} from './commands.ts'
+} from './outcomes.ts'
 import type { Order, OrderRejectionCode } from './order.ts'
 import { CommissionTypeInput, OrderObject, OrderSideInput, OrderTypeInput, TimeInForceInput } from './types.ts'
 import type { OrderInputProblem, OrderInputProblemCode } from './validate.ts'
@@ -108,8 +108,8 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
     sendBy: t.field({
       type: 'DateTime',
       description:
-        'Never send the order after this instant. It is never sent later than 10 seconds (market orders) or 30 seconds ' +
-        '(all others) after it arrived here, whatever this says.',
+        'Never send the order after this instant. It is sent within 2 seconds after it arrived here or not at all, ' +
+        'whatever this says.',
     }),
   }),
 })

@@ -168,7 +168,7 @@ export type PlaceOrderInput = {
   notional?: string | null | undefined;
   /** Shares, above zero. Either this or `notional`. */
   quantity?: string | null | undefined;
-  /** Never send the order after this instant. It is never sent later than 10 seconds (market orders) or 30 seconds (all others) after it arrived here, whatever this says. */
+  /** Never send the order after this instant. It is sent within 2 seconds after it arrived here or not at all, whatever this says. */
   sendBy?: string | null | undefined;
   /** Which way to trade. */
   side: OrderSideInput;
