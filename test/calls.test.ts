@@ -67,7 +67,7 @@ function createFakeHttp(script: Script): FakeHttp {
     const sent: Sent = { way, call, at: performance.now(), isAborted: false }
     const reply = http.script(sent, http.sent.push(sent) - 1)
     return new Promise((resolve, reject) => {
-      const signal = way === 'read' ? call.signal : undefined
+      const signal = call.method === 'GET' ? call.signal : undefined
       const timers: NodeJS.Timeout[] = []
       const settle = (): void => {
         for (const timer of timers) clearTimeout(timer)

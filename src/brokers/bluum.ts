@@ -86,8 +86,7 @@ export function createBluum(options: BluumOptions): Broker {
   // Bluum, "Read one order": the path carries no account, and an order of another tenant answers 404.
   async function readOrder(id: string, scope: ReadScope): Promise<Order | null> {
     try {
-      const lane = scope.isForCancel ? 'cancel' : 'one'
-      const call: ReadCall = { path: path`/trading/orders/${id}`, lane, times: readOneTimes, tags: [id] }
+      const call: ReadCall = { path: path`/trading/orders/${id}`, lane: 'one', times: readOneTimes, tags: [id] }
       const order = parseOrder(await read(call, scope), null)
       if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
       owners.set(id, order.account.id)

@@ -258,7 +258,9 @@ export function createCalls(options: CallsOptions): Calls {
       const onSent = place.sent
       let outcome: Answer | UpstreamError
       try {
-        outcome = await http.read({ method: 'GET', path, ...query, firstByteMs, attemptMs, signal, onSent })
+        // What a cancel has to know takes its connections: reads that hang cannot hold it back.
+        const send = call.lane === 'cancel' ? http.cancel : http.read
+        outcome = await send({ method: 'GET', path, ...query, firstByteMs, attemptMs, signal, onSent })
       } catch (error) {
         if (!(error instanceof UpstreamError) || signal.aborted) throw error
         outcome = error

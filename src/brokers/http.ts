@@ -63,7 +63,7 @@ export interface Http {
   read(call: Call): Promise<Answer>
   /** Sends at most once over the connections for writes. Throws UpstreamError, whose `effect` is proven. */
   write(call: Call): Promise<Answer>
-  /** The same over the connections for cancels. */
+  /** The same over the connections for cancels, and for what a cancel has to read. */
   cancel(call: Call): Promise<Answer>
   /**
    * Waits for the calls in flight, which their own deadlines bound, and closes all connections; after `withinMs`, if it is
@@ -301,7 +301,7 @@ export function createHttp(options: HttpOptions): Http {
   return {
     read: (call) => attempt(readPool, call, call.signal),
     write: (call) => attempt(writePool, call, undefined),
-    cancel: (call) => attempt(cancelPool, call, undefined),
+    cancel: (call) => attempt(cancelPool, call, call.method === 'GET' ? call.signal : undefined),
     close: (withinMs) => (closed ??= closeOnce(withinMs)),
   }
 }
