@@ -26,8 +26,11 @@ export class DeadlineExceeded extends Error {
   override readonly name = 'DeadlineExceeded'
 }
 
-/** The error for an argument of the caller's that cannot be used. `message` names it and the fix. */
-export function createInputError(message: string, code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' = 'BAD_USER_INPUT'): Error {
+/** The error for what the caller asked and does not get. `message` names it and the fix. */
+export function createInputError(
+  message: string,
+  code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' | 'RATE_LIMITED' = 'BAD_USER_INPUT',
+): Error {
   return new GraphQLError(message, { extensions: { code } })
 }
 

@@ -20,6 +20,9 @@ import type { Log } from './telemetry.ts'
 // Of a request.
 const bodyBytesMax = 100_000
 
+// All reads of a request together, where the caller does not say how long it waits.
+const readsMs = 12_000
+
 // By so much the edge plans beyond a caller's time, which the signal ends. At the same instant a call's own timer could
 // come first, and the caller would hear of a slow broker what is true of its own hurry.
 const planningMs = 100
@@ -156,11 +159,20 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
   // Not AbortSignal.any: the request's signal need not be one of Node's own.
   request.signal.addEventListener('abort', () => unwanted.abort(request.signal.reason), { once: true })
   if (timeoutMs !== null) state.timer = setTimeout(() => unwanted.abort(new DeadlineExceeded()), timeoutMs)
-  const deadline = timeoutMs === null ? Infinity : Date.now() + timeoutMs + planningMs
+  // Without a word from the caller, counted from the first read: a mutation may have taken its time before.
+  let deadline = timeoutMs === null ? null : Date.now() + timeoutMs + planningMs
+  const scope = {
+    signal: unwanted.signal,
+    get deadline() {
+      return (deadline ??= Date.now() + readsMs)
+    },
+    isForCancel: false,
+    tally,
+  }
   return {
     requestId,
     timeoutMs,
-    loaders: createLoaders(options.brokers, { signal: unwanted.signal, deadline, isForCancel: false, tally }),
+    loaders: createLoaders(options.brokers, scope),
     cursors: options.cursors,
     commands: options.commands,
   }

@@ -1285,8 +1285,8 @@ const batches: Record<string, Case> = {
     requests.length = 0
     const many = Array.from({ length: 40 }, (_, index) => `gone_${index}`)
     expect(await broker.orders(hintedKeys(many), createScope())).toEqual(Array(40).fill(null))
-    expect(asked().filter((what) => what.startsWith('list'))).toHaveLength(5)
-    expect(requests).toHaveLength(45)
+    expect(asked().filter((what) => what.startsWith('list'))).toHaveLength(3)
+    expect(requests).toHaveLength(43)
   },
 }
 

@@ -583,7 +583,7 @@ describe('a read', () => {
 
   test('whose deadline has passed is not begun', async () => {
     const { http, calls } = open(ok)
-    await expect(calls.read(one, reader(0))).rejects.toMatchObject({ kind: 'not_sent', timedOut: true })
+    await expect(calls.read(one, reader(0))).rejects.toMatchObject({ kind: 'no_answer', timedOut: true })
     expect(http.sent).toHaveLength(0)
   })
 
@@ -838,7 +838,7 @@ describe('the place of a call that never left', () => {
       const read = watch(opened.calls.read(one, reader(50)))
       vi.setSystemTime(Date.now() + 1_000)
       await pass(0)
-      expect(read.error).toMatchObject({ kind: 'not_sent', timedOut: true })
+      expect(read.error).toMatchObject({ kind: 'throttled', effect: 'none' })
     }
     expect(opened.http.sent).toHaveLength(0)
     await expectAllFree(opened)

@@ -30,6 +30,12 @@ function createBook(order: 'newestFirst' | 'oldestFirst', says: 'nothing' | 'has
       const id = `ord_${((counter++ * 7_919) % 10_007).toString(36)}`
       rows.push({ id, at: `${new Date(clock).toISOString().slice(0, 19)}Z`, status })
     },
+    /** A row of the same instant as another, wherever that is. */
+    addLate(which: number) {
+      const at = which % Math.max(1, rows.length)
+      const beside = rows[at]
+      if (beside) rows.splice(at, 0, { id: `late_${counter++}`, at: beside.at, status: 'open' })
+    },
     async list(filter: Row['status'] | null, offset: number, limit: number) {
       calls++
       expect(limit).toBeGreaterThan(0)
@@ -169,6 +175,8 @@ describe.each(orders)('a list sorted %s', (order) => {
     { weight: 3, arbitrary: fc.record({ kind: fc.constant('add' as const), later: fc.integer({ min: 0, max: 2 }) }) },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('done' as const), which: fc.nat() }) },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('open' as const), which: fc.nat() }) },
+    // A row of long ago that arrives only now.
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('late' as const), which: fc.nat() }) },
   )
   const scenario = fc.record({
     // Seconds between rows; runs of zeros are rows of one instant.
@@ -199,6 +207,7 @@ describe.each(orders)('a list sorted %s', (order) => {
           const answer = await list(...request)
           for (const step of changes[moment++] ?? []) {
             if (step.kind === 'add') book.add(step.later)
+            else if (step.kind === 'late') book.addLate(step.which)
             else {
               const row = book.rows[step.which % Math.max(1, book.rows.length)]
               if (row) row.status = step.kind
@@ -232,6 +241,24 @@ describe.each(orders)('a list sorted %s', (order) => {
       }),
       { numRuns: 400 },
     )
+  })
+})
+
+describe('a row that is a little out of place', () => {
+  it.each(orders)('does not turn a list sorted %s round, and empties no page', async (order) => {
+    const book = createBook(order)
+    for (let index = 0; index < 40; index++) book.add(2)
+    const memory = createListMemory()
+    await readPage(book, memory, null, { after: null, first: 5 })
+    const [newest, second] = [book.rows.at(-1), book.rows.at(-2)]
+    if (newest && second) [newest.at, second.at] = [second.at, newest.at]
+    for (const first of [1, 2, 5]) {
+      const before = book.calls()
+      const page = await readPage(book, memory, null, { after: null, first })
+      expect(page.rows).toHaveLength(first)
+      expect(book.calls() - before).toBeLessThanOrEqual(2)
+    }
+    expect(memory.direction).toBe(order)
   })
 })
 

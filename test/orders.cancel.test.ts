@@ -513,3 +513,26 @@ test('a graceful stop finishes the cancel under way and takes no new one', async
   expect(await underWay).toMatchObject({ ...confirmed, orderId })
   await stopped
 })
+
+test('a cancel that its caller was told was not asked for is not asked for later', async () => {
+  const own = await startForTest()
+  const id = own.sandbox.demo.openOrderId
+  await own.setRules({ match: { method: 'GET' }, fault: { kind: 'latency', ms: 600 } })
+  const answer = await own.run(
+    `mutation { cancelOrder(input: { orderId: "${id}" }) { __typename message } }`,
+    {},
+    { 'x-request-timeout-ms': '200' },
+  )
+  expect(answer.data.cancelOrder).toMatchObject({
+    __typename: 'CancelRefused',
+    message: expect.stringContaining('nothing was canceled'),
+  })
+  // The read that came too late has been answered, and what it would have led to has not happened.
+  await expect
+    .poll(async () => (await own.calls()).every((call) => call.status !== null), { timeout: 5_000 })
+    .toBe(true)
+  await own.setRules()
+  const after = await own.run(`{ order(id: "${id}") { status } }`)
+  expect(after.data.order.status).not.toBe('CANCELED')
+  expect((await own.calls()).filter((call) => call.method === 'POST')).toEqual([])
+})

@@ -341,6 +341,11 @@ describe('lists', () => {
       after: cursor.toString('base64url'),
     })
     expect(resumed.errors).toBeUndefined()
+    const text = cursor.toString('base64url')
+    for (const after of [`${text}!`, `${text}=`, ` ${text}`, `${text}\n`]) {
+      const { errors } = await harness.run(listOrders, { accountId: harness.accountId, first: 2, after })
+      expect(errors?.[0]?.extensions.code).toBe('CURSOR_INVALID')
+    }
     for (let index = 0; index < cursor.length; index += 5) {
       const changed = Buffer.from(cursor)
       changed[index] = (changed[index] ?? 0) ^ 1
@@ -457,6 +462,20 @@ describe('rows that leave fields out', () => {
     for (const node of data.orders.nodes) {
       const single = await harness.run(`{ order(id: "${node.id}") { id ${fields} } }`)
       expect(single.data.order).toEqual(node)
+    }
+  })
+
+  it('are completed for every order that is asked for by its id, also when a list answered it', async () => {
+    const ids = (await harness.book()).slice(0, 15).map((order) => String(order.id))
+    for (let run = 0; run < 2; run++) {
+      const { data, errors } = await harness.run(
+        'query I($ids: [ID!]!) { ordersByIds(ids: $ids) { id extendedHours } }',
+        { ids },
+      )
+      expect(errors).toBeUndefined()
+      expect(data.ordersByIds.every((order: { extendedHours: boolean | null }) => order.extendedHours !== null)).toBe(
+        true,
+      )
     }
   })
 

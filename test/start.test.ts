@@ -36,10 +36,16 @@ async function start(command: string, args: string[], env: Record<string, string
     cwd: root,
     env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A group of its own: npm does not pass a SIGKILL on to the server.
+    detached: true,
   })
   const exited = once(child, 'exit').then(([code]) => code as number | null)
   onTestFinished(async () => {
-    child.kill('SIGKILL')
+    try {
+      process.kill(-(child.pid ?? 0), 'SIGKILL')
+    } catch {
+      // Over already.
+    }
     await exited
   })
   let output = ''

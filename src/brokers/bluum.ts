@@ -60,8 +60,8 @@ const cancelTimes = { firstByteMs: 5_000, attemptMs: 8_000 }
 // From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
 // costs one call in vain where it answers none.
 const batchMin = 3
-// Calls for lists that may be in vain, for each order that is still missing: one in a list of the newest 100 for ten.
-const vainShare = 0.1
+// Calls for lists that may be in vain beside the first, for each order that is still missing.
+const vainShare = 0.05
 
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
@@ -100,7 +100,7 @@ export function createBluum(options: BluumOptions): Broker {
   // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
   async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const answers = new Map<OrderKey, Order | null | UpstreamError>()
-    const groups = Map.groupBy(keys, (key) => (key.mustBeWhole ? null : (key.accountId ?? owners.get(key.id) ?? null)))
+    const groups = Map.groupBy(keys, (key) => (key.mustBeWhole ? null : (owners.get(key.id) ?? key.accountId)))
     await Promise.all(
       [...groups].map(async ([accountId, group]) => {
         const ids = new Set(group.map((key) => key.id))
@@ -155,9 +155,10 @@ export function createBluum(options: BluumOptions): Broker {
       )
     } catch (error) {
       const failure = keepUpstreamError(error)
-      // A list that is refused says nothing of the orders: the account was named by a caller. Any other trouble would
-      // meet each single read as well, at the price of one call each.
-      if (failure.kind !== 'refused') for (const id of missing) found.set(id, failure)
+      // A list that is refused says nothing of the orders, because the account was named by a caller; and one that
+      // cannot be read may be the list's trouble alone. Any other trouble would meet each single read as well, at the
+      // price of one call each.
+      if (failure.kind !== 'refused' && failure.kind !== 'unreadable') for (const id of missing) found.set(id, failure)
     }
     return found
   }

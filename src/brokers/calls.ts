@@ -114,7 +114,12 @@ export function createCalls(options: CallsOptions): Calls {
     for (;;) {
       if (scope.signal.aborted) throw scope.signal.reason
       if (isClosed) throw closedError()
-      if (Date.now() >= deadline) throw lateError()
+      if (Date.now() >= deadline) {
+        throw new UpstreamError('no_answer', "GET not made: its reader's time was over", {
+          effect: 'none',
+          timedOut: true,
+        })
+      }
       const isProbe = mayProbe(call)
       const joined = isProbe ? undefined : findFlight(call)
       const flight = joined ?? startFlight(call, deadline, scope.tally, isProbe)
@@ -242,7 +247,10 @@ export function createCalls(options: CallsOptions): Calls {
       const leftMs = flight.deadline - Date.now()
       if (leftMs <= 0) {
         flight.isCutShort = true
-        throw lateError()
+        throw new UpstreamError('throttled', 'GET had no time left when its place came', {
+          effect: 'none',
+          retryAfterMs: throttledMs,
+        })
       }
       const { path, times } = call
       const query = call.query === undefined ? {} : { query: call.query }

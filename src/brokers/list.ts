@@ -68,6 +68,9 @@ export interface ListPage<T> {
 // The most calls that one page may take; a broker that ignores filters is not followed through its whole history.
 const callsPerPageMax = 20
 
+// Steps the other way, and none the known way, that show that a list has turned round.
+const stepsToTurn = 3
+
 // More rows of one instant than this are told apart by their offsets alone.
 const tiesMax = 200
 
@@ -147,6 +150,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   const { limitMax, mayMove } = query
   let calls = 0
   let isSorted = true
+  let hasTurned = false
   // So many rows the list was seen to have.
   let reach = 0
 
@@ -155,11 +159,25 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     if (calls === callsPerPageMax) return null
     calls++
     const answer = await query.fetch(offset, limit)
-    const observed = observeDirection(answer.rows)
-    if (observed === 'none') isSorted = false
-    else if (observed !== null) memory.direction = observed
+    observe(answer.rows)
     if (answer.rows.length > 0) reach = Math.max(reach, offset + answer.rows.length)
     return { rows: place(answer.rows, offset), hasMore: answer.hasMore }
+  }
+
+  function observe(rows: readonly ListRow<T>[]): void {
+    const { older, newer } = countSteps(rows)
+    if (older > 0 && newer > 0) isSorted = false
+    const observed = older > newer ? 'newestFirst' : newer > older ? 'oldestFirst' : null
+    if (observed === null || observed === memory.direction) return
+    if (memory.direction === null) {
+      memory.direction = observed
+    } else if (isSorted && !hasTurned && older + newer >= stepsToTurn) {
+      memory.direction = observed
+      hasTurned = true
+    } else {
+      // Rather a row that is a little out of place than a list that has turned round.
+      isSorted = false
+    }
   }
 
   /** The rows behind `from`, about `count` of them; some of them may stand before it. Null at the bound on calls. */
@@ -201,8 +219,9 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   // Oldest first: towards smaller offsets.
   async function readDown(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
     if (from === null) return await readEnd(count)
-    let end = mayMove ? from.offset + 1 : from.offset
-    let size = Math.min(limitMax, count + (mayMove ? 1 : 0))
+    // With the row it left off at, also in a list that rows only enter: one that arrives late enters in its middle.
+    let end = from.offset + 1
+    let size = Math.min(limitMax, count + 1)
     for (let step = 10; ; step = Math.min(step * 3, limitMax - 1)) {
       const start = Math.max(0, end - size)
       if (start === end) return { rows: [], isLast: true, hasMore: false, edge: 0 }
@@ -214,7 +233,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
         size = rows.length
         continue
       }
-      if (mayMove && rows.length === end - start && !isJoined(rows.at(-1), from)) {
+      if (rows.length === end - start && !isJoined(rows.at(-1), from)) {
         // Rows have entered before the anchor: what is older than it stands behind its offset now.
         end += step
         size = limitMax
@@ -257,8 +276,8 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   return { readAfter, isSorted: () => isSorted }
 }
 
-// Which way a run of rows goes; null where it does not show, `none` where it goes both ways.
-function observeDirection<T>(rows: readonly ListRow<T>[]): ListMemory['direction'] | 'none' {
+// How often a run of rows steps to an older and to a newer one.
+function countSteps<T>(rows: readonly ListRow<T>[]): { older: number; newer: number } {
   let older = 0
   let newer = 0
   let before: string | null = null
@@ -269,8 +288,7 @@ function observeDirection<T>(rows: readonly ListRow<T>[]): ListMemory['direction
     if (difference > 0) newer++
     before = at
   }
-  if (older > 0 && newer > 0) return 'none'
-  return older > 0 ? 'newestFirst' : newer > 0 ? 'oldestFirst' : null
+  return { older, newer }
 }
 
 // ---- places ---------------------------------------------------------------------------------------------------------

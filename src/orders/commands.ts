@@ -23,6 +23,7 @@ import {
   toRefused,
   toSentence,
   toUnreachable,
+  toUnread,
   withoutOrder,
 } from './outcomes.ts'
 import type { CancelOrderResult, PlaceOrderResult, Settled } from './outcomes.ts'
@@ -205,18 +206,18 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
       return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
     }
     const flight = cancels.get(orderId) ?? startCancel(broker, orderId)
-    return await withinReply(joinCancel(flight, orderId, accountId), timeoutMs, () => {
+    const caller = { hasLeft: false }
+    return await withinReply(joinCancel(flight, orderId, accountId, caller), timeoutMs, () => {
       if (flight.isAsked) return toCancelPending(orderId, flight.seen)
-      const message = 'The order could not be read in time, so nothing was canceled.'
-      return toCancelRefused(orderId, null, 'BROKER_UNAVAILABLE', message)
+      caller.hasLeft = true
+      return toUnread(orderId)
     })
   }
 
   function startCancel(broker: Broker, orderId: string): CancelFlight {
-    // Nothing is asked of the broker after a caller was told that nothing was.
     const deadline = Date.now() + replyMs
     const flight: CancelFlight = {
-      before: track(readOrder(broker, orderId)),
+      before: track(readOrder(broker, orderId, deadline)),
       result: null,
       seen: null,
       isAsked: false,
@@ -234,6 +235,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     flight: CancelFlight,
     orderId: string,
     accountId: string | null,
+    caller: { hasLeft: boolean },
   ): Promise<CancelOrderResult> {
     const before = await flight.before
     if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
@@ -241,6 +243,8 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     if (before === null || (accountId !== null && before.account.id !== accountId)) {
       return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     }
+    // Nothing is asked of the broker for a caller who was told that nothing was.
+    if (caller.hasLeft && flight.result === null) return toUnread(orderId)
     return await (flight.result ??= flight.run(before))
   }
 
@@ -266,7 +270,7 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     }
     // Whatever the broker answered: what it says of the order now decides.
     for (let waitMs = cancelPollMs.first; ; waitMs = Math.min(waitMs * 2, cancelPollMs.longest)) {
-      const after = await readOrder(broker, id)
+      const after = await readOrder(broker, id, deadline)
       if (after !== null && !(after instanceof UpstreamError)) {
         flight.seen = after
         if (after.state === 'CLOSED') return toFinal(after, isRefused)
@@ -323,9 +327,9 @@ async function askToCancel(broker: Broker, order: Order, deadline: number): Prom
   }
 }
 
-async function readOrder(broker: Broker, id: string): Promise<Order | null | UpstreamError> {
+async function readOrder(broker: Broker, id: string, deadline: number): Promise<Order | null | UpstreamError> {
   const key = { broker: broker.id, id, accountId: null, mustBeWhole: false }
-  const scope = { signal: neverAborted, deadline: Infinity, isForCancel: true, tally: createTally() }
+  const scope = { signal: neverAborted, deadline, isForCancel: true, tally: createTally() }
   const [order] = await broker.orders([key], scope)
   if (order === undefined) throw new Error('an adapter answered fewer orders than it was asked for')
   return order

@@ -55,6 +55,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
   )
   let allAccounts: Promise<TradingAccount[]> | null = null
   const completed = new Set<string>()
+  const askedById = new Set<string>()
 
   async function splitByBroker<Question extends { broker: BrokerId }, Answer>(
     questions: readonly Question[],
@@ -112,16 +113,24 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
         findBroker(accountId, 'accountId')
         accountOf.set(id, accountId)
       }
-      const order = await orders.load({ broker: findBroker(id, argument), id, accountId, mustBeWhole: false })
+      const key = { broker: findBroker(id, argument), id, accountId, mustBeWhole: false }
+      askedById.add(id)
+      const order = await orders.load(key)
       return order !== null && (accountId === null || order.account.id === accountId) ? order : null
     },
 
     async completed(order, field) {
       const { id } = order
-      if (!completed.has(id) && completed.size === completionsMax) {
-        throw new UpstreamError('throttled', 'too many rows of a list to complete', { retryAfterMs: 1_000 })
+      // Who asks for an order by its id has asked for that read.
+      if (!askedById.has(id) && !completed.has(id)) {
+        if (completed.size === completionsMax) {
+          throw createInputError(
+            `The broker's list leaves ${field} out, and at most ${completionsMax} rows an operation are read singly for it: ask for fewer rows, or for the order by its id.`,
+            'RATE_LIMITED',
+          )
+        }
+        completed.add(id)
       }
-      completed.add(id)
       const whole = await wholeOrders.load({ broker: brokerOf(id), id, accountId: null, mustBeWhole: true })
       return fieldOf(whole ?? order, field)
     },

@@ -285,3 +285,9 @@ export function toUnreachable(orderId: string, order: Order | null, error: Upstr
   const message = 'The broker could not be asked; nothing was canceled.'
   return { ...toCancelRefused(orderId, order, 'BROKER_UNAVAILABLE', message), brokerCode, reason }
 }
+
+/** The caller's time was over before the order had been read, so that nothing was asked of the broker. */
+export function toUnread(orderId: string): CancelRefused {
+  const message = 'The order could not be read in time, so nothing was canceled.'
+  return toCancelRefused(orderId, null, 'BROKER_UNAVAILABLE', message)
+}
