@@ -674,6 +674,32 @@ describe('load', () => {
     await expect.poll(isAlive, { timeout: 5_000 }).toBe(true)
   })
 
+  it('D09 four times what the rate allows loses little of it, and refuses the rest at once', async () => {
+    const own = await startForTestApart({ BLUUM_REQUESTS_PER_SECOND: '25' })
+    const ids = (await idsOf(own)).slice(0, 240)
+    const seconds = 3
+    const answers: Promise<{ code: string; ms: number }>[] = []
+    // 80 different reads a second, whatever comes of those before.
+    for (let tick = 0; tick < seconds * 20; tick++) {
+      for (const id of ids.slice(tick * 4, tick * 4 + 4)) {
+        const startedAt = performance.now()
+        const answer = readOne(id, own, { 'x-request-timeout-ms': '1500' })
+        answers.push(
+          answer.then((read) => ({ code: String(codesOf(read)[0] ?? 'ok'), ms: performance.now() - startedAt })),
+        )
+      }
+      await sleep(50)
+    }
+    const ended = await Promise.all(answers)
+    const served = ended.filter(({ code }) => code === 'ok').length
+    expect(served).toBeGreaterThanOrEqual(0.7 * 20 * seconds)
+    const refusals = ended.filter(({ code }) => code === 'RATE_LIMITED').map(({ ms }) => ms)
+    expect(refusals.length).toBeGreaterThan(60)
+    // Far above what it takes, far below the wait that it spares; a few may be refused while they wait.
+    expect(refusals.toSorted((a, b) => a - b)[Math.floor(refusals.length * 0.9)]).toBeLessThan(500)
+    await expect.poll(async () => (await readOne(ids[0] ?? '', own)).errors, { timeout: 5_000 }).toBeUndefined()
+  })
+
   it('D08 of 500 clients at once reaches a slow broker over at most 64 connections', async () => {
     const own = await startForTest()
     const booked = await idsOf(own)

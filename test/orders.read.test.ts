@@ -498,41 +498,45 @@ describe('trouble', () => {
   const id = () => harness.sandbox.demo.filledOrderId
 
   it.each([
-    ['refuses connections', { kind: 'refuse' }, 'BROKER_UNAVAILABLE'],
-    ['resets the connection', { kind: 'rstBeforeRead' }, 'BROKER_UNAVAILABLE'],
+    ['a broker that refuses connections', { kind: 'refuse' }, 'BROKER_UNAVAILABLE'],
+    ['a broker that resets the connection', { kind: 'rstBeforeRead' }, 'BROKER_UNAVAILABLE'],
     [
-      'answers 502 with HTML',
+      'a broker that answers 502 with HTML',
       { kind: 'status', status: 502, body: '<h1>Bad gateway</h1>', contentType: 'text/html', when: 'beforeCommit' },
       'BROKER_UNAVAILABLE',
     ],
     [
-      'answers 404 with HTML',
+      'a broker that answers 404 with HTML',
       { kind: 'status', status: 404, body: '<h1>Not found</h1>', contentType: 'text/html', when: 'beforeCommit' },
       'BROKER_BAD_RESPONSE',
     ],
     [
-      'answers 200 with HTML',
+      'a broker that answers 200 with HTML',
       { kind: 'status', status: 200, body: '<h1>Welcome</h1>', contentType: 'text/html', when: 'beforeCommit' },
       'BROKER_BAD_RESPONSE',
     ],
-    ['answers JSON as HTML', { kind: 'contentType', value: 'text/html' }, 'BROKER_BAD_RESPONSE'],
-    ['answers garbage', { kind: 'invalidJson' }, 'BROKER_BAD_RESPONSE'],
-    ['cuts the body', { kind: 'truncate' }, 'BROKER_BAD_RESPONSE'],
-    ['answers nothing', { kind: 'emptyBody' }, 'BROKER_BAD_RESPONSE'],
-    ['answers 204', { kind: 'emptyBody', status: 204 }, 'BROKER_BAD_RESPONSE'],
-    ['answers with another order', { kind: 'setField', field: 'id', value: 'ord_another' }, 'BROKER_BAD_RESPONSE'],
-    ['answers without a status', { kind: 'dropField', field: 'status' }, 'BROKER_BAD_RESPONSE'],
+    ['C13 a broker that answers JSON as HTML', { kind: 'contentType', value: 'text/html' }, 'BROKER_BAD_RESPONSE'],
+    ['a broker that answers garbage', { kind: 'invalidJson' }, 'BROKER_BAD_RESPONSE'],
+    ['C04 a broker that cuts the body', { kind: 'truncate' }, 'BROKER_BAD_RESPONSE'],
+    ['C20 a broker that answers nothing', { kind: 'emptyBody' }, 'BROKER_BAD_RESPONSE'],
+    ['C20 a broker that answers 204', { kind: 'emptyBody', status: 204 }, 'BROKER_BAD_RESPONSE'],
     [
-      'answers a number for a symbol that is an object',
+      'C16 a broker that answers with another order',
+      { kind: 'setField', field: 'id', value: 'ord_another' },
+      'BROKER_BAD_RESPONSE',
+    ],
+    ['a broker that answers without a status', { kind: 'dropField', field: 'status' }, 'BROKER_BAD_RESPONSE'],
+    [
+      'a broker that answers a number for a symbol that is an object',
       { kind: 'setField', field: 'symbol', value: { a: 1 } },
       'BROKER_BAD_RESPONSE',
     ],
     [
-      'redirects',
+      'a broker that redirects',
       { kind: 'status', status: 307, headers: { location: 'http://127.0.0.1:9/' }, when: 'beforeCommit' },
       'BROKER_BAD_RESPONSE',
     ],
-  ])('a broker that %s never becomes data', async (_, fault, code) => {
+  ])('%s never becomes data', async (_, fault, code) => {
     await harness.setRules({ match: { method: 'GET' }, fault })
     const { status, data, errors } = await harness.run(readOne, { id: id() })
     expect(status).toBe(200)
