@@ -38,6 +38,22 @@ describe('orders of a known account', () => {
     expect((await harness.calls()).length).toBeLessThanOrEqual(2)
   })
 
+  it('few orders that are known to be old are read singly, and cost no list in vain', async () => {
+    const harness = await startForTest()
+    const ids = (await idsOf(harness)).slice(150, 160)
+    const aliases = ids.map((id, index) => `o${index}: order(id: "${id}", accountId: "${harness.accountId}") { id }`)
+    const document = `{ ${aliases.join(' ')} }`
+    // The first time nobody knows how old they are.
+    await harness.run(document)
+    expect((await harness.calls()).length).toBeLessThanOrEqual(11)
+    // The direction of the list shows with its first call, so what it says of recent orders is known from the second on.
+    await harness.run(document)
+    await harness.clearCalls()
+    const { errors } = await harness.run(document)
+    expect(errors).toBeUndefined()
+    expect(await harness.calls()).toHaveLength(10)
+  })
+
   it('are known from an earlier answer, also of another request', async () => {
     const harness = await startForTest()
     await harness.run('query L($accountId: ID!) { orders(accountId: $accountId, first: 10) { nodes { id } } }', {

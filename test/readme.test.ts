@@ -65,7 +65,7 @@ describe('the README', () => {
   })
 
   it('shows code that a test runs', () => {
-    const tested = read('test/frontend.test.ts').replaceAll(/\s+/g, ' ')
+    const tested = (read('test/frontend/operations.ts') + read('test/frontend.test.ts')).replaceAll(/\s+/g, ' ')
     const shown = blocks.filter((block) => block.language === 'ts')
     expect(shown.length).toBeGreaterThan(0)
     for (const block of shown) expect(tested).toContain(block.text.replaceAll(/\s+/g, ' ').trim())

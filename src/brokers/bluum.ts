@@ -76,8 +76,17 @@ export function createBluum(options: BluumOptions): Broker {
     breaker: options.breaker,
   })
   const memory = createListMemory()
-  // Which account an order belongs to, which never changes; not the order itself, which does.
-  const owners = new LRUCache<string, string>({ max: 50_000 })
+  // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
+  const owners = new LRUCache<string, { accountId: string; at: string | null }>({ max: 50_000 })
+  // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
+  const recentSince = new LRUCache<string, string>({ max: 10_000 })
+
+  // Whether the first call to the list of its account cannot show the order.
+  function isKnownOld(id: string): boolean {
+    const owner = owners.get(id)
+    const since = owner && recentSince.get(owner.accountId)
+    return since !== undefined && typeof owner?.at === 'string' && compareInstants(owner.at, since) < 0
+  }
 
   async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
     return takeBody(await calls.read(call, scope))
@@ -89,7 +98,7 @@ export function createBluum(options: BluumOptions): Broker {
       const call: ReadCall = { path: path`/trading/orders/${id}`, lane: 'one', times: readOneTimes, tags: [id] }
       const order = parseOrder(await read(call, scope), null)
       if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
-      owners.set(id, order.account.id)
+      owners.set(id, { accountId: order.account.id, at: rankOf(order).submittedAt })
       return { ...order, isPartial: false }
     } catch (error) {
       if (error instanceof UpstreamError && error.brokerCode === 'BLUM-404-001') return null
@@ -100,12 +109,14 @@ export function createBluum(options: BluumOptions): Broker {
   // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
   async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const answers = new Map<OrderKey, Order | null | UpstreamError>()
-    const groups = Map.groupBy(keys, (key) => (key.mustBeWhole ? null : (owners.get(key.id) ?? key.accountId)))
+    const groups = Map.groupBy(keys, (key) =>
+      key.mustBeWhole ? null : (owners.get(key.id)?.accountId ?? key.accountId),
+    )
     await Promise.all(
       [...groups].map(async ([accountId, group]) => {
         const ids = new Set(group.map((key) => key.id))
         const found: Map<string, Order | null | UpstreamError> =
-          accountId !== null && ids.size >= batchMin ? await findInList(accountId, ids, scope) : new Map()
+          accountId !== null && isWorthList(ids) ? await findInList(accountId, ids, scope) : new Map()
         await Promise.all(
           [...ids]
             .filter((id) => !found.has(id))
@@ -115,6 +126,12 @@ export function createBluum(options: BluumOptions): Broker {
       }),
     )
     return keys.map((key) => answers.get(key) ?? null)
+  }
+
+  // A few old orders are cheaper to read singly; many are worth a search, wherever they are.
+  function isWorthList(ids: ReadonlySet<string>): boolean {
+    const recent = [...ids].filter((id) => !isKnownOld(id))
+    return recent.length >= batchMin || ids.size * vainShare >= 1
   }
 
   // Call by call, as long as those in vain are few beside the single reads that the next one may save. A row counts
@@ -146,6 +163,9 @@ export function createBluum(options: BluumOptions): Broker {
             }
             scope.tally.batched += hits
             if (hits < 2) vain++
+            const oldest = answer.rows.at(-1)?.at
+            const isNewest = offset === 0 && answer.rows.length === pageSizeMax && memory.direction === 'newestFirst'
+            if (isNewest && typeof oldest === 'string') recentSince.set(accountId, oldest)
             return answer
           },
           // No row is for a page; what a call showed has been looked at.
@@ -179,7 +199,9 @@ export function createBluum(options: BluumOptions): Broker {
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
         const unique = [...new Map(all.map((row) => [row.id, row])).values()]
         const rows = unique.slice(0, limit)
-        for (const { id, value } of rows) if (!(value instanceof UpstreamError)) owners.set(id, accountId)
+        for (const { id, at, value } of rows) {
+          if (!(value instanceof UpstreamError)) owners.set(id, { accountId, at })
+        }
         // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
         const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
         return { rows, hasMore: isLonger ? true : list.hasMore }
@@ -245,7 +267,7 @@ export function createBluum(options: BluumOptions): Broker {
         ...placeTimes,
       }
       const answer = parsePlaceAnswer(takeBody(await calls.place(call, sendBy, [order.accountId])), order)
-      owners.set(answer.orderId, order.accountId)
+      owners.set(answer.orderId, { accountId: order.accountId, at: null })
       return answer
     },
 
