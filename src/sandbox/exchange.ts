@@ -7,6 +7,22 @@
 // a hold always covers its order.
 
 import { randomInt } from 'node:crypto'
+import {
+  add,
+  ceilCents,
+  compare,
+  divide,
+  floorCents,
+  fromCents,
+  isWhole,
+  multiply,
+  round,
+  subtract,
+  toDecimal,
+  toText,
+  zero,
+} from './amounts.ts'
+import type { Decimal } from './amounts.ts'
 
 export const orderSides = ['buy', 'sell'] as const
 export const orderTypes = ['market', 'limit', 'stop', 'stop_limit', 'trailing_stop'] as const
@@ -144,91 +160,6 @@ const versionsMax = 16
 // Every day is a trading day with one open and one close: there are no weekends or holidays here.
 const openOfDayMs = 14.5 * 3_600_000
 const closeOfDayMs = 21 * 3_600_000
-
-// --- decimals ---
-
-export interface Decimal {
-  readonly units: bigint
-  readonly scale: number
-}
-
-const zero: Decimal = { units: 0n, scale: 0 }
-
-/** Throws on anything that is not a plain decimal; the dialect has checked what callers send. */
-export function toDecimal(text: string): Decimal {
-  if (!/^-?\d+(\.\d+)?$/.test(text)) throw new Error(`not a decimal: ${text}`)
-  const point = text.indexOf('.')
-  if (point < 0) return { units: BigInt(text), scale: 0 }
-  return { units: BigInt(text.slice(0, point) + text.slice(point + 1)), scale: text.length - point - 1 }
-}
-
-function power(digits: number): bigint {
-  return 10n ** BigInt(digits)
-}
-
-/** Zeros at the end go, down to `scaleMin` decimals. */
-export function toText(value: Decimal, scaleMin = 0): string {
-  const sign = value.units < 0n ? '-' : ''
-  const digits = (value.units < 0n ? -value.units : value.units).toString().padStart(value.scale + 1, '0')
-  const whole = digits.slice(0, digits.length - value.scale)
-  let fraction = digits.slice(digits.length - value.scale)
-  let end = fraction.length
-  while (end > scaleMin && fraction[end - 1] === '0') end--
-  fraction = fraction.slice(0, end).padEnd(scaleMin, '0')
-  return fraction === '' ? sign + whole : `${sign}${whole}.${fraction}`
-}
-
-function fromCents(cents: bigint): Decimal {
-  return { units: cents, scale: 2 }
-}
-
-export function add(a: Decimal, b: Decimal): Decimal {
-  const scale = Math.max(a.scale, b.scale)
-  return { units: a.units * power(scale - a.scale) + b.units * power(scale - b.scale), scale }
-}
-
-export function subtract(a: Decimal, b: Decimal): Decimal {
-  return add(a, { units: -b.units, scale: b.scale })
-}
-
-export function multiply(a: Decimal, b: Decimal): Decimal {
-  return { units: a.units * b.units, scale: a.scale + b.scale }
-}
-
-/** The quotient cut to `scale` decimals, towards zero. */
-export function divide(a: Decimal, b: Decimal, scale: number): Decimal {
-  return { units: (a.units * power(scale + b.scale)) / (b.units * power(a.scale)), scale }
-}
-
-/** Negative, zero or positive as a is below, equal to or above b. */
-function compare(a: Decimal, b: Decimal): number {
-  const difference = subtract(a, b).units
-  return difference < 0n ? -1 : difference > 0n ? 1 : 0
-}
-
-/** Whole cents, never above the value. Values here are not negative. */
-export function floorCents(value: Decimal): bigint {
-  return (value.units * 100n) / power(value.scale)
-}
-
-function ceilCents(value: Decimal): bigint {
-  const unit = power(value.scale)
-  return (value.units * 100n + unit - 1n) / unit
-}
-
-/** Half a unit of the last kept decimal goes away from zero. */
-function round(value: Decimal, scale: number): Decimal {
-  if (value.scale <= scale) return value
-  const unit = power(value.scale - scale)
-  const half = value.units < 0n ? -unit / 2n : unit / 2n
-  return { units: (value.units + half) / unit, scale }
-}
-
-function isWhole(value: Decimal): boolean {
-  return value.units % power(value.scale) === 0n
-}
-
-// --- views of an order ---
 
 export function isOpen(order: Order): boolean {
   return order.status === 'accepted' || order.status === 'partially_filled'

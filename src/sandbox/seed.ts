@@ -2,20 +2,10 @@
 // function of the seed, so a restart computes the same again and nothing here needs to be stored.
 
 import { createHash } from 'node:crypto'
-import {
-  add,
-  divide,
-  floorCents,
-  isOpen,
-  multiply,
-  orderTypes,
-  remainingQuantity,
-  subtract,
-  timesInForce,
-  toDecimal,
-  toText,
-} from './exchange.ts'
-import type { Account, Asset, Decimal, Market, NewOrder, Order, OrderSide, OrderType, Position } from './exchange.ts'
+import { add, divide, floorCents, multiply, subtract, toDecimal, toText } from './amounts.ts'
+import type { Decimal } from './amounts.ts'
+import { isOpen, orderTypes, remainingQuantity, timesInForce } from './exchange.ts'
+import type { Account, Asset, Market, NewOrder, Order, OrderSide, OrderType, Position } from './exchange.ts'
 
 // Prices are of the right size and otherwise made up.
 const instruments = [
