@@ -302,6 +302,23 @@ describe('lists', () => {
     },
   )
 
+  it('shows an order that fills between the two lists of a page once, as filled', async () => {
+    const own = await startForTest()
+    const id = own.sandbox.demo.openOrderId
+    await own.setRules({ match: { path: 'status=filled' }, fault: { kind: 'latency', ms: 500 } })
+    const reading = own.run(listOrders, {
+      accountId: own.accountId,
+      filter: { statuses: ['ACCEPTED', 'FILLED'] },
+      first: 100,
+    })
+    await expect.poll(async () => (await own.calls()).some(({ path }) => path.includes('status=filled'))).toBe(true)
+    await own.control('POST', `/orders/${id}/status`, { status: 'filled' })
+    const { data, errors } = await reading
+    expect(errors).toBeUndefined()
+    const shown = data.orders.edges.map((edge: { node: Row }) => edge.node).filter((row: Row) => row.id === id)
+    expect(shown).toMatchObject([{ id, status: 'FILLED' }])
+  })
+
   it('resumes after any row, not only the last one of a page', async () => {
     const filter = { state: 'CLOSED' }
     const whole = await harness.run(listOrders, { accountId: harness.accountId, filter, first: 20 })

@@ -99,7 +99,7 @@ function toConnection(
 ): OrderConnection {
   const positions = [...start.positions]
   const taken = pages.map(() => 0)
-  const given = new Set<string>()
+  const given = new Map<string, OrderConnection['edges'][number]>()
   const edges: OrderConnection['edges'] = []
   let boundary = start.boundary
   while (edges.length < size) {
@@ -108,13 +108,16 @@ function toConnection(
     const { order, position } = next.row
     taken[next.list] = (taken[next.list] ?? 0) + 1
     positions[next.list] = position
-    if (!(order instanceof UpstreamError)) {
-      // It moved from one list to the next between the two reads.
-      if (given.has(order.id)) continue
-      given.add(order.id)
-      if (pages.length > 1) boundary = advance(boundary, order)
+    const known = order instanceof UpstreamError ? undefined : given.get(order.id)
+    if (known) {
+      // It moved from one list to the next between the two reads; the later one is what holds.
+      known.node = order
+      continue
     }
-    edges.push(toEdge(order, { positions: [...positions], boundary }, toCursor))
+    if (!(order instanceof UpstreamError) && pages.length > 1) boundary = advance(boundary, order)
+    const edge = toEdge(order, { positions: [...positions], boundary }, toCursor)
+    if (!(order instanceof UpstreamError)) given.set(order.id, edge)
+    edges.push(edge)
   }
   const isComplete = pages.every((page) => page.isComplete)
   // A search that ended early goes on behind what it looked at, whether or not it found anything there.
