@@ -1,14 +1,13 @@
 // A broker that misbehaves and callers that press, as reads meet them: the cases of groups C and D by their ids, through
 // the front door, over real sockets. After each of them the service answers an ordinary read.
 
-import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
 import { request as httpRequest } from 'node:http'
 import type { ClientRequest } from 'node:http'
 import type { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
-import { startForTest, startForTestApart, startHarness } from './harness.ts'
+import { limitBuy, startForTest, startForTestApart, startHarness } from './harness.ts'
 import type { Answer, Harness, LoggedCall } from './harness.ts'
 
 /** A call with what the broker's log says of when and where it came in. */
@@ -54,19 +53,6 @@ async function expectAlive(of: Harness): Promise<void> {
   const { data, errors } = await readOne(demoId(of), of)
   expect(errors).toBeUndefined()
   expect(data.order).toMatchObject({ id: demoId(of), status: 'FILLED' })
-}
-
-function limitBuy(of: Harness): object {
-  return {
-    accountId: of.accountId,
-    clientOrderId: randomUUID(),
-    symbol: 'AAPL',
-    side: 'BUY',
-    type: 'LIMIT',
-    timeInForce: 'GTC',
-    quantity: '1',
-    limitPrice: '10.00',
-  }
 }
 
 const placeDocument = `mutation Place($input: PlaceOrderInput!) {

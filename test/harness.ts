@@ -1,6 +1,7 @@
 // A service with its embedded broker, started as `npm start` does, and what tests ask of both.
 
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -153,3 +154,20 @@ export async function startForTest(env?: Record<string, string>): Promise<Harnes
   onTestFinished(() => harness.close())
   return harness
 }
+
+/** The input of a limit buy far below the market, under a key of its own: it rests. */
+export function limitBuy({ accountId }: Harness, fields: object = {}): PlaceInput {
+  return {
+    accountId,
+    clientOrderId: randomUUID(),
+    symbol: 'AAPL',
+    side: 'BUY',
+    type: 'LIMIT',
+    timeInForce: 'GTC',
+    quantity: '10',
+    limitPrice: '10.00',
+    ...fields,
+  }
+}
+
+type PlaceInput = { accountId: string; clientOrderId: string } & Record<string, unknown>

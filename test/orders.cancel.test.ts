@@ -1,9 +1,8 @@
 // What a caller of `cancelOrder` sees, and what reaches the broker. A cancel is confirmed only when the broker's book
 // says so; the book and the request log are asked each time.
 
-import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { startForTest, startHarness } from './harness.ts'
+import { limitBuy, startForTest, startHarness } from './harness.ts'
 import type { Harness, LoggedCall } from './harness.ts'
 
 interface Result {
@@ -47,20 +46,6 @@ afterEach(async () => {
   await harness.clearCalls()
   await hasty.clearCalls()
 })
-
-/** The input of a limit buy of 10 far below the market: it rests. */
-function limitBuy(of = harness): { accountId: string; clientOrderId: string } & Record<string, unknown> {
-  return {
-    accountId: of.accountId,
-    clientOrderId: randomUUID(),
-    symbol: 'AAPL',
-    side: 'BUY',
-    type: 'LIMIT',
-    timeInForce: 'GTC',
-    quantity: '10',
-    limitPrice: '10.00',
-  }
-}
 
 /** Places an order that rests, and clears the log. Its id. */
 async function placeResting(of = harness): Promise<string> {
@@ -173,7 +158,7 @@ describe('a healthy broker', () => {
 
   test('a rejected order is refused without asking', async () => {
     await harness.control('PUT', '/switches', { market: 'closed-rejects' })
-    const { data } = await harness.run(placeDocument, { input: limitBuy() })
+    const { data } = await harness.run(placeDocument, { input: limitBuy(harness) })
     await harness.clearCalls()
     expect(data.placeOrder.outcome).toBe('REJECTED')
     expect(await cancel({ orderId: data.placeOrder.orderId })).toMatchObject({
@@ -203,7 +188,7 @@ describe('a healthy broker', () => {
   })
 
   test('what follows in the same document sees the order canceled', async () => {
-    const input = limitBuy()
+    const input = limitBuy(harness)
     const { data: placed } = await harness.run(placeDocument, { input })
     const { orderId } = placed.placeOrder
     const document = `mutation ($place: PlaceOrderInput!, $cancel: CancelOrderInput!) {

@@ -14,7 +14,7 @@ import { UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, PlaceAnswer } from '../src/brokers/broker.ts'
 import { createCommands } from '../src/orders/commands.ts'
 import type { NewOrder } from '../src/orders/order.ts'
-import { startForTest, startHarness } from './harness.ts'
+import { limitBuy as limitBuyAt, startForTest, startHarness } from './harness.ts'
 import type { Answer, Harness, LoggedCall } from './harness.ts'
 
 interface Result {
@@ -65,18 +65,8 @@ afterEach(async () => {
 })
 
 /** A limit buy far below the market: it rests. What is given takes the place of its fields; null leaves one out. */
-function limitBuy(fields: object = {}): { accountId: string; clientOrderId: string } & Record<string, unknown> {
-  return {
-    accountId: harness.accountId,
-    clientOrderId: randomUUID(),
-    symbol: 'AAPL',
-    side: 'BUY',
-    type: 'LIMIT',
-    timeInForce: 'GTC',
-    quantity: '5',
-    limitPrice: '10.00',
-    ...fields,
-  }
+function limitBuy(fields: object = {}) {
+  return limitBuyAt(harness, { quantity: '5', ...fields })
 }
 
 async function place(input: object, of = harness): Promise<Result> {
