@@ -801,6 +801,132 @@ describe('idempotency', () => {
   })
 })
 
+describe('what a broker can be relied on for, by switch', () => {
+  const mine = { ...resting, client_order_id: 'mine' }
+  const key = { 'idempotency-key': 'k1' }
+  const newest = async (): Promise<Json | undefined> => (await ask(`${orders()}?limit=1`)).rows[0]
+  const count = async (): Promise<number> =>
+    (await control('GET', '/book')).rows.filter((row) => row['client_order_id'] === 'mine').length
+
+  test('keys that are ignored place again, and are not kept', async () => {
+    await control('PUT', '/switches', { idempotencyKeys: 'ignored' })
+    const [first, second] = [await place(mine, key), await place(mine, key)]
+    expect([first.status, second.status, await count()]).toEqual([201, 201, 2])
+    expect(second.body['id']).not.toBe(first.body['id'])
+    expect((await place({ ...mine, qty: '11' }, key)).status).toBe(201)
+    await control('PUT', '/switches', { idempotencyKeys: 'honored' })
+    const third = await place(mine, key)
+    expect((await place(mine, key)).text).toBe(third.text)
+    expect(await count()).toBe(4)
+  })
+
+  test('a client order id is free for any order, or refused if the account has it, whatever became of that', async () => {
+    await place(mine)
+    const second = await place(mine)
+    expect([second.status, await count()]).toEqual([201, 2])
+    await control('PUT', '/switches', { clientOrderIds: 'unique' })
+    await cancel(second)
+    const third = await place({ ...mine, symbol: 'KO', limit_price: '31.00' })
+    expect([third.status, third.body]).toEqual([409, { code: 'BLUM-409-001', message: 'Resource exists already.' }])
+    const others = [
+      await place(resting),
+      await place(resting),
+      await place({ ...mine, client_order_id: 'Mine' }),
+      await ask(orders(sandbox.accounts[1]), { method: 'POST', body: mine }),
+    ]
+    expect(others.map(({ status }) => status)).toEqual([201, 201, 201, 201])
+    expect(await count()).toBe(3)
+  })
+
+  test('unique ids leave the first answer of a key as it is', async () => {
+    await control('PUT', '/switches', { clientOrderIds: 'unique' })
+    const first = await place(mine, key)
+    expect((await place(mine, key)).text).toBe(first.text)
+    expect((await place(mine, { 'idempotency-key': 'k2' })).body['code']).toBe('BLUM-409-001')
+    await control('PUT', '/switches', { idempotencyKeys: 'ignored' })
+    expect((await place(mine, key)).body['code']).toBe('BLUM-409-001')
+    expect(await count()).toBe(1)
+  })
+
+  test.each([
+    ['everywhere', ['mine', 'mine', 'mine', 'mine']],
+    ['singleReads', ['mine', undefined, 'mine', 'mine']],
+    ['nowhere', [undefined, undefined, undefined, undefined]],
+  ])('the client order id echoes %s, and the control port always has it', async (clientOrderIdEcho, ids) => {
+    await control('PUT', '/switches', { clientOrderIdEcho })
+    const placed = await place(mine)
+    const row = await newest()
+    const answers = [placed.body, row, await read(placed), (await cancel(placed)).body]
+    expect(answers.map((answer) => answer?.['client_order_id'])).toEqual(ids)
+    expect(new Set(answers.map((answer) => answer?.['id'])).size).toBe(1)
+    expect(row).toHaveProperty('extended_hours')
+    expect(await booked('mine')).toMatchObject({ id: placed.body['id'] })
+  })
+
+  test('lists come oldest first, unless a rule says otherwise', async () => {
+    await control('PUT', '/switches', { listOrder: 'oldestFirst' })
+    const placed = await place(mine)
+    expect(Date.parse(String((await newest())?.['submitted_at']))).toBeLessThan(Date.UTC(2026, 0, 7))
+    await rules({ fault: { kind: 'listOrder', order: 'newestFirst' } })
+    expect(await newest()).toEqual(placed.body)
+  })
+
+  test('reads lag by two seconds, unless a rule says otherwise; a cancel sees the present', async () => {
+    await control('PUT', '/switches', { readLag: 'seconds' })
+    const placed = await place(mine)
+    const seen = async (): Promise<unknown[]> => [
+      (await newest())?.['id'] === placed.body['id'],
+      (await read(placed))['status'],
+    ]
+    await control('POST', '/advance', { ms: 1999 })
+    expect(await seen()).toEqual([false, undefined])
+    await rules({ fault: { kind: 'listLag', ms: 0 } })
+    expect(await seen()).toEqual([true, undefined])
+    await rules({ fault: { kind: 'getLag', ms: 0 } })
+    expect(await seen()).toEqual([false, 'accepted'])
+    await rules()
+    expect((await cancel(placed)).body['status']).toBe('canceled')
+    await control('POST', '/advance', { ms: 1 })
+    expect(await seen()).toEqual([true, 'accepted'])
+    await control('POST', '/advance', { ms: 1998 })
+    expect(await seen()).toEqual([true, 'accepted'])
+    await control('POST', '/advance', { ms: 1 })
+    expect(await seen()).toEqual([true, 'canceled'])
+  })
+
+  test('a cancel takes effect a second later, unless a rule says otherwise', async () => {
+    await control('PUT', '/switches', { cancels: 'later' })
+    const placed = await place(mine)
+    const taken = await cancel(placed)
+    expect([taken.status, taken.body]).toEqual([200, placed.body])
+    await control('POST', '/advance', { ms: 999 })
+    expect((await read(placed))['status']).toBe('accepted')
+    await control('POST', '/advance', { ms: 1 })
+    expect(await read(placed)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T12:00:01Z' })
+    await rules({ fault: { kind: 'asyncCancel', ms: 3000 } })
+    const other = await place(mine)
+    await cancel(other)
+    await control('POST', '/advance', { ms: 2999 })
+    expect((await read(other))['status']).toBe('accepted')
+    await control('POST', '/advance', { ms: 1 })
+    expect((await read(other))['status']).toBe('canceled')
+  })
+
+  test('a cancel of a canceled order can answer with it; one of a filled or rejected order is refused all the same', async () => {
+    await control('PUT', '/switches', { cancelOfCanceled: 'order' })
+    const placed = await place(mine)
+    const first = await cancel(placed)
+    await control('POST', '/advance', { ms: 5000 })
+    const again = await cancel(placed)
+    expect([again.status, again.body]).toEqual([200, first.body])
+    for (const status of ['filled', 'rejected']) {
+      await control('POST', `/orders/${String(placed.body['id'])}/status`, { status })
+      const refused = await cancel(placed)
+      expect([refused.status, refused.body['code']]).toEqual([409, 'BLUM-409-003'])
+    }
+  })
+})
+
 describe('the rate limit', () => {
   test('more requests in a second than allowed are 429 with Retry-After, until the second has passed', async () => {
     const slow = await start({ requestsPerSecond: 3 })
@@ -838,7 +964,7 @@ describe('a restart', () => {
     const placed = await place(sent, { 'idempotency-key': 'k' })
     await place(market)
     await control('POST', `/orders/${String(placed.body['id'])}/fill`, { quantity: '1' })
-    await control('PUT', '/switches', { listEnvelope: 'object' })
+    await control('PUT', '/switches', { listEnvelope: 'object', clientOrderIds: 'unique', cancels: 'later' })
     await control('POST', '/advance', { ms: 12_345 })
     const before = await Promise.all(
       ['/book', '/clock', '/switches'].map(async (path) => (await control('GET', path)).text),
@@ -940,6 +1066,9 @@ describe('the control port', () => {
     [[{ fault: { kind: 'retryAfter', value: 5 } }], /value is not text/],
     [[{ fault: { kind: 'retryAfter', value: '1\n2' } }], /value cannot be sent/],
     [[{ fault: { kind: 'listLag', rows: 1 } }], /rows is unknown/],
+    [[{ fault: { kind: 'commitDelay' } }], /ms is missing/],
+    [[{ fault: { kind: 'commitDelay', ms: 3_600_001 } }], /ms is not a whole number/],
+    [[{ fault: { kind: 'twin', ms: 1 } }], /ms is unknown/],
   ])('an invalid rule is refused by name and the rules stay: %j', async (body, message) => {
     const kept = [{ match: { path: 'nowhere' }, fault: { kind: 'hang' } }]
     await rules(...kept)
@@ -979,6 +1108,14 @@ describe('the control port', () => {
     const filled = await control('POST', `/orders/${String(old.body['id'])}/fill`)
     expect(filled.body).toMatchObject({ status: 'filled', filled_qty: '10', average_price: '95.00' })
     expect((await cancel(now)).body['status']).toBe('canceled')
+  })
+
+  test('an inserted order is as asked: of either side, of another type, with no reference', async () => {
+    const wanted = { symbol: 'KO', side: 'sell', type: 'market', time_in_force: 'day', qty: '2' }
+    const { body } = await control('POST', '/orders', { account: account(), ...wanted })
+    expect(body).toMatchObject({ ...wanted, status: 'accepted', submitted_at: '2026-06-01T12:00:00Z' })
+    expect(body).not.toHaveProperty('client_order_id')
+    expect((await ask(`${orders()}?limit=1`)).rows).toEqual([body])
   })
 
   test('an insert that makes no order is refused, and a fill that the account cannot cover too', async () => {
@@ -1521,6 +1658,207 @@ describe('faults', () => {
     clock += 10_000
     sandbox = await start({ stateFile })
     expect(await read(placed)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T12:00:00.500Z' })
+  })
+
+  const later = { match: { method: 'POST' }, fault: { kind: 'commitDelay', ms: 3250 } }
+
+  test('a commitDelay answers 201 at once with an order that enters the book later, to the millisecond', async () => {
+    await rules(later)
+    const placed = await place(mine)
+    const submitted_at = '2026-06-01T12:00:03.250Z'
+    expect([placed.status, placed.body]).toEqual([
+      201,
+      expect.objectContaining({ ...mine, status: 'accepted', submitted_at }),
+    ])
+    const path = `/trading/orders/${String(placed.body['id'])}`
+    await control('POST', '/advance', { ms: 3249 })
+    const between = await place({ ...mine, client_order_id: 'between' })
+    expect([await statusOf(path), (await cancel(placed)).status, await booked('mine')]).toEqual([404, 404, undefined])
+    await control('POST', '/advance', { ms: 1 })
+    expect([(await ask(path)).body, (await ask(`${orders()}?limit=1`)).rows]).toEqual([placed.body, [placed.body]])
+    await control('POST', '/advance', { ms: 3249 })
+    expect((await ask(`${orders()}?limit=2`)).rows[0]).toEqual(between.body)
+    expect((await cancel(placed)).body['status']).toBe('canceled')
+  })
+
+  test.each([
+    { kind: 'rstAfterRead' },
+    { kind: 'rstAfterCommit' },
+    { kind: 'finAfterCommit' },
+    { kind: 'status', status: 502, body: '<h1>no</h1>' },
+    { kind: 'status', status: 403, when: 'afterCommit' },
+    { kind: 'truncate' },
+    { kind: 'emptyBody' },
+    { kind: 'invalidJson' },
+  ])('whatever ends its request now, an order under commitDelay comes, once: %j', async (fault) => {
+    await rules({ fault }, later)
+    await raw('POST', orders(), body)
+    await control('POST', '/advance', { ms: 3249 })
+    expect(await booked('mine')).toBeUndefined()
+    await control('POST', '/advance', { ms: 1 })
+    const { rows } = await control('GET', '/book')
+    expect(rows.filter((row) => row['client_order_id'] === 'mine')).toHaveLength(1)
+  })
+
+  test.each(['beforeCommit', 'afterCommit'])('an order under commitDelay comes during a hang %s', async (when) => {
+    await rules(later, { match: { method: 'POST' }, fault: { kind: 'hang', when } })
+    const leave = new AbortController()
+    const hanging = ask(orders(), { method: 'POST', body: mine, signal: leave.signal })
+    const settled = Promise.allSettled([hanging])
+    await logged((entry) => entry['body'] === body)
+    await control('POST', '/advance', { ms: 3250 })
+    expect(await booked('mine')).toBeDefined()
+    leave.abort()
+    await settled
+  })
+
+  test('of a request that was refused or never read, no order comes', async () => {
+    const ends = [{ kind: 'rstBeforeRead' }, { kind: 'retryAfter', value: '1' }]
+    for (const fault of ends) {
+      await rules(later, { fault })
+      await raw('POST', orders(), body)
+    }
+    await rules(later)
+    expect((await place({ ...mine, qty: '100000' })).body['code']).toBe('BLUM-422-001')
+    expect((await place({ ...mine, side: 'hold' })).body['code']).toBe('BLUM-400-004')
+    await control('POST', '/advance', { ms: 10_000 })
+    expect(await booked('mine')).toBeUndefined()
+  })
+
+  test('a commitDelay that matches a cancel too does not carry it past its end', async () => {
+    const placed = await place(mine)
+    await rules(later, { fault: { kind: 'status', status: 502 } })
+    expect((await cancel(placed)).status).toBe(502)
+    await rules()
+    expect((await read(placed))['status']).toBe('accepted')
+  })
+
+  test('an order under commitDelay is held when it is taken in, and trades from its first moment in the book', async () => {
+    for (const id of sandbox.accounts) await control('DELETE', `/book?account=${id}`)
+    const before = await wallet()
+    await rules(later)
+    const bought = await place(market)
+    const rest = await place({ ...resting, time_in_force: 'ioc' })
+    const day = await place({ ...resting, time_in_force: 'day' })
+    expect([bought, rest, day].map((placed) => placed.body['status'])).toEqual(['accepted', 'accepted', 'accepted'])
+    const held = await wallet()
+    expect(held['balance']).toBe(before['balance'])
+    expect(cents(held['reserved_balance']) - cents(before['reserved_balance'])).toBeGreaterThan(190_000n)
+    await hours(48)
+    expect(await read(bought)).toMatchObject({ status: 'filled', filled_at: '2026-06-01T12:00:03.250Z' })
+    expect(await read(rest)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T12:00:03.250Z' })
+    expect(await read(day)).toMatchObject({ status: 'canceled', canceled_at: '2026-06-01T21:00:00Z' })
+    expect((await wallet())['reserved_balance']).toBe(before['reserved_balance'])
+  })
+
+  test('an order to come is known by its key and its client order id', async () => {
+    const key = { 'idempotency-key': 'k1' }
+    await rules(later, { fault: { kind: 'dedupe' } })
+    const first = await place(mine, key)
+    expect((await place(mine, key)).text).toBe(first.text)
+    expect((await place(mine)).body['code']).toBe('BLUM-409-001')
+    expect((await ask(orders(sandbox.accounts[1]), { method: 'POST', body: mine })).status).toBe(201)
+    await control('POST', '/advance', { ms: 10_000 })
+    expect(await booked('mine')).toEqual(first.body)
+  })
+
+  test('an order to come survives a restart, and goes when the book is emptied', async () => {
+    const stateFile = join(directory, 'coming.db')
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    await rules(later)
+    const placed = await place(mine)
+    const held = await wallet()
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    expect([await booked('mine'), await wallet()]).toEqual([undefined, held])
+    await sandbox.close()
+    clock += 10_000
+    sandbox = await start({ stateFile })
+    expect(await booked('mine')).toEqual(placed.body)
+    await rules(later)
+    await place(mine)
+    await control('DELETE', `/book?account=${account()}`)
+    await control('POST', '/advance', { ms: 10_000 })
+    expect(await booked('mine')).toBeUndefined()
+    await sandbox.close()
+    sandbox = await start({ stateFile })
+    expect(await booked('mine')).toBeUndefined()
+    expect((await wallet())['reserved_balance']).toBe('0.00')
+  })
+
+  test('omitClientOrderId leaves it out of lists, of single reads or of both, as the match says', async () => {
+    const placed = await place(mine)
+    const seen = async (): Promise<unknown[]> => {
+      const { rows } = await ask(`${orders()}?limit=1`)
+      return [rows[0]?.['client_order_id'], (await read(placed))['client_order_id'], rows[0]?.['id']]
+    }
+    const { id } = placed.body
+    await rules({ match: { path: '/orders\\?' }, fault: { kind: 'omitClientOrderId' } })
+    expect(await seen()).toEqual([undefined, 'mine', id])
+    await rules({ match: { path: '/orders/' }, fault: { kind: 'omitClientOrderId' } })
+    expect(await seen()).toEqual(['mine', undefined, id])
+    await rules({ match: { method: 'GET' }, fault: { kind: 'omitClientOrderId' } })
+    expect(await seen()).toEqual([undefined, undefined, id])
+    expect((await place({ ...mine, client_order_id: 'other' })).body['client_order_id']).toBe('other')
+  })
+
+  test('dedupe refuses a client order id that the account has, while the rule stands', async () => {
+    await rules({ match: { method: 'POST' }, fault: { kind: 'dedupe' } })
+    expect((await place(mine)).status).toBe(201)
+    const second = await place(mine)
+    expect([second.status, second.body['code']]).toEqual([409, 'BLUM-409-001'])
+    expect((await ask(orders(sandbox.accounts[1]), { method: 'POST', body: mine })).status).toBe(201)
+    await rules()
+    expect((await place(mine)).status).toBe(201)
+  })
+
+  const twin = { match: { method: 'POST', times: 1 }, fault: { kind: 'twin' } }
+  async function recent(): Promise<Json[]> {
+    const { rows } = await control('GET', `/book?account=${account()}`)
+    return rows.filter((row) => Date.parse(String(row['submitted_at'])) >= noon)
+  }
+
+  test('a twin differs from the order that was asked for in its ids only', async () => {
+    await rules(twin, { match: { method: 'POST' }, fault: { kind: 'rstAfterCommit' } })
+    expect(await raw('POST', orders(), body)).toEqual({ text: '', end: 'reset' })
+    const rows = await recent()
+    expect(rows.map((row) => row['client_order_id']).sort()).toEqual(['mine', undefined])
+    const [one, other] = rows.map((row) => ({ ...row, id: 'any', client_order_id: 'any' }))
+    expect(one).toEqual(other)
+    await rules(twin)
+    await place(market)
+    expect((await recent()).map((row) => row['status'])).toEqual(expect.arrayContaining(['filled', 'filled']))
+    expect(await recent()).toHaveLength(4)
+  })
+
+  test.each([
+    [{ kind: 'rstBeforeRead' }, []],
+    [{ kind: 'rstAfterRead' }, [undefined]],
+    [{ kind: 'status', status: 502 }, [undefined]],
+    [{ kind: 'retryAfter', value: '1' }, [undefined]],
+    [{ kind: 'status', status: 502, when: 'afterCommit' }, ['mine', undefined]],
+    [{ kind: 'truncate' }, ['mine', undefined]],
+  ])('a twin comes with any end of a request that was read: %j', async (fault, ids) => {
+    await rules({ fault }, twin)
+    await raw('POST', orders(), body)
+    expect((await recent()).map((row) => row['client_order_id']).sort()).toEqual(ids)
+  })
+
+  test('a twin under commitDelay is there before the order, and a request that asks for no order has none', async () => {
+    await rules(twin, later)
+    const placed = await place(mine)
+    const [only, ...others] = await recent()
+    expect(only).toMatchObject({ ...resting, submitted_at: '2026-06-01T12:00:00Z' })
+    expect(only).not.toHaveProperty('client_order_id')
+    expect(others).toEqual([])
+    await control('POST', '/advance', { ms: 3250 })
+    expect(await recent()).toEqual([placed.body, only])
+    await rules({ fault: { kind: 'twin' } })
+    expect((await place({ ...mine, side: 'hold' })).status).toBe(400)
+    await ask(orders())
+    await cancel(placed)
+    expect(await recent()).toHaveLength(2)
   })
 })
 

@@ -18,7 +18,7 @@ import type { Account, Asset, Exchange, NewOrder, Order, OrderFilter, Position, 
 import type { Whims } from './faults.ts'
 import type { State } from './state.ts'
 
-/** Where the vendor's pages disagree, which page is followed. Kept over a restart. */
+/** Where the vendor's pages disagree or are silent, what is done. Kept over a restart. */
 const switchValues = {
   /** Orders outside market hours: they wait, are refused with BLUM-422-002, or are taken in as rejected. */
   market: marketModes,
@@ -26,8 +26,21 @@ const switchValues = {
   errorEnvelope: ['flat', 'nested', 'status'],
   /** A key used before, with the same request: its first answer again, or BLUM-409-001 for any reuse. */
   idempotencyReuse: ['replay', 'conflict'],
+  /** Whether an Idempotency-Key is looked at: a broker may document it and place the order again. */
+  idempotencyKeys: ['honored', 'ignored'],
+  /** Whether an account may have a client_order_id twice, or a second one is refused with BLUM-409-001. */
+  clientOrderIds: ['free', 'unique'],
+  /** Which answers about an order carry its client_order_id; those to placements and cancels count as single reads. */
+  clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
   /** Whether list rows leave out extended_hours, commission, commission_type and client_order_id. */
   partialRows: [false, true],
+  listOrder: ['newestFirst', 'oldestFirst'],
+  /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
+  readLag: ['none', 'seconds'],
+  /** A cancel takes effect before it is answered, or a second later, answered with the order still open. */
+  cancels: ['atOnce', 'later'],
+  /** A cancel of a canceled order: BLUM-409-003, or 200 with the order. Of one that filled it is always the former. */
+  cancelOfCanceled: ['conflict', 'order'],
 } as const
 
 export type Switches = { -readonly [Name in keyof typeof switchValues]: (typeof switchValues)[Name][number] }
@@ -60,6 +73,9 @@ export const bodyBytesMax = 65_536
 const idempotencyKeptMs = 24 * 3_600_000
 const idempotencyKeyLengthMax = 255
 const clientOrderIdLengthMax = 128
+const readLagMs = 2000
+const cancelLaterMs = 1000
+const placementPath = /^\/v1\/trading\/accounts\/([^/?]+)\/orders(?:\?|$)/
 const decimalLengthMax = 100
 const decimalPattern = /^-?\d+(\.\d+)?$/
 const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)$/
@@ -151,7 +167,7 @@ function parseNewOrder(text: string): NewOrder | Problem {
   if (!isOneOf(timesInForce, timeInForce)) return unknownValue('time_in_force')
   if (!isOneOf(commissionTypes, commissionType)) return unknownValue('commission_type')
 
-  // Length rules of the client reference are not documented: our choice. It need not be unique.
+  // Length rules of the client reference are not documented: our choice. Whether it is unique is a switch.
   const clientOrderId = fields.has('client_order_id') ? String(fields.get('client_order_id')) : null
   if (clientOrderId !== null && clientOrderId.length > clientOrderIdLengthMax) {
     const message = `client_order_id is longer than ${clientOrderIdLengthMax} characters.`
@@ -256,7 +272,14 @@ export function createBluum(options: {
     listEnvelope: 'array',
     errorEnvelope: 'flat',
     idempotencyReuse: 'replay',
+    idempotencyKeys: 'honored',
+    clientOrderIds: 'free',
+    clientOrderIdEcho: 'everywhere',
     partialRows: false,
+    listOrder: 'newestFirst',
+    readLag: 'none',
+    cancels: 'atOnce',
+    cancelOfCanceled: 'conflict',
   }
   setSwitches(JSON.parse(state.readSetting('switches') ?? '{}'))
 
@@ -360,8 +383,8 @@ export function createBluum(options: {
       }
     }
     if (area === 'trading' && second === 'orders' && size === 4 && get) {
-      const order = exchange.order(third, request.whims.getLagMs)
-      return order === undefined ? noResource() : succeed(toOrderJson(order))
+      const order = exchange.order(third, request.whims.getLagMs ?? lagMs())
+      return order === undefined ? noResource() : succeed(showOrder(order))
     }
     if (area === 'trading' && second === 'accounts' && fourth === 'positions' && get) {
       if (size === 5) return withAccount(third, (account) => listPositions(account, query))
@@ -394,7 +417,7 @@ export function createBluum(options: {
    */
   function once(request: BluumRequest, work: () => Answer): Answer {
     const key = request.headers['idempotency-key'] ?? ''
-    if (key === '') return exchange.transaction(work)
+    if (key === '' || switches.idempotencyKeys === 'ignored') return exchange.transaction(work)
     if (key.length > idempotencyKeyLengthMax) {
       return fail({ code: 'BLUM-400-003', message: 'Idempotency-Key is too long.', param: 'Idempotency-Key' })
     }
@@ -419,27 +442,47 @@ export function createBluum(options: {
     })
   }
 
+  /** An order as the switches let a caller see it. */
+  function showOrder(order: Order, inList = false): Record<string, unknown> {
+    const fields = toOrderJson(order, inList && switches.partialRows)
+    const { clientOrderIdEcho } = switches
+    if (clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')) {
+      delete fields['client_order_id']
+    }
+    return fields
+  }
+
+  const lagMs = (): number => (switches.readLag === 'seconds' ? readLagMs : 0)
+
   function place(account: Account, request: BluumRequest): Answer {
     const wanted = parseNewOrder(request.body ?? '')
     if ('code' in wanted) return fail(wanted)
-    const placed = exchange.place(account, wanted)
-    return 'refused' in placed ? refuse(placed) : succeed(toOrderJson(placed), 201)
+    const { dedupe, commitDelayMs } = request.whims
+    const { clientOrderId } = wanted
+    const unique = clientOrderId !== null && (dedupe || switches.clientOrderIds === 'unique')
+    if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
+      return fail({ code: 'BLUM-409-001', message: 'Resource exists already.', param: 'client_order_id' })
+    }
+    const placed = exchange.place(account, wanted, commitDelayMs)
+    return 'refused' in placed ? refuse(placed) : succeed(showOrder(placed), 201)
   }
 
   /** An order of another account answers like one that does not exist. */
   function cancel(account: Account, orderId: string, request: BluumRequest): Answer {
     const order = exchange.order(orderId)
     if (order === undefined || order.accountId !== account.id) return noResource()
-    const { fillOnCancel, cancelDelayMs } = request.whims
+    const { fillOnCancel } = request.whims
     if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
-    const canceled = exchange.cancel(order, cancelDelayMs)
+    if (order.status === 'canceled' && switches.cancelOfCanceled === 'order') return succeed(showOrder(order))
+    const delayMs = request.whims.cancelDelayMs ?? (switches.cancels === 'later' ? cancelLaterMs : null)
+    const canceled = exchange.cancel(order, delayMs)
     // Success status and the answer for a final order are undocumented; 200 and BLUM-409-003 are the assumptions.
-    return 'refused' in canceled ? refuse(canceled) : succeed(toOrderJson(canceled))
+    return 'refused' in canceled ? refuse(canceled) : succeed(showOrder(canceled))
   }
 
   /**
-   * Bluum, 'List orders'. Undocumented, so chosen: newest first by submitted_at, ties by id descending; an offset
-   * beyond the end is an empty page; filters are case sensitive; an unknown ticker matches nothing; unknown
+   * Bluum, 'List orders'. Undocumented, so chosen: newest first by submitted_at unless switched, ties by id likewise;
+   * an offset beyond the end is an empty page; filters are case sensitive; an unknown ticker matches nothing; unknown
    * parameters are ignored.
    */
   function list(account: Account, query: URLSearchParams, request: BluumRequest): Answer {
@@ -460,17 +503,17 @@ export function createBluum(options: {
     }
     const symbol = query.get('symbol')
     if (symbol !== null) filter.symbol = symbol
-    const { oldestFirst, ignoreFilter, extraRows, listLagMs } = request.whims
+    const { listOrder, ignoreFilter, extraRows, listLagMs } = request.whims
     // Half of the extra rows are the list's next ones; the others repeat its first ones, each beside its twin.
     const repeated = Math.ceil(extraRows / 2)
     const { rows, hasMore } = exchange.page(account.id, ignoreFilter ? {} : filter, {
       offset,
       limit: limit + extraRows - repeated,
-      oldestFirst,
-      lagMs: listLagMs,
+      oldestFirst: (listOrder ?? switches.listOrder) === 'oldestFirst',
+      lagMs: listLagMs ?? lagMs(),
     })
     const data = rows.flatMap((order, index) => {
-      const row = toOrderJson(order, switches.partialRows)
+      const row = showOrder(order, true)
       return index < repeated ? [row, row] : [row]
     })
     return succeed(switches.listEnvelope === 'array' ? data : { object: 'list', data, has_more: hasMore })
@@ -581,6 +624,13 @@ export function createBluum(options: {
     /** The oldest order anywhere that the text does not name, as nobody will ask for it next; null if there is none. */
     strangeOrder: (text: string): Record<string, unknown> | null =>
       book().findLast(({ id }) => !text.includes(String(id))) ?? null,
+    isPlacement: (method: string, url: string): boolean => method === 'POST' && placementPath.test(url),
+    /** Another channel places the order that this request asks for, without a client order id. It may be refused. */
+    placeTwin(method: string, url: string, body: string | null): void {
+      const account = method === 'POST' ? exchange.account(placementPath.exec(url)?.[1] ?? '') : undefined
+      const wanted = parseNewOrder(body ?? '')
+      if (account !== undefined && !('code' in wanted)) exchange.place(account, { ...wanted, clientOrderId: null })
+    },
     setSwitches,
     switches: (): Switches => ({ ...switches }),
     /** Fills an open order from the control port: the order, or a status and why not. */

@@ -77,6 +77,8 @@ export interface Order extends NewOrder {
   triggered: boolean
   /** The best price, in cents, that a trailing stop has seen. */
   bestPriceCents: string | null
+  /** Taken in, and unknown to every reader until it enters the book at submittedAt. */
+  coming?: true
   /** When a cancel that was taken in takes effect; until then the order lives on. */
   cancelAt?: number
   /** Moved only from outside: it holds nothing, never trades by itself and outlives its day. */
@@ -222,6 +224,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   const positions = new Map<string, Map<string, Position>>() // per account, by symbol
   const open = new Set<Order>() // those the market decides about, in the order of submission
   const canceling = new Set<Order>() // open orders with a cancelAt
+  const coming = new Set<Order>() // orders not yet in any book
   const versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
   const heldCents = new Map<string, bigint>() // per account
   const heldShares = new Map<string, Decimal>() // per account and symbol
@@ -237,6 +240,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     for (const map of [accounts, orders, books, positions, heldCents, heldShares, holds, versions]) map.clear()
     open.clear()
     canceling.clear()
+    coming.clear()
     const loaded = ledger.load()
     for (const account of loaded.accounts) {
       accounts.set(account.id, account)
@@ -245,8 +249,12 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     }
     for (const position of loaded.positions) positions.get(position.accountId)?.set(position.symbol, position)
     for (const order of loaded.orders.sort(byAge)) {
-      enter(order)
       hold(order)
+      if (order.coming === true) {
+        coming.add(order)
+        continue
+      }
+      enter(order)
       // What it went through before is not on file: to a reader of the past it was always like this.
       remember(order, order.submittedAt)
     }
@@ -510,28 +518,32 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   /**
    * Brings the book up to the clock. Prices change once a second; a longer stretch is looked at in at most 500 evenly
-   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed. A cancel
-   * that was taken in takes effect at its own millisecond; what would have filled before has filled.
+   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed. An order
+   * or a cancel that was taken in takes effect at its own millisecond; what would have filled before has filled.
    */
   function catchUp(): void {
     const at = clock()
     const seconds = Math.floor(at / 1000) - Math.floor(evaluatedAt / 1000)
     const cancels = [...canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
-    if (seconds <= 0 && cancels.length === 0) return
+    const arrivals = [...coming].filter((order) => order.submittedAt <= at)
+    if (seconds <= 0 && cancels.length === 0 && arrivals.length === 0) return
     transaction(() => {
       const times = new Set<number>()
-      if (open.size > 0 && seconds > 0) {
+      const watched = [...open, ...arrivals]
+      if (watched.length > 0 && seconds > 0) {
         const stepMs = Math.ceil(seconds / samplesMax) * 1000
         const last = Math.floor(at / 1000) * 1000
         for (let time = Math.floor(evaluatedAt / 1000) * 1000 + stepMs; time < last; time += stepMs) times.add(time)
         times.add(last)
-        for (const order of open) {
+        for (const order of watched) {
           const deadline = deadlineOf(order)
           if (deadline !== null && deadline > evaluatedAt && deadline <= at) times.add(deadline)
         }
       }
-      for (const time of [...new Set([...times, ...cancels])].sort((a, b) => a - b)) {
+      const moments = new Set([...times, ...cancels, ...arrivals.map(({ submittedAt }) => submittedAt)])
+      for (const time of [...moments].sort((a, b) => a - b)) {
         for (const order of canceling) if ((order.cancelAt ?? at) <= time) end(order, 'canceled', time, null)
+        for (const order of arrivals) if (order.submittedAt === time) arrive(order)
         if (times.has(time)) for (const order of open) evaluate(order, time)
       }
       evaluatedAt = at
@@ -541,8 +553,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   // --- what a caller does ---
 
-  /** Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. */
-  function place(account: Account, wanted: NewOrder): Order | Refusal {
+  /**
+   * Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. With
+   * `delayMs` it is held and answered now, and enters the book, as submitted then, so long afterwards.
+   */
+  function place(account: Account, wanted: NewOrder, delayMs: number | null = null): Order | Refusal {
     catchUp()
     const at = clock()
     if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
@@ -563,7 +578,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       status: 'accepted',
       filledQuantity: '0',
       filledValue: '0',
-      submittedAt: at,
+      submittedAt: at + (delayMs ?? 0),
       filledAt: null,
       canceledAt: null,
       rejectReason: null,
@@ -577,18 +592,30 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       return { refused: 'shares', message: 'Not enough shares to sell.' }
 
     transaction(() => {
-      if (mode === 'closed-rejects') {
-        order.status = 'rejected'
-        order.rejectReason = 'Market is closed.'
-      }
-      enter(order)
-      save(order, at)
-      if (!isOpen(order) || isAuction(order)) return
-      if (mode === 'open') attempt(order, at)
-      const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
-      if (immediate && isOpen(order)) end(order, 'canceled', at, null)
+      if (delayMs === null) return arrive(order)
+      order.coming = true
+      coming.add(order)
+      hold(order)
+      ledger.saveOrder(order)
     })
     return order
+  }
+
+  /** An order's first moment in the book. */
+  function arrive(order: Order): void {
+    const at = order.submittedAt
+    coming.delete(order)
+    delete order.coming
+    if (mode === 'closed-rejects') {
+      order.status = 'rejected'
+      order.rejectReason = 'Market is closed.'
+    }
+    enter(order)
+    save(order, at)
+    if (!isOpen(order) || isAuction(order)) return
+    if (mode === 'open') attempt(order, at)
+    const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
+    if (immediate && isOpen(order)) end(order, 'canceled', at, null)
   }
 
   /**
@@ -711,14 +738,16 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     })
   }
 
-  /** Removes every order of an account with its holds. What they traded stays traded. */
+  /** Removes every order of an account with its holds, those to come too. What they traded stays traded. */
   function clear(accountId: string): void {
     catchUp()
     transaction(() => {
-      for (const order of books.get(accountId)?.splice(0) ?? []) {
+      const unborn = [...coming].filter((order) => order.accountId === accountId)
+      for (const order of [...(books.get(accountId)?.splice(0) ?? []), ...unborn]) {
         // An order that is final holds nothing and nobody watches it.
         order.status = 'canceled'
         watch(order)
+        coming.delete(order)
         hold(order)
         orders.delete(order.id)
         versions.delete(order.id)
@@ -805,6 +834,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       catchUp()
       const order = orders.get(id)
       return order === undefined ? undefined : asOf(order, lagMs)
+    },
+    /** Whether the account has an order with this reference, of whatever status, in its book or to come. */
+    hasClientOrderId(accountId: string, clientOrderId: string): boolean {
+      const taken = (order: Order): boolean => order.accountId === accountId && order.clientOrderId === clientOrderId
+      return books.get(accountId)?.some(taken) === true || [...coming].some(taken)
     },
     positions(accountId: string): readonly Position[] {
       catchUp()

@@ -1,9 +1,10 @@
 // Misbehaviour by rule: slow, cut, refused, lost, garbled. It knows HTTP and JSON, not orders.
 //
 // For one request, every matching rule counts it. Rules that still have effect then apply as follows: all latencies
-// add up; all changes to the answer (setField, dropField, asNumber, extraFields, contentType) are made in the rules'
-// order; whims, which only the broker's dialect can act out, are passed on, the last rule of a kind deciding; and of the
-// faults that decide how the request ends, only the first applies. A rule's `times` is used up only when it applied.
+// add up; all changes to the answer (setField, dropField, omitClientOrderId, asNumber, extraFields, contentType) are
+// made in the rules' order; whims, which only the broker's dialect can act out, are passed on, the last rule of a kind
+// deciding; and of the faults that decide how the request ends, only the first applies. A rule's `times` is used up
+// only when it applied.
 
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import type { ServerResponse } from 'node:http'
@@ -29,6 +30,8 @@ const faultKinds = {
   drip: ['bytesPerSecond!'],
   setField: ['field!', 'value!', 'row'],
   dropField: ['field!', 'row'],
+  /** dropField of client_order_id; the rule's match says whether from lists, from single reads or from every answer. */
+  omitClientOrderId: [],
   asNumber: ['field!', 'source', 'row'],
   listOrder: ['order!'],
   fillOnCancel: ['quantity'],
@@ -58,6 +61,20 @@ const faultKinds = {
   maxRps: ['perSecond!'],
   /** A cancel answers 200 with the order still open, and takes effect so long afterwards on the exchange's clock. */
   asyncCancel: ['ms!'],
+  /**
+   * A placement is checked and answered at once, with 201 and an order that nobody can read yet, or ends as another
+   * rule says; the order enters the book so long afterwards on the exchange's clock, and was submitted then. It comes
+   * after any end that follows the reading of the body, `beforeCommit` too: only the answer is lost. After a retryAfter
+   * none comes.
+   */
+  commitDelay: ['ms!'],
+  /** A placement is refused with 409 if its account has, or is about to have, an order with its client order id. */
+  dedupe: [],
+  /**
+   * Just before a placement is handled, or ends without that, an order like it but without a client order id comes from
+   * another channel and trades like any other. Where the body is not read, none comes.
+   */
+  twin: [],
 } as const
 
 type FaultKind = keyof typeof faultKinds
@@ -100,16 +117,21 @@ interface Rule {
 
 /** What the dialect is asked to do wrong. */
 export interface Whims {
-  oldestFirst: boolean
+  /** Null, here and in both lags: as the switches have it. */
+  listOrder: (typeof listOrders)[number] | null
   ignoreFilter: boolean
   /** Beyond a list's limit. */
   extraRows: number
-  listLagMs: number
-  getLagMs: number
+  listLagMs: number | null
+  getLagMs: number | null
   /** Just before a cancel, by all that is left unless it says how much. */
   fillOnCancel: { quantity?: string } | null
-  /** Null: a cancel takes effect at once. */
+  /** Null: a cancel takes effect when the switches say. */
   cancelDelayMs: number | null
+  /** Null: a placement enters the book before it is answered. */
+  commitDelayMs: number | null
+  /** Client order ids are unique, whatever the switches say. */
+  dedupe: boolean
   /** Null: the usual rate limit holds. */
   requestsPerSecond: number | null
 }
@@ -117,6 +139,7 @@ export interface Whims {
 /** How one request will be treated. */
 export interface Plan {
   latencyMs: number
+  twin: boolean
   end: Fault | null
   changes: readonly Fault[]
   whims: Whims
@@ -135,6 +158,10 @@ export interface Call {
   read: () => Promise<boolean>
   /** Does what was asked, for good. */
   work: () => Answer
+  /** Whether the request asks for a new order. */
+  places: boolean
+  /** Places the order that was asked for, as another channel would; nothing if none was. */
+  placeTwin: () => void
   /** The broker's own refusal for too many requests, with nothing done. */
   throttle: (status: number) => Answer
   /** JSON of an order that neither was asked for nor is named in the text; null if there is none. */
@@ -338,15 +365,17 @@ export function createFaults(accountOf: (url: string) => string | null) {
       rules.some(({ rule }) => rule.fault.kind === 'refuse' && Object.keys(rule.match).length === 0),
     /** Counts the request for every rule and says what is to happen to it. To be called once per request. */
     plan(method: string, url: string): Plan {
-      const plan = { latencyMs: 0, end: null as Fault | null, changes: [] as Fault[] }
+      const plan = { latencyMs: 0, twin: false, end: null as Fault | null, changes: [] as Fault[] }
       const whims: Whims = {
-        oldestFirst: false,
+        listOrder: null,
         ignoreFilter: false,
         extraRows: 0,
-        listLagMs: 0,
-        getLagMs: 0,
+        listLagMs: null,
+        getLagMs: null,
         fillOnCancel: null,
         cancelDelayMs: null,
+        commitDelayMs: null,
+        dedupe: false,
         requestsPerSecond: null,
       }
       for (const entry of rules) {
@@ -368,8 +397,14 @@ export function createFaults(accountOf: (url: string) => string | null) {
           case 'contentType':
             plan.changes.push(fault)
             break
+          case 'omitClientOrderId':
+            plan.changes.push({ kind: 'dropField', field: 'client_order_id' })
+            break
+          case 'twin':
+            plan.twin = true
+            break
           case 'listOrder':
-            whims.oldestFirst = fault.order === 'oldestFirst'
+            whims.listOrder = fault.order ?? null
             break
           case 'ignoreFilter':
             whims.ignoreFilter = true
@@ -388,6 +423,12 @@ export function createFaults(accountOf: (url: string) => string | null) {
             break
           case 'asyncCancel':
             whims.cancelDelayMs = fault.ms ?? 0
+            break
+          case 'commitDelay':
+            whims.commitDelayMs = fault.ms ?? 0
+            break
+          case 'dedupe':
+            whims.dedupe = true
             break
           case 'fillOnCancel':
             whims.fillOnCancel = fault.quantity === undefined ? {} : { quantity: fault.quantity }
@@ -474,6 +515,16 @@ export async function run(plan: Plan, call: Call): Promise<void> {
   }
   if (!(await call.read())) return
   if (plan.latencyMs > 0 && !(await delay(plan.latencyMs, call.closing))) return
+  if (plan.twin) call.placeTwin()
+  if (fault?.kind === 'retryAfter') {
+    const { status, headers, body } = call.throttle(fault.status ?? 429)
+    const type = 'application/json; charset=utf-8'
+    const all = { 'content-type': type, ...headers, 'retry-after': String(fault.value) }
+    send(call, status, all, Buffer.from(JSON.stringify(body), 'utf8'))
+    return
+  }
+  // An order that enters the book later comes whatever ends its request, so it is taken in before any end.
+  const taken = plan.whims.commitDelayMs !== null && call.places ? call.work() : null
   if (fault?.kind === 'rstAfterRead') {
     socket?.resetAndDestroy()
     return
@@ -483,15 +534,8 @@ export async function run(plan: Plan, call: Call): Promise<void> {
     sendStatus(fault, call)
     return
   }
-  if (fault?.kind === 'retryAfter') {
-    const { status, headers, body } = call.throttle(fault.status ?? 429)
-    const type = 'application/json; charset=utf-8'
-    const all = { 'content-type': type, ...headers, 'retry-after': String(fault.value) }
-    send(call, status, all, Buffer.from(JSON.stringify(body), 'utf8'))
-    return
-  }
 
-  const answer = call.work()
+  const answer = taken ?? call.work()
   const headers: Record<string, string> = { 'content-type': 'application/json; charset=utf-8', ...answer.headers }
   const body = Buffer.from(changeBody(plan.changes, answer), 'utf8')
   for (const change of plan.changes) if (change.kind === 'contentType') headers['content-type'] = String(change.value)

@@ -121,6 +121,8 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         if (body === null) answer.headers['connection'] = 'close'
         return answer
       },
+      places: bluum.isPlacement(entry.method, entry.path),
+      placeTwin: () => bluum.placeTwin(entry.method, entry.path, body),
       throttle: bluum.throttle,
       strangeOrder: (text) => bluum.strangeOrder(entry.path + text),
       closing: ending.signal,
