@@ -16,6 +16,7 @@ import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import type { Pool } from 'undici'
 import type { PeerOptions } from './peer.ts'
+import { measureWrites, toMedian } from './writes.ts'
 
 const roundsCount = 4
 // In rounds: code that has not run hot yet would be what is measured.
@@ -48,6 +49,7 @@ interface BlotterOptions {
   upstream: Upstream
   requestsPerSecond: number
   dataDir: string
+  capabilities: string
 }
 
 /** Requests until one of the bounds is met. */
@@ -97,7 +99,7 @@ const roles = {
   async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
     const { readConfig } = await import('../src/config.ts')
     const { serve } = await import('../src/serve.ts')
-    const services = options.map(({ upstream, requestsPerSecond, dataDir }) =>
+    const services = options.map(({ upstream, requestsPerSecond, dataDir, capabilities }) =>
       serve(
         readConfig({
           PORT: '0',
@@ -106,6 +108,7 @@ const roles = {
           BLUUM_API_KEY: upstream.apiKey,
           BLUUM_API_SECRET: upstream.apiSecret,
           BLUUM_REQUESTS_PER_SECOND: String(requestsPerSecond),
+          BLUUM_CAPABILITIES: capabilities,
           DATA_DIR: dataDir,
         }),
       ),
@@ -386,12 +389,6 @@ async function countCalls(row: Row, url: string, upstream: Upstream, load: Ask<'
   return { calls: log.length / result.answered, answer }
 }
 
-function toMedian(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length / 2
-  return ((sorted[Math.ceil(middle) - 1] ?? 0) + (sorted[Math.floor(middle)] ?? 0)) / 2
-}
-
 interface Server {
   url: string
   readCpuMs(): Promise<number>
@@ -434,16 +431,18 @@ async function bench(seconds: number, dataDir: string, children: Set<ChildProces
   // At the published rate each document has a broker for each server, so that all can be asked at the same time.
   const [fast, ...limited] = await broker([unlimitedPerSecond, ...Array.from({ length: 6 }, () => publishedPerSecond)])
   if (!fast) throw new Error('no sandbox has started')
-  const toBlotter = (upstream: Upstream, requestsPerSecond: number): BlotterOptions => ({
+  const toBlotter = (upstream: Upstream, requestsPerSecond: number, capabilities = ''): BlotterOptions => ({
     upstream,
     requestsPerSecond,
-    dataDir: join(dataDir, new URL(upstream.url).port),
+    dataDir: join(dataDir, `${new URL(upstream.url).port}${capabilities}`),
+    capabilities,
   })
   const toPeer = ({ url, apiKey, apiSecret }: Upstream, retries: boolean) => ({ url, apiKey, apiSecret, retries })
   const [blotters, peers] = await Promise.all([
     blotter([
       toBlotter(fast, blotterPerSecondMax),
       ...limited.slice(0, 2).map((upstream) => toBlotter(upstream, publishedPerSecond)),
+      toBlotter(fast, blotterPerSecondMax, 'clientIdEcho'),
     ]),
     peer([
       toPeer(fast, false),
@@ -486,7 +485,7 @@ ${toLine('', 'Blotter      peer', 'Blotter / peer', 'Blotter / peer')}`)
     )
   }
 
-  const urls = [...blotters.urls.slice(1), ...peers.urls.slice(1)]
+  const urls = [...blotters.urls.slice(1, 3), ...peers.urls.slice(1)]
   const bodies = [rows[2], rows[4]].map((row) => row?.callers[0] ?? [])
   const results = await load(
     urls.map((url, index) => ({
@@ -511,6 +510,26 @@ Requests answered in full (refused; calls upstream, of them answered 429)
 ${toLine('', 'Blotter', 'peer', 'peer that retries')}
 ${toLine(rows[2]?.name ?? '', cells[0] ?? '', cells[2] ?? '', cells[4] ?? '')}
 ${toLine(rows[4]?.name ?? '', cells[1] ?? '', cells[3] ?? '', cells[5] ?? '')}`)
+
+  const [account = '', other = ''] = fast.accounts
+  const writes = await measureWrites({
+    urls: { looking: blotters.urls[0] ?? '', certified: blotters.urls[3] ?? '' },
+    async rate(url, callers, msMax) {
+      const [result] = await load([{ url, callers, isTogether: false, requestsMax: Infinity, msMax, isLimited: false }])
+      return result === undefined ? 0 : (result.answered / result.ms) * 1_000
+    },
+    accountId: other,
+    orderId: (await readBooks(fast)).get(account)?.[0] ?? '',
+    roundMs: slotMs * warmUpRounds,
+    env: { BLUUM_URL: fast.url, BLUUM_API_KEY: fast.apiKey, BLUUM_API_SECRET: fast.apiSecret },
+    dataDir: join(dataDir, 'writes'),
+  })
+  print(`
+Writing: three commits on the disk for each placement (requests a second for each read of one order)
+placements, with a look at the list before each      ${writes.looking.toFixed(2)}
+placements, where clientIdEcho is certified          ${writes.certified.toFixed(2)}
+repeats of a key                                     ${writes.repeats.toFixed(2)}
+A start with 10,000 records, 50 of them unknown: ready after ${Math.round(writes.fullStartMs)} ms, with none after ${Math.round(writes.emptyStartMs)} ms`)
 }
 
 function toLine(name: string, first: string, second: string, third: string): string {

@@ -2,6 +2,8 @@
 // is told of five, by name and never by value: half of them are secrets.
 
 import { readFileSync } from 'node:fs'
+import { brokerCapabilities } from './brokers/broker.ts'
+import type { BrokerCapability } from './brokers/broker.ts'
 
 /** The settings of one process. Times in milliseconds. */
 export interface Config {
@@ -12,6 +14,8 @@ export interface Config {
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
   /** The published rate of the key pair; 80 % of it is used. */
   readonly bluumRequestsPerSecond: number
+  /** What `certify` proved of that environment. */
+  readonly bluumCapabilities: readonly BrokerCapability[]
   /** Whether calls stop for a while when the broker keeps failing. */
   readonly breaker: boolean
   readonly sandbox: { readonly seed: string; readonly port: number }
@@ -19,12 +23,27 @@ export interface Config {
   readonly dataDir: string
   readonly graphiql: boolean
   readonly introspection: boolean
-  /** Bound of the caller's wait for a placement or a cancel. */
-  readonly placeReplyMs: number
+  /** Whether an empty store may be made where there is none. */
+  readonly mayCreateStore: boolean
+  /** Whether placements are sent, and whether cancels are. */
+  readonly trading: (typeof tradings)[number]
+  readonly placing: Placing
   /** Bound of a graceful stop. */
   readonly shutdownMs: number
   readonly logLevel: LogLevel
 }
+
+/** The times of a placement; see PlaceTimes for what each is. */
+interface Placing {
+  readonly replyMs: number
+  readonly settleMs: number
+  readonly lookupMs: readonly number[]
+  readonly lateMs: readonly number[]
+  readonly sendByMs: { readonly market: number; readonly other: number }
+  readonly assumeAbsent: boolean
+}
+
+const tradings = ['on', 'halted', 'read-only'] as const
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
 
@@ -48,7 +67,6 @@ export class ConfigError extends Error {
 // Settings that are described but not built yet. Ignoring one silently would be worse than not knowing it: a service
 // that skips its DATABASE_URL keeps two stores, one that skips AUTH=jwt lets everybody in.
 const notBuilt: Readonly<Record<string, string>> = {
-  BLUUM_CAPABILITIES: 'certified capabilities',
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
   ARIES_URL: 'the Aries adapter',
@@ -59,7 +77,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   ARIES_ACCOUNT_FIELD: 'the Aries adapter',
   ARIES_CAPABILITIES: 'the Aries adapter',
   DATABASE_URL: 'the shared store',
-  STORE_INIT: 'the durable store',
   JWT_ISSUER: 'sign-in by token',
   JWT_AUDIENCE: 'sign-in by token',
   JWKS_URL: 'sign-in by token',
@@ -68,12 +85,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   CORS_ORIGINS: 'CORS',
   TRUSTED_DOCUMENTS: 'trusted documents',
   TRUSTED_DOCUMENTS_MODE: 'trusted documents',
-  TRADING: 'the trading switch',
-  PLACE_SETTLE_MS: 'the durable record of placements',
-  PLACE_LOOKUP_MS: 'the durable record of placements',
-  PLACE_LATE_MS: 'the durable record of placements',
-  PLACE_SEND_BY_MS: 'the durable record of placements',
-  PLACE_ASSUME_ABSENT: 'the durable record of placements',
   LIMIT_OPERATIONS_PER_SECOND: 'limits per caller',
   LIMIT_PLACEMENTS_PER_SECOND: 'limits per caller',
   METRICS_PORT: 'metrics',
@@ -127,6 +138,38 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return fallback
   }
 
+  // Milliseconds, ascending: a schedule that steps back is a slip of the pen.
+  function readTimes(name: string, fallback: readonly number[], max: number): readonly number[] {
+    const value = read(name)
+    if (value === undefined) return fallback
+    const times = value.split(',').map((text) => (/^\d{1,10}$/.test(text.trim()) ? Number(text) : Number.NaN))
+    const isAscending = times.every((time, index) => time > (times[index - 1] ?? 0))
+    if (times.length <= 20 && isAscending && times.every((time) => time <= max)) return Object.freeze(times)
+    problems.push(`${name} must be at most 20 ascending whole numbers from 1 to ${max}, separated by commas`)
+    return fallback
+  }
+
+  function readPair(name: string, fallback: readonly [number, number], max: number): readonly [number, number] {
+    const value = read(name)
+    if (value === undefined) return fallback
+    const match = /^(\d{1,9})\s*,\s*(\d{1,9})$/.exec(value)
+    const [first, second] = [Number(match?.[1] ?? 0), Number(match?.[2] ?? 0)]
+    if (first >= 1 && second >= 1 && first <= max && second <= max) return [first, second]
+    problems.push(`${name} must be two whole numbers from 1 to ${max}, separated by a comma: market orders, all others`)
+    return fallback
+  }
+
+  function readCapabilities(name: string): readonly BrokerCapability[] {
+    const words = (read(name) ?? '').split(',').map((word) => word.trim())
+    const known = brokerCapabilities.filter((capability) => words.includes(capability))
+    if (words.every((word) => word === '' || known.some((capability) => capability === word)))
+      return Object.freeze(known)
+    problems.push(
+      `${name} must be some of ${brokerCapabilities.join(', ')}, separated by commas, as certify prints them`,
+    )
+    return []
+  }
+
   for (const [name, feature] of Object.entries(notBuilt)) {
     for (const set of [name, `${name}_FILE`].filter((candidate) => read(candidate) !== undefined)) {
       problems.push(`${set} is set, but ${feature} is not built yet: unset it`)
@@ -162,6 +205,19 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return apiKey && apiSecret ? { url, apiKey, apiSecret } : null
   }
 
+  function readPlacing(): Placing {
+    const [market, other] = readPair('PLACE_SEND_BY_MS', [10_000, 30_000], 600_000)
+    const day = 86_400_000
+    return Object.freeze({
+      replyMs: readInteger('PLACE_REPLY_MS', 10_000, 100, 30_000),
+      settleMs: readInteger('PLACE_SETTLE_MS', 120_000, 100, day),
+      lookupMs: readTimes('PLACE_LOOKUP_MS', [1_000, 3_000, 8_000, 20_000, 45_000, 90_000, 150_000], day),
+      lateMs: readTimes('PLACE_LATE_MS', [300_000, 900_000, 3_600_000, day], 30 * day),
+      sendByMs: Object.freeze({ market, other }),
+      assumeAbsent: readChoice('PLACE_ASSUME_ABSENT', 'settle', ['settle', 'never']) === 'settle',
+    })
+  }
+
   const isSandbox = read('BLUUM_URL') === undefined
   if (!isSandbox) {
     for (const name of ['SANDBOX_SEED', 'SANDBOX_PORT']) {
@@ -183,6 +239,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     port: readInteger('PORT', 4000, 0, 65_535),
     bluum,
     bluumRequestsPerSecond: readInteger('BLUUM_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
+    bluumCapabilities: readCapabilities('BLUUM_CAPABILITIES'),
     breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',
     sandbox: Object.freeze({
       seed: read('SANDBOX_SEED') ?? 'blotter',
@@ -191,7 +248,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     dataDir: read('DATA_DIR') ?? '.blotter',
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
-    placeReplyMs: readInteger('PLACE_REPLY_MS', 10_000, 100, 30_000),
+    mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',
+    trading: readChoice('TRADING', 'on', tradings),
+    placing: readPlacing(),
     shutdownMs: readInteger('SHUTDOWN_MS', 35_000, 0, 600_000),
     logLevel: readChoice('LOG_LEVEL', 'info', ['error', 'warn', 'info', 'debug']),
   }

@@ -1,7 +1,19 @@
 // The `blotter` command: a subcommand in, one thing done.
 
+import { parseArgs } from 'node:util'
+import type { ParseArgsOptionsConfig } from 'node:util'
 import { ConfigError, readConfig } from './config.ts'
-import { checkConfig, printSubgraph, startSandboxAlone } from './operator.ts'
+import {
+  certifyBroker,
+  checkConfig,
+  listPlacements,
+  OperatorError,
+  printSubgraph,
+  resolvePlacement,
+  showPlacement,
+  startSandboxAlone,
+  verifyAudit,
+} from './operator.ts'
 import { serve, StartError } from './serve.ts'
 import type { Sandbox } from './sandbox/server.ts'
 
@@ -11,18 +23,50 @@ const usage = `Usage: blotter COMMAND
   check-config   say whether the settings can be used, and what is wrong with them
   print-schema   print the subgraph's SDL
   sandbox        run the sandbox broker alone
+
+Beside the service, or without it, on the store in DATA_DIR:
+
+  placements [--json]
+                 list the placements that are not resolved
+  placements show PLACEMENT | ACCOUNT CLIENT_ORDER_ID
+                 show one, with its audit
+  placements resolve PLACEMENT (--order ORDER | --never-placed) --by NAME
+                 settle one by hand, after a look at the broker's own pages
+  audit verify   check the audit of every placement
+
+  certify --yes [--sandbox] [--production] [--account ID] [--symbol AAPL] [--limit-price 1.00]
+                 place a few small orders, cancel them, and print what the broker can be relied on for:
+                 the BLUUM_CAPABILITIES to set
 `
 
-async function run(command: string | undefined): Promise<void> {
+/** The command line cannot be understood; the message says why. */
+class UsageError extends Error {
+  override readonly name = 'UsageError'
+}
+
+async function run([command, ...args]: string[]): Promise<void> {
   switch (command) {
     case 'serve':
+      parse(args, {})
       return await runService()
     case 'check-config':
+      parse(args, {})
       return print(checkConfig(process.env))
     case 'print-schema':
+      parse(args, {})
       return void process.stdout.write(printSubgraph())
     case 'sandbox':
+      parse(args, {})
       return await runSandbox()
+    case 'placements':
+      return await runPlacements(args)
+    case 'audit':
+      if (parse(args, {}, { min: 1, max: 1, text: 'The command is audit verify.' }).words[0] !== 'verify') {
+        throw new UsageError('The command is audit verify.')
+      }
+      return print(await verifyAudit(process.env))
+    case 'certify':
+      return await runCertify(args)
     case undefined:
     case 'help':
     case '--help':
@@ -32,6 +76,69 @@ async function run(command: string | undefined): Promise<void> {
       throw new StartError(`There is no command ${JSON.stringify(command)}.`)
   }
 }
+
+async function runPlacements(args: string[]): Promise<void> {
+  const [verb, ...rest] = args
+  if (verb === 'show') {
+    const form = { min: 1, max: 2, text: 'Name PLACEMENT, or ACCOUNT CLIENT_ORDER_ID.' }
+    const [name = '', clientOrderId = null] = parse(rest, {}, form).words
+    return print(await showPlacement(process.env, name, clientOrderId))
+  }
+  if (verb === 'resolve') {
+    const options = { order: { type: 'string' }, 'never-placed': { type: 'boolean' }, by: { type: 'string' } } as const
+    const { words, values } = parse(rest, options, { min: 1, max: 1, text: 'Name the PLACEMENT.' })
+    const [opId = ''] = words
+    const { order, by, 'never-placed': isNeverPlaced = false } = values
+    if ((order !== undefined) === isNeverPlaced) throw new UsageError('Give either --order ORDER or --never-placed.')
+    if (by === undefined) throw new UsageError('Give --by NAME: who decides it.')
+    return print(await resolvePlacement(process.env, { opId, orderId: order ?? null, by }))
+  }
+  const { json = false } = parse(args, { json: { type: 'boolean' } }).values
+  // Whoever reads the list may have seen enough of it.
+  process.stdout.on('error', () => process.exit(0))
+  await listPlacements(process.env, json, print)
+}
+
+async function runCertify(args: string[]): Promise<void> {
+  const { values } = parse(args, {
+    yes: { type: 'boolean', default: false },
+    sandbox: { type: 'boolean', default: false },
+    production: { type: 'boolean', default: false },
+    account: { type: 'string' },
+    symbol: { type: 'string', default: 'AAPL' },
+    'limit-price': { type: 'string', default: '1.00' },
+  })
+  const { account: accountId = null, 'limit-price': limitPrice, ...others } = values
+  // The first signal ends the probes, which cancels what they placed; the second one does not wait for that.
+  const stopping = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      if (stopping.signal.aborted) process.exit(1)
+      stopping.abort()
+    })
+  }
+  const isDone = await certifyBroker(
+    process.env,
+    { ...others, accountId, limitPrice },
+    { print, signal: stopping.signal },
+  )
+  process.exitCode = isDone ? 0 : 1
+}
+
+/** What `args` say. Throws UsageError unless they are of `options`, with as many words beside them as `form` has. */
+function parse<Options extends ParseArgsOptionsConfig>(args: string[], options: Options, form = noWords) {
+  try {
+    const { values, positionals: words } = parseArgs({ args, options, allowPositionals: true })
+    if (words.length >= form.min && words.length <= form.max) return { values, words }
+  } catch (error) {
+    // Its first sentence says it; the others are advice for other programs.
+    const isUsage = error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')
+    throw isUsage ? new UsageError(`${error.message.split(/\.(?: |$)|\n/, 1)[0]}.`) : error
+  }
+  throw new UsageError(form.text)
+}
+
+const noWords = { min: 0, max: 0, text: 'This command takes options only.' }
 
 async function runService(): Promise<void> {
   const service = await serve(readConfig(process.env))
@@ -78,11 +185,15 @@ function print(text: string): void {
 }
 
 function fail(error: unknown): void {
-  // Settings are the reader's to mend and have no story behind them; anything else keeps its stack.
-  const isPlain = error instanceof ConfigError || error instanceof StartError
-  const text = isPlain ? error.message : error instanceof Error ? error.stack : String(error)
+  // Settings and words are the reader's to mend and have no story behind them; anything else keeps its stack.
+  const plain = [ConfigError, StartError, OperatorError, UsageError]
+  const text = plain.some((kind) => error instanceof kind)
+    ? String(error instanceof Error && error.message)
+    : error instanceof Error
+      ? error.stack
+      : String(error)
   process.stderr.write(`${text}\n`)
   process.exit(1)
 }
 
-run(process.argv[2]).catch(fail)
+run(process.argv.slice(2)).catch(fail)

@@ -1,13 +1,34 @@
 // What a person runs beside the service.
 
 import { join } from 'node:path'
-import { readConfig } from './config.ts'
+import { createBluum } from './brokers/bluum.ts'
+import { brokerCapabilities, createTally, UpstreamError } from './brokers/broker.ts'
+import type { Broker } from './brokers/broker.ts'
+import { certify, probeOrders } from './certify.ts'
+import type { Certificate } from './certify.ts'
+import { systemClock } from './clock.ts'
+import { isLoopback, readConfig } from './config.ts'
+import { brokerOf, isId } from './orders/order.ts'
+import type { NewOrder } from './orders/order.ts'
+import { advance } from './orders/placement.ts'
+import type { Placement, PlacementEvent } from './orders/placement.ts'
+import { createRecords } from './orders/records.ts'
 import { createSchema, printSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
+import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
+import { isTombstone, StoreError } from './store/store.ts'
+import type { AuditRow, Store, Tombstone } from './store/store.ts'
+
+type Env = NodeJS.ProcessEnv
+
+/** What was asked for cannot be done, or shows that something is wrong; the message says it whole. */
+export class OperatorError extends Error {
+  override readonly name = 'OperatorError'
+}
 
 /** Reads the settings as `serve` would, and says that they can be used. Throws ConfigError. */
-export function checkConfig(env: NodeJS.ProcessEnv): string {
+export function checkConfig(env: Env): string {
   const config = readConfig(env)
   const upstream = config.bluum === null ? 'the embedded sandbox' : new URL(config.bluum.url).host
   return `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
@@ -19,8 +40,388 @@ export function printSubgraph(): string {
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */
-export function startSandboxAlone(env: NodeJS.ProcessEnv): Promise<Sandbox> {
+export function startSandboxAlone(env: Env): Promise<Sandbox> {
   const { dataDir, sandbox, bluumRequestsPerSecond: requestsPerSecond } = readConfig(env)
   const stateFile = join(dataDir, 'sandbox.sqlite')
   return startSandbox({ stateFile, seed: sandbox.seed, port: sandbox.port, requestsPerSecond })
+}
+
+// ---- placements -------------------------------------------------------------------------------------------------------
+
+const placementsPerRead = 200
+// A table has to know its rows before it is printed, and nobody reads more of it.
+const tableRowsMax = 1_000
+
+/**
+ * Every placement that somebody still has to do something about, oldest first: as a table, or as JSON, one line each.
+ * Throws ConfigError and OperatorError, as all that reads the store.
+ */
+export async function listPlacements(env: Env, asJson: boolean, print: (text: string) => void): Promise<void> {
+  await withStore(env, async (store) => {
+    const rows: Placement[] = []
+    let after: string | null = null
+    for (;;) {
+      const read: Placement[] = await store.findUnfinished(after, placementsPerRead)
+      if (asJson) for (const placement of read) print(JSON.stringify(placement))
+      else rows.push(...read)
+      after = read.at(-1)?.opId ?? null
+      if (read.length < placementsPerRead || rows.length > tableRowsMax) break
+    }
+    if (asJson) return
+    if (rows.length === 0) return print('Nothing is unresolved.')
+    print(toTable(rows.slice(0, tableRowsMax).map(toRow)))
+    if (rows.length > tableRowsMax) print(`There are more than ${tableRowsMax}: --json prints all of them.`)
+  })
+}
+
+/** One placement with its audit rows, named by its opId or by its account and client order id. */
+export async function showPlacement(env: Env, name: string, clientOrderId: string | null): Promise<string> {
+  return await withStore(env, async (store) => {
+    const found =
+      clientOrderId === null
+        ? await store.read(name)
+        : await store.find({ broker: brokerOf(name), accountId: name, clientOrderId })
+    if (found === null) {
+      throw new OperatorError(
+        clientOrderId === null
+          ? `There is no placement ${name}. It may be named by its account and client order id too.`
+          : `There is no placement of account ${name} with the client order id ${clientOrderId}.`,
+      )
+    }
+    const fields = isTombstone(found) ? describeTombstone(found) : describePlacement(found)
+    const audit = (await store.readAudit(found.opId)).map(toAuditRow)
+    return `${toList(fields)}\n\n${toTable(audit)}`
+  })
+}
+
+/** What a person has found out about a placement. */
+export interface Resolution {
+  opId: string
+  /** The broker's order that it became; null: it was never placed. */
+  orderId: string | null
+  /** Who says so. */
+  by: string
+}
+
+/** Settles a placement whose outcome is not known, for good. Returns what it did; throws OperatorError where it did not. */
+export async function resolvePlacement(env: Env, { opId, orderId, by }: Resolution): Promise<string> {
+  if (!/^[^\p{C}]{1,100}$/u.test(by)) throw new OperatorError('--by takes a name of at most 100 characters.')
+  return await withStore(env, async (store) => {
+    const found = await store.read(opId)
+    if (found === null) throw new OperatorError(`There is no placement ${opId}.`)
+    const event: PlacementEvent = { type: 'resolved', orderId, by }
+    if (advance(found, event, systemClock.now()) === null) throw toRefusal(found)
+    if (orderId !== null) await checkOrder(store, found, orderId)
+
+    let isChanged = false
+    const records = createRecords(store, systemClock, () => {})
+    records.listen(() => (isChanged = true))
+    const resolved = await records.change(found, event, 'operator')
+    if (!isChanged) throw toRefusal(resolved)
+    const candidates = found.evidence.candidates ?? []
+    return [
+      `Placement ${opId} was ${found.state} and is ${resolved.state} now, ` +
+        `${orderId === null ? 'without an order' : `order ${orderId}`}, on the word of ${by}.`,
+      ...(orderId !== null && candidates.length > 0 && !candidates.includes(orderId)
+        ? [`The order is none of those that were found: ${candidates.join(', ')}.`]
+        : []),
+      ...(orderId !== null && isCancelWanted(resolved)
+        ? [
+            'Its cancel was asked for, and is sent when the service starts next; to have it sooner, cancel the order now.',
+          ]
+        : []),
+    ].join('\n')
+  })
+}
+
+function toRefusal({ opId, state, orderId, nextCheckAt }: Placement): OperatorError {
+  const order = orderId === null ? '' : `, order ${orderId}`
+  switch (state) {
+    case 'RESERVED':
+    case 'SENDING':
+      return new OperatorError(
+        `Placement ${opId} is ${state}: the service is about to know more, or will when it starts next. Nothing was changed.`,
+      )
+    case 'NOT_PLACED': {
+      const watch = nextCheckAt === null ? '' : `; it is looked for again at ${toTime(nextCheckAt)}`
+      return new OperatorError(`Placement ${opId} is taken for never placed already${watch}. Nothing was changed.`)
+    }
+    case 'NOT_SENT':
+    case 'ACCEPTED':
+    case 'REJECTED':
+      return new OperatorError(`Placement ${opId} is settled: ${state}${order}. Nothing was changed.`)
+    case 'UNKNOWN':
+    case 'AMBIGUOUS':
+      return new OperatorError(`Placement ${opId} is still ${state}: that order belongs to another one by now.`)
+    default:
+      return state satisfies never
+  }
+}
+
+async function checkOrder(store: Store, { broker, opId }: Placement, orderId: string): Promise<void> {
+  if (!isId(orderId) || brokerOf(orderId) !== broker) {
+    throw new OperatorError(`${JSON.stringify(orderId)} cannot be an order of ${broker}. Nothing was changed.`)
+  }
+  const bound = await store.findByOrder(broker, orderId)
+  if (bound === null || bound.opId === opId) return
+  throw new OperatorError(
+    `Order ${orderId} belongs to placement ${bound.opId} of account ${bound.accountId}, client order id ` +
+      `${bound.clientOrderId}. Nothing was changed.`,
+  )
+}
+
+/** Checks every chain of the audit. Returns the counts; throws OperatorError that names the first row which does not fit. */
+export async function verifyAudit(env: Env): Promise<string> {
+  return await withStore(env, async (store) => {
+    const { placements, rows, broken } = await store.verifyAudit()
+    const counts = `${placements} placements, ${rows} audit rows`
+    if (broken === null) return `The audit is whole: ${counts}.`
+    const place = broken.seq === 0 ? 'its record' : `audit row ${broken.seq}`
+    throw new OperatorError(
+      `The audit is broken at placement ${broken.opId}, ${place}: ${broken.what}. Read: ${counts}.`,
+    )
+  })
+}
+
+async function withStore<T>(env: Env, work: (store: Store) => Promise<T>): Promise<T> {
+  const file = toStoreFile(readConfig(env).dataDir)
+  let store: Store | null = null
+  try {
+    store = openSqliteStore({ file, role: 'operator', mayCreate: false })
+    return await work(store)
+  } catch (error) {
+    if (error instanceof StoreOpenError || error instanceof StoreError) throw new OperatorError(error.message)
+    throw error
+  } finally {
+    await store?.close()
+  }
+}
+
+// ---- as a person reads it ---------------------------------------------------------------------------------------------
+
+function toRow(placement: Placement): Record<string, string> {
+  const { opId, state, broker, accountId, clientOrderId, request, lastSentAt, nextCheckAt, evidence } = placement
+  return {
+    placement: opId,
+    state,
+    broker,
+    account: accountId,
+    'client order id': clientOrderId,
+    order: toOrderLine(request),
+    sent: toTime(lastSentAt),
+    'next look': toTime(nextCheckAt),
+    'cancel asked': isCancelWanted(placement) ? toTime(placement.cancelRequestedAt) : '',
+    candidates: evidence.candidates?.join(' ') ?? '',
+  }
+}
+
+function describePlacement(placement: Placement): Record<string, string> {
+  const { opId, state, attempt, sends, broker, accountId, clientOrderId, request, orderId, foundBy } = placement
+  const { outcome, evidence, preImage, cancelSettledAt } = placement
+  return {
+    placement: opId,
+    state,
+    broker,
+    account: accountId,
+    'client order id': clientOrderId,
+    order: toOrderLine(request),
+    "broker's order": orderId === null ? '' : `${orderId}, found by ${foundBy ?? 'nothing'}`,
+    outcome: outcome === null ? '' : JSON.stringify(outcome),
+    evidence: Object.keys(evidence).length === 0 ? '' : JSON.stringify(evidence),
+    attempts: `${attempt}, sent ${sends} times`,
+    created: toTime(placement.createdAt),
+    'first sent': toTime(placement.firstSentAt),
+    'last sent': toTime(placement.lastSentAt),
+    'seen before':
+      preImage === null ? '' : `${preImage.orderIds.length} orders${preImage.isComplete ? '' : ' or more'}`,
+    'next look': toTime(placement.nextCheckAt),
+    resolved: toTime(placement.resolvedAt),
+    'cancel asked': toTime(placement.cancelRequestedAt),
+    'cancel settled': toTime(cancelSettledAt),
+  }
+}
+
+function describeTombstone(tombstone: Tombstone): Record<string, string> {
+  return {
+    placement: tombstone.opId,
+    state: 'expired: this is what is left of it',
+    broker: tombstone.broker,
+    account: tombstone.accountId,
+    'client order id': tombstone.clientOrderId,
+    "broker's order": tombstone.orderId ?? '',
+    created: toTime(tombstone.createdAt),
+    resolved: toTime(tombstone.resolvedAt),
+  }
+}
+
+function toAuditRow({ seq, at, principal, from, to, detail }: AuditRow): Record<string, string> {
+  const change = from === null || from === to ? to : `${from} → ${to}`
+  return { row: String(seq), at: toTime(at), who: principal, state: change, what: JSON.stringify(detail) }
+}
+
+/** The order in one line, such as `BUY 10 AAPL LIMIT 10.00 GTC`. */
+function toOrderLine(order: NewOrder): string {
+  const size = order.quantity ?? `for ${order.notional ?? '?'}`
+  const prices = [
+    order.limitPrice,
+    order.stopPrice === null ? null : `stop ${order.stopPrice}`,
+    order.trailPercent === null ? null : `trail ${order.trailPercent} %`,
+    order.trailPrice === null ? null : `trail ${order.trailPrice}`,
+  ].filter((price) => price !== null)
+  return [order.side, size, order.symbol, order.type, ...prices, order.timeInForce].join(' ')
+}
+
+function isCancelWanted({ cancelRequestedAt, cancelSettledAt }: Placement): boolean {
+  return cancelRequestedAt !== null && cancelSettledAt === null
+}
+
+function toTime(ms: number | null): string {
+  return ms === null ? '' : new Date(ms).toISOString()
+}
+
+/** Rows of equal names under their heads, without the columns that are empty throughout. */
+function toTable(rows: readonly Record<string, string>[]): string {
+  const names = Object.keys(rows[0] ?? {}).filter((name) => rows.some((row) => row[name] !== ''))
+  const lines = [names, ...rows.map((row) => names.map((name) => row[name] ?? ''))]
+  const widths = names.map((_, index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)))
+  return lines
+    .map((line) =>
+      line
+        .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** One line for each that has a value. */
+function toList(fields: Record<string, string>): string {
+  const shown = Object.entries(fields).filter(([, value]) => value !== '')
+  const width = Math.max(...shown.map(([name]) => name.length))
+  return shown.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n')
+}
+
+// ---- certify ----------------------------------------------------------------------------------------------------------
+
+export interface CertifyWishes {
+  /** Tries the command on an embedded sandbox. */
+  sandbox: boolean
+  /** False only says what would be done. */
+  yes: boolean
+  production: boolean
+  /** Null: the only one there is, or the first one of the sandbox. */
+  accountId: string | null
+  symbol: string
+  limitPrice: string
+}
+
+// Where orders are play money. Every other host that is not this machine counts as production.
+const sandboxHosts = ['sandbox.api.bluumfinance.com', 'test-service.bluumfinance.com', 'sandbox.api.bluum.finance']
+
+/**
+ * Finds out what the configured broker can be relied on for, and prints it. True when it came to its end and left nothing
+ * behind. Throws ConfigError, and OperatorError where nothing was done; connects to nothing before it is sure to be wanted.
+ */
+export async function certifyBroker(
+  env: Env,
+  wishes: CertifyWishes,
+  { print, signal }: { print: (text: string) => void; signal: AbortSignal },
+): Promise<boolean> {
+  const config = readConfig(env)
+  const host = config.bluum === null ? null : new URL(config.bluum.url).hostname
+  if (host !== null && wishes.sandbox) {
+    throw new OperatorError('BLUUM_URL is set, so leave out --sandbox; or unset it to try the command on the sandbox.')
+  }
+  if (host === null && !wishes.sandbox) {
+    throw new OperatorError(
+      'BLUUM_URL is not set: set it to certify that broker, or give --sandbox to try the command.',
+    )
+  }
+  const isProduction = host !== null && !isLoopback(host) && !sandboxHosts.includes(host)
+  if (isProduction && !wishes.production) {
+    throw new OperatorError(
+      `${host} is no sandbox that is known here, so real orders would be placed. Give --production if that is meant.`,
+    )
+  }
+  if (!wishes.yes) {
+    throw new OperatorError(toPlan(host ?? 'an embedded sandbox', wishes))
+  }
+
+  const {
+    bluumRequestsPerSecond: requestsPerSecond,
+    bluum,
+    sandbox: { seed },
+  } = config
+  const sandbox = bluum === null ? await startSandbox({ stateFile: ':memory:', seed, requestsPerSecond }) : null
+  const broker = createBluum({
+    url: bluum?.url ?? sandbox?.url ?? '',
+    apiKey: bluum?.apiKey.reveal() ?? sandbox?.apiKey ?? '',
+    apiSecret: bluum?.apiSecret.reveal() ?? sandbox?.apiSecret ?? '',
+    requestsPerSecond,
+    // A few calls, one after the other, of which the last ones have to be made.
+    breaker: false,
+  })
+  try {
+    const accountId = wishes.accountId ?? sandbox?.accounts[0] ?? (await findOnlyAccount(broker))
+    const { symbol, limitPrice } = wishes
+    const certificate = await certify({
+      broker,
+      accountId,
+      symbol,
+      limitPrice,
+      clock: systemClock,
+      onStep: print,
+      signal,
+    })
+    print(toReport(certificate))
+    return certificate.trouble === null && certificate.leftovers.length === 0
+  } finally {
+    await broker.close(0)
+    await sandbox?.close()
+  }
+}
+
+function toPlan(where: string, { accountId, symbol, limitPrice }: CertifyWishes): string {
+  const { placed, tried } = probeOrders
+  return `Nothing was done. With --yes, on ${where}:
+  ${placed} limit orders for the day, each to buy 1 ${symbol} at ${limitPrice}, are placed in ${accountId === null ? 'the account' : `account ${accountId}`};
+  ${tried} repeats of them are tried, which a broker may turn into up to ${tried} more of the kind;
+  all of them are read, and canceled at the end.
+The price has to be far below the market, so that none of them trades: see --limit-price.
+Stop the service meanwhile: both together would use more than the broker's rate.`
+}
+
+async function findOnlyAccount(broker: Broker): Promise<string> {
+  const scope = {
+    signal: new AbortController().signal,
+    deadline: Date.now() + 15_000,
+    isForCancel: false,
+    tally: createTally(),
+  }
+  const accounts = await broker.accounts(scope).catch((error: unknown) => {
+    if (error instanceof UpstreamError) throw new OperatorError(`The accounts cannot be read: ${error.message}.`)
+    throw error
+  })
+  const [only] = accounts
+  if (only !== undefined && accounts.length === 1) return only
+  throw new OperatorError(
+    accounts.length === 0
+      ? 'The key pair has no account. Name one with --account.'
+      : `The key pair has ${accounts.length} accounts. Name the one to use with --account.`,
+  )
+}
+
+function toReport({ findings, trouble, leftovers }: Certificate): string {
+  const table = toTable(
+    findings.map(({ capability, holds, seen }) => ({ capability, holds: holds ? 'yes' : 'no', seen })),
+  )
+  const proven = brokerCapabilities.filter((name) =>
+    findings.some(({ capability, holds }) => holds && capability === name),
+  )
+  return [
+    ...(trouble === null
+      ? ['', table, '', `BLUUM_CAPABILITIES=${proven.join(',')}`]
+      : [`\nNothing is certified. ${trouble}`]),
+    ...(leftovers.length === 0 ? [] : ['', 'Left behind at the broker:', ...leftovers.map((text) => `  ${text}`)]),
+  ].join('\n')
 }

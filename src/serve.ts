@@ -4,15 +4,19 @@ import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import { createBluum } from './brokers/bluum.ts'
 import type { Broker, Brokers } from './brokers/broker.ts'
+import { systemClock } from './clock.ts'
 import { isLoopback } from './config.ts'
 import type { Config } from './config.ts'
 import { createCommands } from './orders/commands.ts'
 import { createCursors } from './orders/page.ts'
+import { rememberOrders } from './orders/seen.ts'
 import { createSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { createServer } from './server.ts'
 import type { Server } from './server.ts'
+import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
+import type { Store } from './store/store.ts'
 import { createLog } from './telemetry.ts'
 
 /** A running service. */
@@ -32,14 +36,27 @@ export interface Service {
  */
 export async function serve(config: Config, logTo: NodeJS.WritableStream = process.stdout): Promise<Service> {
   const log = createLog(config.logLevel, logTo)
-  const sandbox = config.bluum === null ? await startEmbedded(config) : null
-  const bluum = connectBluum(config, sandbox)
+  const onTrouble = (message: string, error: unknown): void => log.error(error === null ? {} : { err: error }, message)
+  const store = openStore(config)
+  const sandbox = config.bluum === null ? await startEmbedded(config).catch(closeStore) : null
+  const bluum = rememberOrders(connectBluum(config, sandbox), {
+    isBound: async (orderId, accountId) => {
+      const bound = await store.findByOrder('BLUUM', orderId)
+      return bound !== null && (accountId === null || bound.accountId === accountId)
+    },
+    onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
+  })
   const brokers: Brokers = new Map([[bluum.id, bluum]])
   const commands = createCommands({
     brokers,
-    replyMs: config.placeReplyMs,
-    onTrouble: (message, error) => log.error({ err: error }, message),
+    store,
+    clock: systemClock,
+    random: () => (crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) / 2 ** 32,
+    times: config.placing,
+    trading: config.trading,
+    onTrouble,
   })
+  await commands.start()
   let isStopping = false
   const server = createServer({
     schema: createSchema(),
@@ -68,11 +85,17 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
   })
 
+  async function closeStore(error: unknown): Promise<never> {
+    await store.close()
+    throw error
+  }
+
   async function closeAll(withinMs: number): Promise<void> {
     http.closeAllConnections()
     await server.close()
     await Promise.all([...brokers.values()].map((broker) => broker.close(withinMs)))
     await sandbox?.close()
+    await store.close()
     log.close()
   }
 
@@ -82,6 +105,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
       http.listen(config.port, config.host, () => resolve())
     })
   } catch (error) {
+    await commands.close()
     await closeAll(0)
     throw new StartError(`PORT ${config.port} on HOST ${config.host} cannot be listened on: ${describe(error)}`)
   }
@@ -128,6 +152,15 @@ async function within(ms: number, work: Promise<unknown>): Promise<void> {
   clearTimeout(timer)
 }
 
+function openStore({ dataDir, mayCreateStore }: Config): Store {
+  try {
+    return openSqliteStore({ file: toStoreFile(dataDir), role: 'service', mayCreate: mayCreateStore })
+  } catch (error) {
+    if (error instanceof StoreOpenError) throw new StartError(error.message)
+    throw error
+  }
+}
+
 async function startEmbedded({ dataDir, sandbox, bluumRequestsPerSecond }: Config): Promise<Sandbox> {
   try {
     return await startSandbox({
@@ -141,8 +174,9 @@ async function startEmbedded({ dataDir, sandbox, bluumRequestsPerSecond }: Confi
   }
 }
 
-function connectBluum({ bluum, bluumRequestsPerSecond, breaker }: Config, sandbox: Sandbox | null): Broker {
-  const known = { requestsPerSecond: bluumRequestsPerSecond, breaker }
+function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
+  const { bluum, bluumRequestsPerSecond: requestsPerSecond, breaker, bluumCapabilities: capabilities } = config
+  const known = { requestsPerSecond, breaker, capabilities }
   if (sandbox) {
     return createBluum({ ...known, url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
   }

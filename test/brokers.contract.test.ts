@@ -13,8 +13,17 @@ import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { createBluum } from '../src/brokers/bluum.ts'
-import { createTally, UpstreamError } from '../src/brokers/broker.ts'
-import type { Broker, Page, PageQuery, ReadScope, UpstreamEffect, UpstreamErrorKind } from '../src/brokers/broker.ts'
+import { brokerCapabilities, createTally, UpstreamError } from '../src/brokers/broker.ts'
+import type {
+  Broker,
+  Page,
+  PageQuery,
+  PlaceOptions,
+  ReadScope,
+  ScanQuery,
+  UpstreamEffect,
+  UpstreamErrorKind,
+} from '../src/brokers/broker.ts'
 import { isDecimal } from '../src/decimal.ts'
 import { parseInstant } from '../src/instant.ts'
 import { stateOf } from '../src/orders/order.ts'
@@ -193,7 +202,7 @@ function createBench(broker: Broker, dialect: Dialect): Bench {
       bench.answer(reply)
       // Of an adapter of its own, because a 429 holds back the next placement.
       return await withBroker(dialect, async (own) =>
-        requireError(await own.place(order, 'op-1', inAMinute()).catch((error: unknown) => error)),
+        requireError(await own.place(order, toOptions()).catch((error: unknown) => error)),
       )
     },
   }
@@ -213,6 +222,12 @@ const createScope = (signal = new AbortController().signal): ReadScope => ({
   deadline: inAMinute(),
   isForCancel: false,
   tally: createTally(),
+})
+
+const toOptions = (idempotencyKey = 'op-1'): PlaceOptions => ({
+  idempotencyKey,
+  sendBy: inAMinute(),
+  beforeSend: async () => {},
 })
 
 const keyOf = (id: string, hint: string | null = null, mustBeWhole = false): OrderKey => ({
@@ -670,7 +685,7 @@ const reads: Record<string, Case> = {
       const hinted = ['ord_1', 'ord_2', 'ord_3'].map((known) => keyOf(known, id))
       await expect(broker.orders(hinted, createScope())).rejects.toThrow(RangeError)
       await expect(broker.pages([toQuery({ accountId: id })], createScope())).rejects.toThrow(RangeError)
-      await expect(broker.place({ ...newOrder, accountId: id }, 'op-1', inAMinute())).rejects.toThrow(RangeError)
+      await expect(broker.place({ ...newOrder, accountId: id }, toOptions())).rejects.toThrow(RangeError)
       await expect(broker.cancel({ ...exampleCanceled, id }, inAMinute())).rejects.toThrow(RangeError)
       const account = { id, broker: 'BLUUM' as const }
       await expect(broker.cancel({ ...exampleCanceled, account }, inAMinute())).rejects.toThrow(RangeError)
@@ -1145,7 +1160,7 @@ const batches: Record<string, Case> = {
       async (broker) => {
         for (const id of threeIds) {
           answer(json({ id }, 201))
-          await broker.place(newOrder, `op-${id}`, inAMinute())
+          await broker.place(newOrder, toOptions(`op-${id}`))
         }
       },
     ]
@@ -1410,13 +1425,93 @@ const intervals: Record<string, Case> = {
   },
 }
 
+const toScan = (query: Partial<ScanQuery> = {}): ScanQuery => ({
+  accountId,
+  symbol: 'AAPL',
+  side: 'BUY',
+  since: timeOf(0),
+  purpose: 'lookup',
+  ...query,
+})
+
+const scans: Record<string, Case> = {
+  'a search finds every order of the list once, with what it leaves out left out': async ({ broker, answerBook }) => {
+    const rows = toTimedRows(250, { client_order_id: 'limitorder123', extended_hours: false })
+    answerBook(rows, ['client_order_id', 'extended_hours'])
+    for (const purpose of ['preImage', 'lookup'] as const) {
+      const { orders, isComplete } = await broker.scan(toScan({ purpose }), createScope())
+      expect(orders.map(({ id }) => id)).toEqual(rows.map(({ id }) => id))
+      expect(orders[0]).toMatchObject({ account: { id: accountId }, clientOrderId: null, isPartial: true })
+      expect(isComplete).toBe(true)
+    }
+  },
+
+  'a search ends where all that follows is too old': async ({ broker, answerList }) => {
+    const rows = toTimedRows(250)
+    answerList(rows)
+    const { orders, isComplete } = await broker.scan(toScan({ since: timeOf(200) }), createScope())
+    expect(isComplete).toBe(true)
+    expect(orders.map(({ id }) => id)).toEqual(expect.arrayContaining(rows.slice(0, 51).map(({ id }) => id)))
+    expect(requests).toHaveLength(1)
+  },
+
+  'a search takes over no answer that was asked for before it': async ({ broker, answerList }) => {
+    answerList(toTimedRows(3))
+    for (const purpose of ['preImage', 'lookup'] as const) {
+      const scope = createScope()
+      const first = broker.scan(toScan({ purpose }), scope)
+      // It has left by then, and has no answer yet, or has had it.
+      await new Promise((resolve) => setImmediate(resolve))
+      await Promise.all([first, broker.scan(toScan({ purpose }), scope)])
+      expect(scope.tally).toMatchObject({ calls: 2, shared: 0 })
+    }
+  },
+
+  'a row that cannot be read, or is of another account, makes a search incomplete': async ({ broker, answerList }) => {
+    for (const bad of [
+      { status: null },
+      { symbol: '' },
+      { id: '..' },
+      { account_id: 'acc-2' },
+      { submitted_at: 7, id: null },
+    ]) {
+      answerList(toTimedRows(5).map((row, index) => (index === 2 ? { ...row, ...bad } : row)))
+      const { orders, isComplete } = await broker.scan(toScan(), createScope())
+      expect([orders.length, isComplete], JSON.stringify(bad)).toEqual([4, false])
+    }
+  },
+
+  'a row of another symbol or side is not what was looked for': async ({ broker, answerList }) => {
+    answerList([...toTimedRows(2), toBody({ id: 'ord_3', symbol: 'KO' }), toBody({ id: 'ord_4', side: 'sell' })])
+    const { orders, isComplete } = await broker.scan(toScan(), createScope())
+    expect(orders.map(({ id }) => id)).toEqual(['ord_1', 'ord_2'])
+    expect(isComplete).toBe(true)
+  },
+
+  'a search that has to stop is an error': async ({ dialect, answer }) => {
+    const page = toTimedRows(100)
+    for (const reply of [
+      html(502),
+      json({ object: 'order' }),
+      json(dialect.refusal('BLUM-401-003', 'Key or secret is wrong.'), 401),
+      json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '60' }),
+    ]) {
+      answer(json(dialect.list(page, true)), reply, reply, reply)
+      await withBroker(dialect, async (own) => {
+        const error = await own.scan(toScan(), createScope()).catch((thrown: unknown) => thrown)
+        expect(error, reply.text).toBeInstanceOf(UpstreamError)
+      })
+    }
+  },
+}
+
 const placements: Record<string, Case> = {
   "the vendor's example request is what is sent for that order, and its answer the order": async ({
     broker,
     answer,
   }) => {
     answer(json(placedBody, 201))
-    expect(await broker.place(newOrder, 'op-1', inAMinute())).toEqual({
+    expect(await broker.place(newOrder, toOptions())).toEqual({
       orderId: 'ord_x9y8z7a6b5c4d3e2',
       status: 'ACCEPTED',
       order: examplePlaced,
@@ -1458,11 +1553,10 @@ const placements: Record<string, Case> = {
       commission: '2.50',
       commissionType: 'BPS',
     }
-    await broker.place(full, 'op-2', inAMinute())
+    await broker.place(full, toOptions('op-2'))
     await broker.place(
       { ...newOrder, type: 'MARKET', quantity: null, notional: '250.00', limitPrice: null, extendedHours: true },
-      'op-3',
-      inAMinute(),
+      toOptions('op-3'),
     )
     expect(requests.map(({ body }) => body)).toEqual([
       {
@@ -1499,13 +1593,47 @@ const placements: Record<string, Case> = {
     expect(broker.unsupported({ ...newOrder, side: 'SELL' })).toEqual([])
     for (const side of ['SELL_SHORT', 'BUY_TO_COVER'] as const) {
       expect(broker.unsupported({ ...newOrder, side })).toMatchObject([{ field: 'side' }])
-      await expect(broker.place({ ...newOrder, side }, 'op-1', inAMinute())).rejects.toThrow(RangeError)
+      await expect(broker.place({ ...newOrder, side }, toOptions())).rejects.toThrow(RangeError)
     }
     expect(requests).toEqual([])
   },
 
+  'what has to be done before the order leaves is done once, and before': async ({ broker, answer }) => {
+    answer(json(placedBody, 201))
+    const seen: number[] = []
+    const beforeSend = async (): Promise<void> => {
+      await new Promise((resolve) => setImmediate(resolve))
+      seen.push(requests.length)
+    }
+    await broker.place(newOrder, { ...toOptions(), beforeSend })
+    expect(seen).toEqual([0])
+    expect(requests).toHaveLength(1)
+  },
+
+  'what could not be done before the order leaves keeps it here': async ({ broker }) => {
+    const error = new Error('no record')
+    const beforeSend = (): Promise<void> => Promise.reject(error)
+    await expect(broker.place(newOrder, { ...toOptions(), beforeSend })).rejects.toBe(error)
+    expect(requests).toEqual([])
+  },
+
+  'an order that cannot be written down for the broker is not begun': async ({ broker }) => {
+    let begun = 0
+    const beforeSend = async (): Promise<void> => void begun++
+    await expect(broker.place({ ...newOrder, side: 'SELL_SHORT' }, { ...toOptions(), beforeSend })).rejects.toThrow(
+      RangeError,
+    )
+    expect(begun).toBe(0)
+  },
+
+  'nothing is taken for granted of a broker': async ({ broker }) => {
+    expect(Object.values(broker.capabilities)).toEqual(brokerCapabilities.map(() => false))
+  },
+
   'nothing is sent after its time': async ({ broker }) => {
-    const late = await broker.place(newOrder, 'op-1', Date.now() - 1).catch((error: unknown) => error)
+    const late = await broker
+      .place(newOrder, { ...toOptions(), sendBy: Date.now() - 1 })
+      .catch((error: unknown) => error)
     expect(late).toMatchObject({ kind: 'not_sent', effect: 'none' })
     const lateCancel = await broker.cancel(exampleCanceled, Date.now() - 1).catch((error: unknown) => error)
     expect(lateCancel).toMatchObject({ kind: 'not_sent', effect: 'none' })
@@ -1539,7 +1667,7 @@ const placements: Record<string, Case> = {
     expect(await placeError(json({ id: 'ord_1', notional: '250.01' }, 201), order)).toMatchObject({ effect: 'unknown' })
     // The quantity that the broker made of a cash amount was not sent, so there is nothing to hold it against.
     answer(json({ id: 'ord_1', notional: '250', qty: '1.42' }, 201))
-    expect(await broker.place(order, 'op-1', inAMinute())).toMatchObject({ orderId: 'ord_1' })
+    expect(await broker.place(order, toOptions())).toMatchObject({ orderId: 'ord_1' })
   },
 
   'a success without an order id is unknown (A17)': async ({ placeError }) => {
@@ -1568,7 +1696,7 @@ const placements: Record<string, Case> = {
   'numbers of one value are equal, however they are written': async ({ broker, answer }) => {
     for (const qty of ['"5"', '"5.0"', '"05.00"', '5', '5.0', '0.5e1']) {
       answer(raw(JSON.stringify(placedBody).replace('"qty":"5"', `"qty":${qty}`), 201))
-      expect(await broker.place(newOrder, 'op-1', inAMinute())).toMatchObject({ orderId: 'ord_x9y8z7a6b5c4d3e2' })
+      expect(await broker.place(newOrder, toOptions())).toMatchObject({ orderId: 'ord_x9y8z7a6b5c4d3e2' })
     }
   },
 
@@ -1578,21 +1706,21 @@ const placements: Record<string, Case> = {
       json(without(placedBody, 'status'), 201),
       json(without(placedBody, 'symbol'), 201),
     )
-    expect(await broker.place(newOrder, 'op-1', inAMinute())).toEqual({
+    expect(await broker.place(newOrder, toOptions())).toEqual({
       orderId: 'ord_1',
       status: 'UNKNOWN',
       order: null,
       rejectReason: null,
     })
-    expect(await broker.place(newOrder, 'op-1', inAMinute())).toMatchObject({ status: 'UNKNOWN', order: null })
-    expect(await broker.place(newOrder, 'op-1', inAMinute())).toMatchObject({ status: 'ACCEPTED', order: null })
+    expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'UNKNOWN', order: null })
+    expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'ACCEPTED', order: null })
   },
 
   'fields that the answer leaves out or has null are not held against it': async ({ broker, answer }) => {
     for (const field of ['account_id', 'symbol', 'side', 'type', 'qty', 'client_order_id']) {
       answer(json(without(placedBody, field), 201), json({ ...placedBody, [field]: null }, 201))
       for (const _ of [1, 2]) {
-        expect(await broker.place(newOrder, 'op-1', inAMinute())).toMatchObject({ status: 'ACCEPTED' })
+        expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'ACCEPTED' })
       }
     }
   },
@@ -1603,11 +1731,11 @@ const placements: Record<string, Case> = {
       json({ ...placedBody, status: 'rejected', reject_reason }, 201),
       json({ id: 'ord_1', status: 'rejected' }, 201),
     )
-    const answered = await broker.place(newOrder, 'op-1', inAMinute())
+    const answered = await broker.place(newOrder, toOptions())
     expect(answered).toMatchObject({ status: 'REJECTED', order: { status: 'REJECTED', state: 'CLOSED' } })
     expect(answered.rejectReason).toMatch(/^Not enough cash\.!+$/)
     expect(answered.rejectReason).toHaveLength(200)
-    expect(await broker.place(newOrder, 'op-1', inAMinute())).toMatchObject({ status: 'REJECTED', order: null })
+    expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'REJECTED', order: null })
   },
 
   'the reason of a refusal is clean and short (E15)': async ({ dialect, placeError }) => {
@@ -1927,7 +2055,7 @@ const laws: Record<string, Case> = {
     await fc.assert(
       fc.asyncProperty(anyBody, fc.constantFrom(200, 201, 400, 403, 404, 409, 422), async (body, status) => {
         answer(json(body, status))
-        const placed = await broker.place(newOrder, 'op-1', inAMinute()).catch((error: unknown) => requireError(error))
+        const placed = await broker.place(newOrder, toOptions()).catch((error: unknown) => requireError(error))
         if (placed instanceof UpstreamError) {
           // None of these bodies holds a code of the broker, so none proves that the order was refused.
           expect(placed).toMatchObject({ effect: 'unknown', rejection: null })
@@ -1977,7 +2105,7 @@ describe.each(dialects)('$name', (dialect) => {
   })
   afterEach(() => broker.close(1_000))
 
-  for (const [group, cases] of Object.entries({ reads, lists, batches, intervals, placements, cancels, laws })) {
+  for (const [group, cases] of Object.entries({ reads, lists, batches, intervals, scans, placements, cancels, laws })) {
     describe(group, () => {
       for (const [name, run] of Object.entries(cases)) test(name, () => run(createBench(broker, dialect)))
     })

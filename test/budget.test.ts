@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { UpstreamError } from '../src/brokers/broker.ts'
 import { type Budget, createBudget, type Lane, type Place } from '../src/brokers/budget.ts'
 
-const lanes: readonly Lane[] = ['cancel', 'place', 'lookup', 'one', 'list']
+const lanes: readonly Lane[] = ['cancel', 'place', 'preImage', 'lookup', 'one', 'list']
 const windowMs = 1_100
 
 const budgets: Budget[] = []
@@ -142,8 +142,8 @@ describe('places', () => {
   })
 
   test('the higher lane goes first, in a lane the one that came first', async () => {
-    const budget = open(10)
-    for (let i = 0; i < 6; i++) ask(budget, 'place')
+    const budget = open(25)
+    for (let i = 0; i < 18; i++) ask(budget, 'place')
     const order: string[] = []
     for (const lane of [...lanes].reverse()) {
       for (const name of [`${lane} 1`, `${lane} 2`, `${lane} 3`]) {
@@ -194,6 +194,124 @@ describe('places', () => {
     // Nobody hangs on: a read was served in its time or refused at once.
     for (const read of all) if (read.grantedAt === null) throttledOf(read)
   })
+})
+
+describe('a share', () => {
+  const sharesOf = (perSecond: number): Record<'lookup' | 'preImage', number> => {
+    const limit = Math.max(1, Math.floor(perSecond * 0.8))
+    return {
+      lookup: Math.max(1, Math.floor(limit / 5)),
+      preImage: Math.max(1, Math.floor(Math.max(1, limit - 2) / 2)),
+    }
+  }
+
+  test.each([1, 4, 10, 25, 100, 1_000])(
+    '%i a second: lookups take a fifth of the places in every second, and all of that',
+    async (perSecond) => {
+      const share = sharesOf(perSecond).lookup
+      const budget = open(perSecond)
+      const lookups = Array.from({ length: share * 10 }, () => ask(budget, 'lookup'))
+      await vi.advanceTimersByTimeAsync(windowMs * 9)
+      expect(granted(lookups)).toHaveLength(share * 10)
+      expect(mostWithin(lookups, windowMs)).toBe(share)
+    },
+  )
+
+  test.each([1, 4, 10, 25, 100, 1_000])(
+    '%i a second: looks before placements take half of what placements may, and all of that',
+    async (perSecond) => {
+      const share = sharesOf(perSecond).preImage
+      const budget = open(perSecond)
+      const looks = Array.from({ length: share * 10 }, () => ask(budget, 'preImage'))
+      await vi.advanceTimersByTimeAsync(windowMs * 9)
+      expect(granted(looks)).toHaveLength(share * 10)
+      expect(mostWithin(looks, windowMs)).toBe(share)
+    },
+  )
+
+  test('of looks before placements is not taken at the pace of reads', async () => {
+    const budget = open(25)
+    const all = [...Array<Lane>(9).fill('place'), ...Array<Lane>(9).fill('preImage')].map((lane) => ask(budget, lane))
+    await settle()
+    expect(granted(all)).toHaveLength(18)
+  })
+
+  test('that is used up holds back no lower lane, however many wait for it', async () => {
+    const budget = open(25)
+    const lookups = Array.from({ length: 100 }, () => ask(budget, 'lookup'))
+    // Three quarters of the places leave at once, the rest at the pace of reads: nothing else is in their way.
+    const reads = Array.from({ length: 13 }, () => ask(budget, 'one', 600))
+    await settle()
+    expect(granted(lookups)).toHaveLength(4)
+    expect(granted(reads).length).toBeGreaterThanOrEqual(9)
+    await vi.advanceTimersByTimeAsync(599)
+    expect(granted(reads)).toHaveLength(13)
+    expect(granted(lookups)).toHaveLength(4)
+    // And it is theirs again a window later, before all reads.
+    const more = Array.from({ length: 100 }, () => ask(budget, 'list', 8_000))
+    await vi.advanceTimersByTimeAsync(windowMs - 599)
+    expect(granted(lookups)).toHaveLength(8)
+    expect(mostWithin([...lookups, ...reads, ...more], windowMs)).toBeLessThanOrEqual(18)
+  })
+
+  test('is of what is left after a 429', async () => {
+    const budget = open(100)
+    budget.pause(1_000)
+    const lookups = Array.from({ length: 100 }, () => ask(budget, 'lookup'))
+    const reads = Array.from({ length: 10 }, () => ask(budget, 'one', 1_001))
+    await vi.advanceTimersByTimeAsync(999)
+    expect(granted([...lookups, ...reads])).toHaveLength(0)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(granted(lookups)).toHaveLength(8)
+    expect(granted(reads)).toHaveLength(10)
+  })
+
+  test('that cannot serve a lookup by its deadline refuses it at once, and says when it can', async () => {
+    const budget = open(25)
+    for (let i = 0; i < 4; i++) ask(budget, 'lookup')
+    await vi.advanceTimersByTimeAsync(100)
+    const hurried = ask(budget, 'lookup', 1_000)
+    await settle()
+    expect(hurried.endedAt).toBe(hurried.askedAt)
+    expect(throttledOf(hurried).retryAfterMs).toBe(1_000)
+    const patient = Array.from({ length: 9 }, () => ask(budget, 'lookup', 1_000 + 2 * windowMs))
+    await settle()
+    expect(patient.map(({ endedAt }) => endedAt)).toEqual([...Array<null>(8).fill(null), patient[8]?.askedAt])
+    expect(throttledOf(patient[8] as Wish).retryAfterMs).toBe(1_000 + 2 * windowMs)
+    await vi.advanceTimersByTimeAsync(1_000 + windowMs)
+    expect(granted(patient)).toHaveLength(8)
+  })
+
+  test('has the place of a lookup that was never sent back at once', async () => {
+    const budget = open(10)
+    const slow = ask(budget, 'lookup', 60_000, undefined, () => {})
+    const next = ask(budget, 'lookup')
+    await vi.advanceTimersByTimeAsync(3_000)
+    expect(next.grantedAt).toBeNull()
+    slow.place?.release()
+    await settle()
+    expect(next.grantedAt).toBe(next.askedAt + 3_000)
+  })
+
+  test.each([10, 25, 100])(
+    '%i a second: many placements that look first, all at once, and each that has looked leaves',
+    async (perSecond) => {
+      const budget = open(perSecond)
+      const looks: Wish[] = []
+      const places: Wish[] = []
+      for (let i = 0; i < 200; i++) {
+        looks.push(
+          ask(budget, 'preImage', 5_000, undefined, (look) => {
+            send(look)
+            setTimeout(() => places.push(ask(budget, 'place', 1_000)), 20)
+          }),
+        )
+      }
+      await vi.advanceTimersByTimeAsync(10_000)
+      expect(granted(looks).length).toBeGreaterThanOrEqual(Math.min(200, sharesOf(perSecond).preImage * 5))
+      expect(granted(places)).toHaveLength(granted(looks).length)
+    },
+  )
 })
 
 describe('a place', () => {
@@ -272,8 +390,10 @@ describe('a place', () => {
     const reads = Array.from({ length: 1_000 }, () => ask(budget, 'one', 8_000, undefined, keep))
     await vi.advanceTimersByTimeAsync(3_000)
     const place = ask(budget, 'place', 1_000)
+    const look = ask(budget, 'preImage', 1_000)
     await settle()
     expect(place.grantedAt).toBe(place.askedAt)
+    expect(look.grantedAt).toBe(look.askedAt)
     // All the same, the reads go on as soon as they can.
     const before = granted(reads)
     for (const read of before) send(read)
@@ -527,6 +647,13 @@ test('whatever comes, and whenever it is sent: the limit holds in every second, 
             windowMs,
           ),
         ).toBeLessThanOrEqual(Math.max(1, limit - 2))
+        for (const [lane, share] of [
+          ['lookup', limit / 5],
+          ['preImage', Math.max(1, limit - 2) / 2],
+        ] as const) {
+          const ofLane = wishes.filter((wish) => wish.lane === lane)
+          expect(mostWithin(ofLane, windowMs)).toBeLessThanOrEqual(Math.max(1, Math.floor(share)))
+        }
         for (const wish of wishes) {
           expect(wish.endedAt).not.toBeNull()
           expect(wish.endedAt).toBeLessThanOrEqual(wish.deadline)
@@ -556,7 +683,8 @@ test('however late calls are sent, or not at all: who waits is served as fast as
     fc.asyncProperty(
       fc.integer({ min: 1, max: 40 }),
       fc.array(fc.record({ afterMs: fc.nat(1_500), isSent: fc.boolean() }), { minLength: 1, maxLength: 50 }),
-      async (perSecond, uses) => {
+      fc.constantFrom<Lane>('place', 'preImage', 'lookup'),
+      async (perSecond, uses, lane) => {
         const budget = createBudget({ perSecond })
         let used = 0
         const use = (wish: Wish): void => {
@@ -566,9 +694,12 @@ test('however late calls are sent, or not at all: who waits is served as fast as
             wish.place?.release()
           }, afterMs)
         }
-        const places = Math.max(1, Math.floor(perSecond * 0.8) - 2)
+        const limit = Math.max(1, Math.floor(perSecond * 0.8))
+        const all = Math.max(1, limit - 2)
+        const places =
+          lane === 'place' ? all : Math.max(1, lane === 'preImage' ? Math.floor(all / 2) : Math.floor(limit / 5))
         // At worst each place is taken for the longest time between grant and sending, and a window.
-        const wishes = Array.from({ length: places * 10 }, () => ask(budget, 'place', 60_000, undefined, use))
+        const wishes = Array.from({ length: places * 10 }, () => ask(budget, lane, 60_000, undefined, use))
         await vi.advanceTimersByTimeAsync(10 * (1_500 + windowMs))
         expect(granted(wishes)).toHaveLength(wishes.length)
         expect(mostWithin(wishes, windowMs)).toBeLessThanOrEqual(places)

@@ -182,6 +182,10 @@ function sentAfter(http: FakeHttp): number[] {
 const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms)
 const inSeconds = (seconds: number): number => Date.now() + seconds * 1_000
 
+const nothing = async (): Promise<void> => {}
+const write = (calls: Calls, way: 'place' | 'cancel', tags: string[] = []): Promise<Answer> =>
+  way === 'place' ? calls.place(post, inSeconds(10), tags, nothing) : calls.cancel(cancel, inSeconds(10), tags)
+
 /** Fails reads until the breaker opens. */
 async function trip(calls: Calls, http: FakeHttp): Promise<void> {
   const before = http.script
@@ -195,7 +199,7 @@ async function trip(calls: Calls, http: FakeHttp): Promise<void> {
 async function tripWrites(calls: Calls, http: FakeHttp): Promise<void> {
   const before = http.script
   http.script = () => ({ end: failed() })
-  for (let i = 0; i < 5; i++) watch(calls.place(post, inSeconds(10), []))
+  for (let i = 0; i < 5; i++) watch(calls.place(post, inSeconds(10), [], nothing))
   await pass(1)
   http.script = before
   http.sent.length = 0
@@ -353,7 +357,7 @@ describe('readers of the same thing', () => {
 
   test('the deadline of a later one passes while the call waits for its place: it was the rate', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
-    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), []))
+    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     const led = watch(calls.read(one, reader(2_000)))
     const followed = watch(calls.read(one, reader(300)))
@@ -383,7 +387,7 @@ describe('readers of the same thing', () => {
 
   test('the first one cannot get a place in its time; one with more time can', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
-    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), []))
+    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     const hurried = watch(calls.read(one, reader(500)))
     const patient = watch(calls.read(one, reader()))
@@ -417,19 +421,53 @@ describe('readers of the same thing', () => {
     expect(http.sent).toHaveLength(1)
   })
 
-  test('a look for a lost order takes over none from before it asked, but one that has not left yet', async () => {
-    const { http, calls } = open(ok)
-    const lookup: ReadCall = { ...list, lane: 'lookup' }
-    watch(calls.read(list, reader()))
-    await pass(10)
-    watch(calls.read(lookup, reader()))
-    watch(calls.read(lookup, reader()))
-    await pass(10)
-    expect(http.sent).toHaveLength(2)
-    watch(calls.read(lookup, reader()))
-    watch(calls.read(list, reader()))
-    await pass(100)
-    expect(http.sent).toHaveLength(3)
+  test.each(['lookup', 'preImage'] as const)(
+    'a look for a placement (%s) takes over none from before it asked, but one of its kind that has not left yet',
+    async (lane) => {
+      const { http, calls } = open(ok)
+      const look: ReadCall = { ...list, lane }
+      watch(calls.read(list, reader()))
+      await pass(10)
+      watch(calls.read(look, reader()))
+      watch(calls.read(look, reader()))
+      await pass(10)
+      expect(http.sent).toHaveLength(2)
+      watch(calls.read(look, reader()))
+      // Who only reads may have what was asked just now.
+      watch(calls.read(list, reader()))
+      await pass(100)
+      expect(http.sent).toHaveLength(3)
+    },
+  )
+
+  test.each(['lookup', 'preImage'] as const)(
+    'a look that a cancel needs (%s) takes over none from before either',
+    async (lane) => {
+      const { http, calls } = open(ok)
+      const look: ReadCall = { ...list, lane }
+      watch(calls.read(look, reader(Infinity, true)))
+      await pass(10)
+      watch(calls.read(look, reader(Infinity, true)))
+      await pass(10)
+      expect(http.sent.map(({ way }) => way)).toEqual(['cancel', 'cancel'])
+      watch(calls.read(list, reader(Infinity, true)))
+      await pass(10)
+      expect(http.sent).toHaveLength(2)
+    },
+  )
+
+  test('a look before a placement waits no longer than it may, for its place as for its answer', async () => {
+    const { http, calls } = open(hang, { requestsPerSecond: 10 })
+    const look: ReadCall = { ...list, lane: 'preImage' }
+    const slow = watch(calls.read(look, reader(400)))
+    await pass(400)
+    expect(slow).toMatchObject({ tookMs: 400, error: { kind: 'no_answer', timedOut: true } })
+    expect(http.sent.map(({ way }) => way)).toEqual(['read'])
+    for (let i = 0; i < 6; i++) watch(write(calls, 'place'))
+    await pass(0)
+    const refused = watch(calls.read(look, reader(600)))
+    await pass(0)
+    expect(refused).toMatchObject({ tookMs: 0, error: throttled })
   })
 
   test('whoever comes and goes: each is answered once and in time, and no call is made for nobody', async () => {
@@ -487,7 +525,7 @@ describe('a write', () => {
       const unrelated: ReadCall = { ...one, path: '/orders/ord_2', tags: ['ord_2', 'acc_2'] }
       const old = [watch(calls.read(one, reader())), watch(calls.read(list, reader()))]
       watch(calls.read(unrelated, reader()))
-      watch(calls[way](post, inSeconds(10), ['acc_1']))
+      watch(write(calls, way, ['acc_1']))
       await pass(50)
       // Not before: what is asked while the write is under way may see either.
       watch(calls.read(one, reader()))
@@ -520,48 +558,159 @@ describe('a write', () => {
     expect(http.sent.filter(({ way }) => way === 'read')).toHaveLength(2)
   })
 
-  test('is sent once, however it fails, with its latest moment', async () => {
+  test('is sent once, however it fails; a cancel by its latest moment, a placement within 2 s', async () => {
     const { http, calls } = open(fail)
     const sendBy = inSeconds(10)
+    const soon = inSeconds(2)
     await Promise.all([
-      expect(calls.place(post, sendBy, [])).rejects.toMatchObject({ kind: 'failed', effect: 'unknown' }),
+      expect(calls.place(post, sendBy, [], nothing)).rejects.toMatchObject({ kind: 'failed', effect: 'unknown' }),
       expect(calls.cancel(cancel, sendBy, [])).rejects.toMatchObject({ kind: 'failed', effect: 'unknown' }),
       pass(20_000),
     ])
     expect(http.sent.map(({ way, call }) => [way, call])).toEqual([
-      ['write', { ...post, sendBy, onSent: expect.any(Function) as unknown }],
+      ['write', { ...post, sendBy: soon, onSent: expect.any(Function) as unknown }],
       ['cancel', { ...cancel, sendBy, onSent: expect.any(Function) as unknown }],
     ])
   })
 
   test('that finds no place within 1 s, or by its latest moment, has not left', async () => {
     const { http, calls } = open(() => ({ end: { status: 429, retryAfterMs: 5_000 } }), { requestsPerSecond: 10 })
-    const first = watch(calls.place(post, inSeconds(10), []))
+    const first = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     // The answer is the adapter's to name.
     expect(first.value).toMatchObject({ status: 429, retryAfterMs: 5_000 })
     const blocked = [
-      watch(calls.place(post, inSeconds(10), [])),
+      watch(calls.place(post, inSeconds(10), [], nothing)),
       watch(calls.cancel(cancel, inSeconds(10), [])),
-      watch(calls.place(post, Date.now() + 100, [])),
+      watch(calls.place(post, Date.now() + 100, [], nothing)),
     ]
     await pass(0)
     for (const { error } of blocked) expect(error).toMatchObject({ ...throttled, retryAfterMs: 5_000 })
-    const late = watch(calls.place(post, Date.now(), []))
+    const late = watch(calls.place(post, Date.now(), [], nothing))
     await pass(0)
     expect(late.error).toMatchObject({ kind: 'not_sent', timedOut: true })
     expect(http.sent).toHaveLength(1)
+  })
+
+  test('whose latest moment is sooner than 2 s leaves by that', async () => {
+    const { http, calls } = open(ok)
+    const sendBy = Date.now() + 1_999
+    watch(calls.place(post, sendBy, [], nothing))
+    await pass(0)
+    expect(http.sent[0]?.call.sendBy).toBe(sendBy)
   })
 
   test('waits in its lane: cancels before placements before reads', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
     for (let i = 0; i < 30; i++) watch(calls.read({ ...list, path: `/lists/${i}` }, reader()))
     await pass(950)
-    watch(calls.place(post, inSeconds(10), []))
+    watch(calls.place(post, inSeconds(10), [], nothing))
     for (let i = 0; i < 3; i++) watch(calls.cancel(cancel, inSeconds(10), []))
     const before = http.sent.length
     await pass(1_000)
     expect(http.sent.slice(before, before + 4).map(({ way }) => way)).toEqual(['cancel', 'cancel', 'cancel', 'write'])
+  })
+})
+
+describe('what comes before a placement', () => {
+  /** Counts how often it is begun, and ends when it is told. */
+  function hold() {
+    const end = Promise.withResolvers<void>()
+    const held = { begun: 0, end, beforeSend: () => (held.begun++, end.promise) }
+    return held
+  }
+
+  test('begins once, when its turn in the rate has come, and the order leaves when it is over', async () => {
+    const { http, calls } = open(ok, { requestsPerSecond: 10 })
+    for (let i = 0; i < 6; i++) watch(write(calls, 'place'))
+    await pass(200)
+    const held = hold()
+    const placed = watch(calls.place(post, inSeconds(30), [], held.beforeSend))
+    await pass(899)
+    expect(held.begun).toBe(0)
+    await pass(1)
+    expect(held.begun).toBe(1)
+    await pass(5_000)
+    expect(http.sent).toHaveLength(6)
+    held.end.resolve()
+    await pass(50)
+    expect(held.begun).toBe(1)
+    expect(placed.value).not.toBeNull()
+    // The 2 s for a connection begin here, whatever came before.
+    expect(http.sent[6]?.call.sendBy).toBe(Date.now() - 50 + 2_000)
+  })
+
+  test('holds the place of the order until it is over', async () => {
+    const { http, calls } = open(ok, { requestsPerSecond: 10 })
+    const held = Array.from({ length: 6 }, hold)
+    for (const { beforeSend } of held) watch(calls.place(post, inSeconds(30), [], beforeSend))
+    await pass(5_000)
+    const beside = watch(calls.place(post, inSeconds(30), [], nothing))
+    await pass(1_200)
+    expect(beside.error).toMatchObject(throttled)
+    held[2]?.end.reject(new Error('no record'))
+    await pass(0)
+    const next = watch(calls.place(post, inSeconds(30), [], nothing))
+    await pass(50)
+    expect(next.value).not.toBeNull()
+    expect(http.sent).toHaveLength(1)
+  })
+
+  test('fails: nothing leaves, and its own error is thrown', async () => {
+    const { http, calls } = open(ok)
+    const error = new Error('no record')
+    const refused = watch(calls.place(post, inSeconds(10), [], () => Promise.reject(error)))
+    await pass(0)
+    expect(refused.error).toBe(error)
+    expect(http.sent).toHaveLength(0)
+  })
+
+  test('says nothing of the broker when it fails', async () => {
+    const { calls } = open(ok)
+    const error = failed()
+    for (let i = 0; i < 30; i++) watch(calls.place(post, inSeconds(10), [], () => Promise.reject(error)))
+    await pass(0)
+    const placed = watch(write(calls, 'place'))
+    await pass(50)
+    expect(placed.value).not.toBeNull()
+  })
+
+  test('outlasts the latest moment of the order: nothing leaves', async () => {
+    const { http, calls } = open(ok)
+    const held = hold()
+    const late = watch(calls.place(post, Date.now() + 500, [], held.beforeSend))
+    await pass(500)
+    held.end.resolve()
+    await pass(0)
+    expect(late.error).toMatchObject({ kind: 'not_sent', effect: 'none', timedOut: true })
+    expect(http.sent).toHaveLength(0)
+  })
+
+  test('is not begun for an order that is refused before', async () => {
+    const { http, calls } = open(ok, { requestsPerSecond: 10 })
+    const held = hold()
+    const late = watch(calls.place(post, Date.now(), [], held.beforeSend))
+    await tripWrites(calls, http)
+    const down = watch(calls.place(post, inSeconds(10), [], held.beforeSend))
+    const busy = open(() => ({ end: { status: 429, retryAfterMs: 5_000 } }))
+    watch(write(busy.calls, 'place'))
+    await pass(0)
+    const full = watch(busy.calls.place(post, inSeconds(10), [], held.beforeSend))
+    await pass(0)
+    expect([late, down, full].map(({ error }) => (error as UpstreamError).effect)).toEqual(['none', 'none', 'none'])
+    expect(held.begun).toBe(0)
+  })
+
+  test('is under way when the calls are closed: nothing leaves', async () => {
+    const { http, calls } = open(ok)
+    const held = hold()
+    const refused = watch(calls.place(post, inSeconds(10), [], held.beforeSend))
+    await pass(0)
+    await calls.close()
+    held.end.resolve()
+    await pass(0)
+    expect(refused.error).toMatchObject({ kind: 'not_sent', effect: 'none' })
+    expect(http.sent).toHaveLength(0)
   })
 })
 
@@ -736,7 +885,7 @@ describe('a read', () => {
     )
     for (let ms = 0; ms < 20_000; ms += 50) {
       watch(calls.read({ ...one, path: `/orders/${ms}` }, reader()))
-      if (ms % 400 === 0) watch(calls.place(post, inSeconds(10), []))
+      if (ms % 400 === 0) watch(calls.place(post, inSeconds(10), [], nothing))
       if (ms % 700 === 0) watch(calls.cancel(cancel, inSeconds(10), []))
       await pass(50)
     }
@@ -793,10 +942,7 @@ describe('the place of a call that never left', () => {
       const opened = open(() => ({ end }), { requestsPerSecond: 10, breaker: false })
       const { calls } = opened
       for (let i = 0; i < times; i++) {
-        const call =
-          way === 'read'
-            ? calls.read({ ...one, path: `/orders/${i}` }, reader(90))
-            : calls[way](way === 'place' ? post : cancel, inSeconds(10), [])
+        const call = way === 'read' ? calls.read({ ...one, path: `/orders/${i}` }, reader(90)) : write(calls, way)
         await Promise.all([expect(call).rejects.toBe(end), pass(0)])
       }
       expect(opened.http.sent).toHaveLength(times)
@@ -844,11 +990,26 @@ describe('the place of a call that never left', () => {
     await expectAllFree(opened)
   })
 
+  test('is free at once when what comes before the placement fails or lasts too long', async () => {
+    const opened = open(ok, { requestsPerSecond: 10 })
+    for (let i = 0; i < times; i++) {
+      const failing = watch(opened.calls.place(post, inSeconds(10), [], () => Promise.reject(new Error('no record'))))
+      await pass(0)
+      expect(failing.error).toEqual(new Error('no record'))
+      const slow = new Promise<void>((resolve) => setTimeout(resolve, 100))
+      const late = watch(opened.calls.place(post, Date.now() + 50, [], () => slow))
+      await pass(100)
+      expect(late.error).toMatchObject({ kind: 'not_sent', timedOut: true })
+    }
+    expect(opened.http.sent).toHaveLength(0)
+    await expectAllFree(opened)
+  })
+
   test('is free at once when the breaker refuses a placement that has got it', async () => {
     const opened = open(() => ({ afterMs: 150, end: failed() }), { requestsPerSecond: 10 })
-    for (let i = 0; i < 6; i++) watch(opened.calls.place(post, inSeconds(10), []))
+    for (let i = 0; i < 6; i++) watch(opened.calls.place(post, inSeconds(10), [], nothing))
     await pass(120)
-    const waiting = Array.from({ length: 4 }, () => watch(opened.calls.place(post, inSeconds(10), [])))
+    const waiting = Array.from({ length: 4 }, () => watch(opened.calls.place(post, inSeconds(10), [], nothing)))
     await pass(980)
     for (const { tookMs, error } of waiting) {
       expect(tookMs).toBe(980)
@@ -867,6 +1028,7 @@ describe('the place of a call that never left', () => {
             atMs: fc.nat(8_000),
             withinMs: fc.integer({ min: 1, max: 4_000 }),
             leaveAfterMs: fc.option(fc.nat(2_000)),
+            before: fc.record({ takesMs: fc.constantFrom(0, 0, 200, 3_000), fails: fc.boolean() }),
           }),
           { minLength: 1, maxLength: 60, size: 'max' },
         ),
@@ -900,9 +1062,13 @@ describe('the place of a call that never left', () => {
             { requestsPerSecond: 10, breaker },
           )
           const { http, calls } = opened
-          arrivals.forEach(({ way, atMs, withinMs, leaveAfterMs }, index) => {
+          arrivals.forEach(({ way, atMs, withinMs, leaveAfterMs, before }, index) => {
+            const beforeSend = async (): Promise<void> => {
+              if (before.takesMs > 0) await new Promise((resolve) => setTimeout(resolve, before.takesMs))
+              if (before.fails) throw new Error('no record')
+            }
             setTimeout(() => {
-              if (way === 'place') watch(calls.place(post, Date.now() + withinMs, []))
+              if (way === 'place') watch(calls.place(post, Date.now() + withinMs, [], beforeSend))
               else if (way === 'cancel') watch(calls.cancel(cancel, Date.now() + withinMs, []))
               else {
                 const scope = reader(withinMs, way === 'cancelRead')
@@ -1207,7 +1373,7 @@ describe('reads of a broker that is down', () => {
     const { http, calls } = open(fail, { breaker: false })
     for (let i = 0; i < 100; i++) {
       watch(calls.read({ ...one, path: `/orders/${i}` }, reader()))
-      watch(calls.place(post, inSeconds(10), []))
+      watch(calls.place(post, inSeconds(10), [], nothing))
       await pass(20)
     }
     expect(http.sent.length).toBeGreaterThanOrEqual(200)
@@ -1282,11 +1448,11 @@ describe('writes to a broker that is down', () => {
   test('placements look only at the breaker for writes', async () => {
     const { http, calls } = open(ok)
     await trip(calls, http)
-    const placed = watch(calls.place(post, inSeconds(10), []))
+    const placed = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(50)
     expect(placed.value).not.toBeNull()
     await tripWrites(calls, http)
-    const refused = watch(calls.place(post, inSeconds(10), []))
+    const refused = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     expect(refused.error).toMatchObject(breakerOpen)
     expect((refused.error as UpstreamError).retryAfterMs).toBeGreaterThan(4_900)
@@ -1296,7 +1462,7 @@ describe('writes to a broker that is down', () => {
   test('placements are refused at once while it is open, and take no place from others', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
     await tripWrites(calls, http)
-    const refused = Array.from({ length: 20 }, () => watch(calls.place(post, inSeconds(10), [])))
+    const refused = Array.from({ length: 20 }, () => watch(calls.place(post, inSeconds(10), [], nothing)))
     await pass(0)
     for (const { error } of refused) expect(error).toMatchObject(breakerOpen)
     await pass(1_100)
@@ -1307,9 +1473,9 @@ describe('writes to a broker that is down', () => {
 
   test('a placement that waited for its place while it opened does not leave', async () => {
     const { http, calls } = open(() => ({ afterMs: 150, end: failed() }), { requestsPerSecond: 10 })
-    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), []))
+    for (let i = 0; i < 6; i++) watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(120)
-    const waiting = watch(calls.place(post, inSeconds(10), []))
+    const waiting = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(500)
     expect(waiting.tookMs).toBeNull()
     await pass(500)
@@ -1326,34 +1492,34 @@ describe('writes to a broker that is down', () => {
     await pass(5_000)
     http.sent.length = 0
     for (let i = 0; i < 100; i++) {
-      const refused = watch(calls.place(post, inSeconds(10), []))
+      const refused = watch(calls.place(post, inSeconds(10), [], nothing))
       await pass(100)
       expect(refused.error).toMatchObject(breakerOpen)
     }
     // Nor is it a cancel that closes it.
     watch(calls.cancel(cancel, inSeconds(10), []))
     await pass(60)
-    const still = watch(calls.place(post, inSeconds(10), []))
+    const still = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     expect(still.error).toMatchObject(breakerOpen)
     expect(http.sent.map(({ way }) => way)).toEqual(['cancel'])
     watch(calls.read(one, reader()))
     await pass(50)
-    const placed = watch(calls.place(post, inSeconds(10), []))
+    const placed = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(50)
     expect(placed.value).not.toBeNull()
   })
 
   test('cancels that fail count as writes; refusals of orders do not', async () => {
     const { http, calls } = open((sent) => ({ end: sent.way === 'cancel' ? failed() : { status: 422 } }))
-    for (let i = 0; i < 30; i++) watch(calls.place(post, inSeconds(10), []))
+    for (let i = 0; i < 30; i++) watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
-    const refused = watch(calls.place(post, inSeconds(10), []))
+    const refused = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     expect(refused.value).toMatchObject({ status: 422 })
     for (let i = 0; i < 5; i++) watch(calls.cancel(cancel, inSeconds(10), []))
     await pass(0)
-    const next = watch(calls.place(post, inSeconds(10), []))
+    const next = watch(calls.place(post, inSeconds(10), [], nothing))
     await pass(0)
     expect(next.error).toMatchObject(breakerOpen)
     // And reads know nothing of it.
@@ -1367,7 +1533,7 @@ describe('writes to a broker that is down', () => {
     const error = new UpstreamError('not_sent', 'SEND_BY_DEADLINE', { timedOut: true })
     const { http, calls } = open(() => ({ end: error }))
     for (let i = 0; i < 10; i++) {
-      watch(calls.place(post, inSeconds(10), []))
+      watch(calls.place(post, inSeconds(10), [], nothing))
       await pass(10)
     }
     expect(http.sent).toHaveLength(10)

@@ -38,12 +38,22 @@ describe('without any setting', () => {
       port: 4000,
       bluum: null,
       bluumRequestsPerSecond: 1_000,
+      bluumCapabilities: [],
       breaker: true,
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',
       graphiql: true,
       introspection: true,
-      placeReplyMs: 10_000,
+      mayCreateStore: true,
+      trading: 'on',
+      placing: {
+        replyMs: 10_000,
+        settleMs: 120_000,
+        lookupMs: [1_000, 3_000, 8_000, 20_000, 45_000, 90_000, 150_000],
+        lateMs: [300_000, 900_000, 3_600_000, 86_400_000],
+        sendByMs: { market: 10_000, other: 30_000 },
+        assumeAbsent: true,
+      },
       shutdownMs: 35_000,
       logLevel: 'info',
     })
@@ -128,9 +138,45 @@ describe('problems', () => {
     [{ PORT: '65536' }, ['PORT']],
     [{ PORT: '4e3' }, ['PORT']],
     [{ PLACE_REPLY_MS: '99' }, ['PLACE_REPLY_MS']],
+    [{ PLACE_LOOKUP_MS: '1000,500' }, ['PLACE_LOOKUP_MS']],
+    [{ PLACE_LATE_MS: '1000,soon' }, ['PLACE_LATE_MS']],
+    [{ PLACE_SEND_BY_MS: '1000' }, ['PLACE_SEND_BY_MS']],
+    [{ PLACE_ASSUME_ABSENT: 'sometimes' }, ['PLACE_ASSUME_ABSENT']],
+    [{ BLUUM_CAPABILITIES: 'clientIdEcho,magic' }, ['BLUUM_CAPABILITIES']],
+    [{ TRADING: 'off' }, ['TRADING']],
+    [{ NODE_ENV: 'production', STORE_INIT: 'yes' }, ['STORE_INIT']],
     [{ OTEL_SERVICE_NAME: 'x' }, ['OTEL_SERVICE_NAME']],
   ])('%j names %j', (env, names) => {
     expect(problemsOf(env).map((problem) => problem.split(' ')[0])).toEqual(names)
+  })
+})
+
+describe('placing', () => {
+  it('takes its times, its switch and what was certified', () => {
+    const config = readConfig({
+      PLACE_LOOKUP_MS: '100, 200',
+      PLACE_SETTLE_MS: '500',
+      PLACE_LATE_MS: '1000',
+      PLACE_SEND_BY_MS: '2000,4000',
+      PLACE_ASSUME_ABSENT: 'never',
+      TRADING: 'halted',
+      BLUUM_CAPABILITIES: 'listNewestFirst,clientIdEcho',
+    })
+    expect(config.placing).toEqual({
+      replyMs: 10_000,
+      settleMs: 500,
+      lookupMs: [100, 200],
+      lateMs: [1_000],
+      sendByMs: { market: 2_000, other: 4_000 },
+      assumeAbsent: false,
+    })
+    expect(config).toMatchObject({ trading: 'halted', bluumCapabilities: ['clientIdEcho', 'listNewestFirst'] })
+  })
+
+  it('makes an empty store in production only when told to', () => {
+    expect(readConfig({ NODE_ENV: 'production' }).mayCreateStore).toBe(false)
+    expect(readConfig({ NODE_ENV: 'production', STORE_INIT: '1' }).mayCreateStore).toBe(true)
+    expect(readConfig({ NODE_ENV: 'development' }).mayCreateStore).toBe(true)
   })
 })
 
@@ -141,7 +187,7 @@ describe('.env.example', () => {
 
   it('lists every setting that the code reads, each once', () => {
     const code = readFileSync(new URL('../src/config.ts', import.meta.url), 'utf8')
-    const read = [...code.matchAll(/(?:read|readSecret|readInteger|readChoice)\('([A-Z_]+)'/g)].map((match) => match[1])
+    const read = [...code.matchAll(/read[A-Za-z]*\('([A-Z_]+)'/g)].map((match) => match[1])
     const refused = [...code.matchAll(/^ {2}([A-Z_]+): '/gm)].map((match) => match[1])
     expect(listed.toSorted()).toEqual([...new Set([...read, ...refused])].toSorted())
   })

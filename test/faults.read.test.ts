@@ -59,8 +59,11 @@ const placeDocument = `mutation Place($input: PlaceOrderInput!) {
   placeOrder(input: $input) { outcome orderId ... on OrderNotPlaced { notPlacedCode certainty retrySameKey retryAfterMs } }
 }`
 
+let prices = 0
+
 async function place(of: Harness): Promise<Record<string, unknown>> {
-  const { data, errors } = await of.run(placeDocument, { input: limitBuy(of) })
+  // Each at a price of its own: equal ones without an outcome hold each other back.
+  const { data, errors } = await of.run(placeDocument, { input: limitBuy(of, { limitPrice: `${++prices}.00` }) })
   expect(errors).toBeUndefined()
   return data.placeOrder as Record<string, unknown>
 }
@@ -220,7 +223,12 @@ describe('a broker that fails', () => {
   })
 
   it('D15 at placements is found well again by a read, never by an order', async () => {
-    const own = await startForTest()
+    // Without the look before each order, and without looking for the lost ones: both are reads, and would find out.
+    const own = await startForTest({
+      BLUUM_CAPABILITIES: 'clientIdEcho',
+      PLACE_LOOKUP_MS: '600000',
+      PLACE_REPLY_MS: '100',
+    })
     const clock = startClock()
     await own.setRules({ match: { method: 'POST' }, fault: htmlFailure })
     for (let index = 0; index < 5; index++) expect(await place(own)).toMatchObject({ outcome: 'UNKNOWN' })

@@ -34,6 +34,8 @@ export interface Answer {
 
 export interface Harness {
   url: string
+  /** Where its store is. */
+  dataDir: string
   sandbox: Omit<Sandbox, 'close'>
   /** The main demo account. */
   accountId: string
@@ -81,6 +83,7 @@ export async function startHarness(env: Record<string, string> = {}, apart?: San
 
   return {
     url: service.url,
+    dataDir,
     sandbox,
     accountId,
     fetch: service.fetch,

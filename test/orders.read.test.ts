@@ -638,9 +638,17 @@ describe('trouble', () => {
     })
   })
 
+  /** An order that nobody has read yet: what was shown of another could not be taken back. */
+  async function placeOne(): Promise<string> {
+    const order = { account: harness.accountId, symbol: 'KO', side: 'buy', type: 'limit', time_in_force: 'gtc' }
+    const placed = await harness.control('POST', '/orders', { ...order, qty: '10', limit_price: '1.00' })
+    return (placed as { id: string }).id
+  }
+
   it('an unknown word is UNKNOWN and keeps what the broker said', async () => {
+    const fresh = await placeOne()
     await harness.setRules({ fault: { kind: 'setField', field: 'status', value: 'held_for_review' } })
-    const { data, errors } = await harness.run(readOne, { id: id() })
+    const { data, errors } = await harness.run(readOne, { id: fresh })
     expect(errors).toBeUndefined()
     expect(data.order).toMatchObject({
       status: 'UNKNOWN',
@@ -653,8 +661,9 @@ describe('trouble', () => {
   it.each(['0.1000000000000000055', '12345678901234567890', '0.000000001'])(
     'C07 keeps the digits of the number %s',
     async (source) => {
+      const fresh = await placeOne()
       await harness.setRules({ fault: { kind: 'asNumber', field: 'filled_qty', source } })
-      const { data, errors } = await harness.run(readOne, { id: id() })
+      const { data, errors } = await harness.run(readOne, { id: fresh })
       expect(errors).toBeUndefined()
       expect(data.order.filledQuantity).toBe(source)
     },

@@ -58,8 +58,12 @@ describe('the README', () => {
     await runPrinted(rule)
     const place =
       answered.find(([command]) => command.includes('placeOrder'))?.[0].replace('readme-0001', 'readme-0002') ?? ''
-    expect(JSON.parse(await runPrinted(place))).toMatchObject({
-      data: { placeOrder: { __typename: 'OrderOutcomeUnknown' } },
+    expect(JSON.parse(await runPrinted(place))).toMatchObject({ data: { placeOrder: { __typename: 'OrderPlaced' } } })
+    const asked = answered
+      .find(([command]) => command.includes('placement('))?.[0]
+      .replace('readme-0001', 'readme-0002')
+    expect(JSON.parse(await runPrinted(asked ?? ''))).toEqual({
+      data: { placement: { state: 'PLACED', attempts: 1, foundBy: 'CLIENT_ORDER_ID' } },
     })
     expect(await runPrinted('curl -s $CONTROL/book')).toContain('readme-0002')
   })

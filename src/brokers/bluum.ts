@@ -20,13 +20,24 @@ import type {
   TimeInForce,
 } from '../orders/order.ts'
 import { pageSizeMax, UpstreamError } from './broker.ts'
-import type { Broker, Page, PageQuery, PlaceAnswer, ReadScope } from './broker.ts'
+import type {
+  Broker,
+  BrokerCapabilities,
+  BrokerCapability,
+  Page,
+  PageQuery,
+  PlaceAnswer,
+  ReadScope,
+  Scan,
+  ScanQuery,
+} from './broker.ts'
 import { createCalls } from './calls.ts'
 import type { ReadCall } from './calls.ts'
 import { createHttp } from './http.ts'
 import type { Answer, Call } from './http.ts'
 import { readListPage, createListMemory } from './list.ts'
 import type { ListAnswer, ListRow } from './list.ts'
+import { scanList } from './scan.ts'
 
 /** Where Bluum is and who we are there. */
 export interface BluumOptions {
@@ -38,6 +49,8 @@ export interface BluumOptions {
   requestsPerSecond: number
   /** Whether calls stop for a while when the broker keeps failing. */
   breaker: boolean
+  /** What `certify` has seen this broker do; nothing unless told. */
+  capabilities?: readonly BrokerCapability[]
 }
 
 // Milliseconds: the first byte of an answer, the whole attempt with its body, all attempts together.
@@ -57,6 +70,10 @@ const readPageTimes = {
 const placeTimes = { firstByteMs: null, attemptMs: 30_000 }
 const cancelTimes = { firstByteMs: 5_000, attemptMs: 8_000 }
 
+// Every order pays for the look before it, so that one is short. Where it does not show all that is there, an order
+// that bears no client order id cannot be told from its likes, and a person has to.
+const scanCallsMax = { preImage: 3, lookup: 20 }
+
 // From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
 // costs one call in vain where it answers none.
 const batchMin = 3
@@ -75,6 +92,7 @@ export function createBluum(options: BluumOptions): Broker {
     requestsPerSecond: options.requestsPerSecond,
     breaker: options.breaker,
   })
+  const capabilities = toCapabilities(options.capabilities ?? [])
   const memory = createListMemory()
   // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
   const owners = new LRUCache<string, { accountId: string; at: string | null }>({ max: 50_000 })
@@ -184,7 +202,7 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
-  function toList(accountId: string, filter: ListFilter, scope: ReadScope) {
+  function toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
     const listPath = path`/trading/accounts/${accountId}/orders`
     const words = toListFilter(filter)
     return {
@@ -193,7 +211,7 @@ export function createBluum(options: BluumOptions): Broker {
       mayMove: filter.status !== null,
       async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
         const query = { ...words, limit: String(limit), offset: String(offset) }
-        const body = await read({ path: listPath, query, lane: 'list', times: readPageTimes, tags: [accountId] }, scope)
+        const body = await read({ path: listPath, query, lane, times: readPageTimes, tags: [accountId] }, scope)
         const list = parseList(body)
         const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index))
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
@@ -240,8 +258,25 @@ export function createBluum(options: BluumOptions): Broker {
     return { ...page, rows: page.rows.map(({ row, position }) => ({ order: row.value, position })) }
   }
 
+  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+    const filter: ListFilter = { status: null, symbol, side: side !== null && side in sidesSent ? side : null }
+    const { values, isComplete } = await scanList<Order>({
+      fetch: toList(accountId, filter, scope, purpose).fetch,
+      limit: pageSizeMax,
+      callsMax: scanCallsMax[purpose],
+      since,
+      isNewestFirst: capabilities.listNewestFirst,
+      // A side that cannot be told may be the one that is wanted.
+      isWanted: (order) =>
+        (filter.symbol === null || order.symbol === filter.symbol) &&
+        (filter.side === null || order.side === filter.side || order.side === 'UNKNOWN'),
+    })
+    return { orders: values, isComplete }
+  }
+
   return {
     id: 'BLUUM',
+    capabilities,
     statuses: Object.values(statuses),
     sides: ['BUY', 'SELL'],
 
@@ -258,7 +293,9 @@ export function createBluum(options: BluumOptions): Broker {
       return [{ field: 'side', message: 'Bluum takes BUY and SELL only.' }]
     },
 
-    async place(order, idempotencyKey, sendBy) {
+    scan,
+
+    async place(order, { idempotencyKey, sendBy, beforeSend }) {
       const call: Call = {
         method: 'POST',
         path: path`/trading/accounts/${order.accountId}/orders`,
@@ -266,7 +303,7 @@ export function createBluum(options: BluumOptions): Broker {
         body: toRequest(order),
         ...placeTimes,
       }
-      const answer = parsePlaceAnswer(takeBody(await calls.place(call, sendBy, [order.accountId])), order)
+      const answer = parsePlaceAnswer(takeBody(await calls.place(call, sendBy, [order.accountId], beforeSend)), order)
       owners.set(answer.orderId, { accountId: order.accountId, at: null })
       return answer
     },
@@ -283,6 +320,21 @@ export function createBluum(options: BluumOptions): Broker {
 
     close: (withinMs) => calls.close(withinMs),
   }
+}
+
+function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapabilities {
+  const has = (name: BrokerCapability): boolean => proven.includes(name)
+  return Object.freeze({
+    clientIdEcho: has('clientIdEcho'),
+    clientIdUnique: has('clientIdUnique'),
+    idempotencyKey: has('idempotencyKey'),
+    lookupByClientId: has('lookupByClientId'),
+    listNewestFirst: has('listNewestFirst'),
+    readYourWrites: has('readYourWrites'),
+    cancelIdempotent: has('cancelIdempotent'),
+    cancelAsync: has('cancelAsync'),
+    stream: has('stream'),
+  })
 }
 
 // ---- paths ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ export const pageSizeMax = 100
  */
 export interface Broker {
   readonly id: BrokerId
+  /** What was proven of this broker; nothing unless its settings say so. */
+  readonly capabilities: BrokerCapabilities
   /** The statuses this broker can report; it must not be asked for a list of another one. */
   readonly statuses: readonly KnownOrderStatus[]
   /** The sides this broker knows; it must not be asked for a list of another one. */
@@ -35,10 +37,16 @@ export interface Broker {
   /** What this broker cannot do of `order`, one entry a field; empty when it can do all of it. Sends nothing. */
   unsupported(order: NewOrder): { field: keyof NewOrder; message: string }[]
   /**
-   * Sends the order once; never starts after `sendBy` (epoch ms). Throws UpstreamError, whose `effect` tells whether
-   * an order may exist all the same. Bounded by its own deadline, never by the caller's.
+   * The rows of one list for a placement: to know what is there before it is sent, or to find out what became of it.
+   * Throws UpstreamError when the search had to stop; then it has shown nothing.
    */
-  place(order: NewOrder, idempotencyKey: string, sendBy: number): Promise<PlaceAnswer>
+  scan(query: ScanQuery, scope: ReadScope): Promise<Scan>
+  /**
+   * Sends the order once; never starts after `sendBy` (epoch ms). `beforeSend` is awaited once its turn in the rate has
+   * come, before any byte leaves; when it throws, nothing is sent, and what it threw is thrown. Throws UpstreamError,
+   * whose `effect` tells whether an order may exist all the same. Bounded by its own deadline, never by the caller's.
+   */
+  place(order: NewOrder, options: PlaceOptions): Promise<PlaceAnswer>
   /**
    * Asks once for the cancel; never starts after `sendBy` (epoch ms). The order as the answer shows it, or null when
    * the answer said nothing about it. Throws UpstreamError.
@@ -121,6 +129,55 @@ export interface PageRow {
   order: Order | UpstreamError
   /** Resumes the list after this row. */
   position: string
+}
+
+/** What a broker can be relied on for. Its documents are no proof: each is false until `blotter certify` has seen it. */
+export type BrokerCapabilities = Readonly<Record<BrokerCapability, boolean>>
+
+export const brokerCapabilities = [
+  'clientIdEcho',
+  'clientIdUnique',
+  'idempotencyKey',
+  'lookupByClientId',
+  'listNewestFirst',
+  'readYourWrites',
+  'cancelIdempotent',
+  'cancelAsync',
+  'stream',
+] as const
+export type BrokerCapability = (typeof brokerCapabilities)[number]
+
+/** A list to be searched for the order of a placement. */
+export interface ScanQuery {
+  accountId: string
+  /** Both null: the whole list of the account. */
+  symbol: string | null
+  side: OrderSideSent | null
+  /** What was submitted before this instant is not wanted: the search may end there, if the list shows that it is sorted. */
+  since: string
+  /**
+   * Before a send it goes with the placement, and is short; afterwards it is a lookup, which goes through many pages and
+   * takes at most a fifth of the rate.
+   */
+  purpose: 'preImage' | 'lookup'
+}
+
+export interface Scan {
+  /** Each order once, in the order of the list. Rows may leave out what lists leave out, the client order id among it. */
+  orders: Order[]
+  /**
+   * Whether nothing that was submitted since can have been missed: false after too many pages, a row that cannot be
+   * read, or pages that do not join because the list moved.
+   */
+  isComplete: boolean
+}
+
+/** How a placement is sent. */
+export interface PlaceOptions {
+  idempotencyKey: string
+  /** Epoch ms. */
+  sendBy: number
+  beforeSend: () => Promise<void>
 }
 
 /** What the broker said to a placement that it took in. */

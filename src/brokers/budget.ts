@@ -5,8 +5,11 @@
 import { UpstreamError } from './broker.ts'
 
 // The most urgent first.
-const lanes = ['cancel', 'place', 'lookup', 'one', 'list'] as const
-/** What a call is for, and so how urgent it is: cancel, place, lookup, read of one, list. */
+const lanes = ['cancel', 'place', 'preImage', 'lookup', 'one', 'list'] as const
+/**
+ * What a call is for, and so how urgent it is: cancel, place, a look before a placement, a look for one that was lost,
+ * read of one, list.
+ */
 export type Lane = (typeof lanes)[number]
 
 /** How much the broker grants. */
@@ -33,7 +36,8 @@ export interface Place {
 export interface Budget {
   /**
    * Resolves when a call may leave, which it should then do at once. The higher lane goes first, in a lane the one that
-   * came first. Rejects with an UpstreamError, `throttled` with the effect `none` and a `retryAfterMs` of 1 to 60,000,
+   * came first; only a lane that has used up its share lets those below it pass. Looks before placements have half of the
+   * places that placements may take, looks for lost orders a fifth of all, each at least one. Rejects with an UpstreamError, `throttled` with the effect `none` and a `retryAfterMs` of 1 to 60,000,
    * at once if the place cannot come by `deadline` (epoch ms) and else when the deadline passes; a deadline more than
    * 60 s away counts as one in 60 s. Rejects with the reason of `signal` when that aborts, which frees the place.
    *
@@ -47,6 +51,21 @@ export interface Budget {
   pause(ms: number): void
   /** Refuses who waits and who comes, as `not_sent`, and leaves no timer behind. */
   close(): void
+}
+
+/** One lane: who waits in it, and what it has taken. */
+interface Line {
+  /** In the order in which they came. */
+  queue: Set<Waiter>
+  taken: Taken
+}
+
+/** Calls that count against a limit. */
+interface Taken {
+  /** When those of the last window were sent, oldest first. */
+  sentAt: number[]
+  /** Granted and not yet sent. */
+  unsent: number
 }
 
 interface Waiter {
@@ -75,11 +94,17 @@ export function createBudget(options: BudgetOptions): Budget {
   // Halved to fewer, they would leave no lane but that of the cancels a place.
   const limitMin = limitMax > cancelPlaces ? cancelPlaces + 1 : 1
   const recoveryStep = Math.ceil(limitMax / recoveryStepsMax)
-  const queues = new Map<Lane, Set<Waiter>>(lanes.map((lane) => [lane, new Set()]))
-  // When the calls of the last window were sent, oldest first. With those granted and not yet sent, never more than
-  // `limitMax`.
-  const sentAt: number[] = []
-  let unsent = 0
+  const lines: Record<Lane, Line> = {
+    cancel: createLine(),
+    place: createLine(),
+    preImage: createLine(),
+    lookup: createLine(),
+    one: createLine(),
+    list: createLine(),
+  }
+  // By all lanes together; never more than `limitMax`.
+  const taken = createTaken()
+  const counts = [taken, ...lanes.map((lane) => lines[lane].taken)]
   let unsentReads = 0
   let lastPacedAt = -Infinity
   let pausedUntil = -Infinity
@@ -101,49 +126,70 @@ export function createBudget(options: BudgetOptions): Budget {
     return lane === 'cancel' ? limit : Math.max(1, limit - cancelPlaces)
   }
 
-  function forgetSent(at: number): void {
-    while (sentAt[0] !== undefined && sentAt[0] + windowMs <= at) sentAt.shift()
+  // How many of them the lane may have. A look before a placement is followed by the placement, which does not wait for
+  // long: looks that take all the places when many orders come at once would leave none of these one in time.
+  function shareOf(lane: Lane, at: number): number {
+    if (lane === 'preImage') return Math.max(1, Math.floor(placesOf(lane, at) / 2))
+    if (lane === 'lookup') return Math.max(1, Math.floor(limitAt(Math.max(at, pausedUntil)) / 5))
+    return placesOf(lane, at)
   }
 
-  const countTaken = (): number => sentAt.length + unsent
-
-  // When the window has a place for a call of `lane`, if `ahead` others go before it and no more come: each place that
-  // is taken comes free a window later. Exact but for the places that a pause took and that are still coming back, and for
-  // the calls that are not sent yet: they are expected to be sent now.
-  function estimate(lane: Lane, ahead: number, at: number): number {
-    const base = Math.max(at, pausedUntil)
-    const places = placesOf(lane, at)
-    const taken = countTaken()
-    let index = taken + ahead
-    let waitMs = 0
-    while (index >= taken) {
-      if (index < places) return base + waitMs
-      index -= places
-      waitMs += windowMs
+  function forgetSent(at: number): void {
+    for (const { sentAt } of counts) {
+      while (sentAt[0] !== undefined && sentAt[0] + windowMs <= at) sentAt.shift()
     }
-    return Math.max((sentAt[index] ?? at) + waitMs, base + waitMs - windowMs)
+  }
+
+  // When one of `places` is free beside those `used`, if `countAhead` others take one in each window from now on: each
+  // place that is taken comes free a window later. Exact but for the places that a pause took and that are still coming
+  // back, and for the calls that are not sent yet: they are expected to be sent now.
+  function findFree(used: Taken, places: number, at: number, countAhead: (window: number) => number): number {
+    const base = Math.max(at, pausedUntil)
+    const count = countTaken(used)
+    let index = count + countAhead(0)
+    let window = 0
+    while (index >= count) {
+      if (index < places) return base + window * windowMs
+      window++
+      index += countAhead(window) - places
+    }
+    return Math.max((used.sentAt[index] ?? at) + window * windowMs, base + (window - 1) * windowMs)
+  }
+
+  // When a call of `lane` can leave that waits behind all that wait now, if no more come.
+  function estimate(lane: Lane, at: number): number {
+    const { taken: own, queue } = lines[lane]
+    const ofAll = findFree(taken, placesOf(lane, at), at, (window) => countGoing(lane, window, at))
+    const ofShare = findFree(own, shareOf(lane, at), at, (window) => (window === 0 ? queue.size : 0))
+    return Math.max(ofAll, ofShare)
+  }
+
+  // How many of those who wait in `lane` and above take a place in that window from now on, 0 being the one that runs:
+  // what waits beyond the share of its lane goes in a later one, and is in nobody's way until then.
+  function countGoing(lane: Lane, window: number, at: number): number {
+    let going = 0
+    for (const other of lanes) {
+      const { queue, taken: own } = lines[other]
+      const share = shareOf(other, at)
+      const first = Math.max(0, share - countTaken(own))
+      const before = window === 0 ? 0 : first + (window - 1) * share
+      going += Math.min(Math.max(0, queue.size - before), window === 0 ? first : share)
+      if (other === lane) break
+    }
+    return going
   }
 
   // Reads that take the last quarter of the places leave one by one. Leaving all at once, they would come free all at
   // once a second later, for ever, and a placement that comes between would find no place for the whole of it.
   function paceAt(lane: Lane, at: number): number {
-    if (!isRead(lane)) return at
+    if (!isPaced(lane)) return at
     const places = placesOf(lane, at)
     const atOnce = Math.max(1, Math.floor(places * 0.75))
     // Nor do they take it while so many reads are not sent: where the connections for reads hang, no read leaves any
     // sooner for its place, and placements, which have connections of their own, would find none.
     if (unsentReads >= atOnce) return at + windowMs
-    if (countTaken() < atOnce) return at
+    if (countTaken(taken) < atOnce) return at
     return lastPacedAt + windowMs / places
-  }
-
-  function countAhead(lane: Lane): number {
-    let ahead = 0
-    for (const [other, queue] of queues) {
-      ahead += queue.size
-      if (other === lane) break
-    }
-    return ahead
   }
 
   function refuse(lane: Lane, until: number, at: number): UpstreamError {
@@ -154,22 +200,43 @@ export function createBudget(options: BudgetOptions): Budget {
     })
   }
 
-  function findNext(): Waiter | undefined {
-    for (const queue of queues.values()) for (const waiter of queue) return waiter
-    return undefined
+  // Who leaves next, if that is now, else when to look again: Infinity when nobody waits.
+  function findNext(at: number): Waiter | number {
+    let againAt = Infinity
+    for (const lane of lanes) {
+      const { queue, taken: own } = lines[lane]
+      const [first] = queue
+      if (first === undefined) continue
+      const shareAt = findFree(own, shareOf(lane, at), at, countNobody)
+      if (shareAt > at) {
+        againAt = Math.min(againAt, shareAt)
+        continue
+      }
+      // No lower lane may leave before it: what else holds back a lane holds back those below as well.
+      const readyAt = Math.max(findFree(taken, placesOf(lane, at), at, countNobody), paceAt(lane, at))
+      return readyAt > at ? Math.min(againAt, readyAt) : first
+    }
+    return againAt
   }
 
   function takePlace(lane: Lane): Place {
-    const read = isRead(lane) ? 1 : 0
+    const { taken: own } = lines[lane]
+    const read = isPaced(lane) ? 1 : 0
     let isUnsent = true
-    unsent++
+    taken.unsent++
+    own.unsent++
     unsentReads += read
     const end = (wasSent: boolean): void => {
       if (!isUnsent) return
       isUnsent = false
-      unsent--
+      taken.unsent--
+      own.unsent--
       unsentReads -= read
-      if (wasSent) sentAt.push(now())
+      if (wasSent) {
+        const at = now()
+        taken.sentAt.push(at)
+        own.sentAt.push(at)
+      }
       pump()
     }
     return { sent: () => end(true), release: () => end(false) }
@@ -181,20 +248,17 @@ export function createBudget(options: BudgetOptions): Budget {
     for (;;) {
       const at = now()
       forgetSent(at)
-      // No lower lane may leave before it: what holds back a lane holds back those below as well.
-      const next = findNext()
-      if (next === undefined) return
+      const next = findNext(at)
+      if (typeof next === 'number') {
+        if (next !== Infinity) timer = setTimeout(pump, Math.ceil(next - at))
+        return
+      }
       // Its timer is late, as after a pause of the process.
       if (next.deadline <= at) {
         next.expire()
         continue
       }
-      const readyAt = Math.max(estimate(next.lane, 0, at), paceAt(next.lane, at))
-      if (readyAt > at) {
-        timer = setTimeout(pump, Math.ceil(readyAt - at))
-        return
-      }
-      if (isRead(next.lane)) lastPacedAt = at
+      if (isPaced(next.lane)) lastPacedAt = at
       next.resolve(takePlace(next.lane))
     }
   }
@@ -212,14 +276,13 @@ export function createBudget(options: BudgetOptions): Budget {
         return
       }
       forgetSent(at)
-      const ahead = countAhead(lane)
-      const expected = estimate(lane, ahead, at)
+      const expected = estimate(lane, at)
       if (expected >= at + leftMs) {
         reject(refuse(lane, expected, at))
         return
       }
 
-      const queue = queues.get(lane)
+      const { queue } = lines[lane]
       const waiter: Waiter = {
         lane,
         deadline: at + leftMs,
@@ -230,7 +293,7 @@ export function createBudget(options: BudgetOptions): Budget {
         expire() {
           const lateAt = now()
           forgetSent(lateAt)
-          waiter.reject(refuse(lane, estimate(lane, countAhead(lane), lateAt), lateAt))
+          waiter.reject(refuse(lane, estimate(lane, lateAt), lateAt))
         },
         reject(error) {
           leave()
@@ -238,7 +301,7 @@ export function createBudget(options: BudgetOptions): Budget {
         },
       }
       const leave = (): void => {
-        queue?.delete(waiter)
+        queue.delete(waiter)
         clearTimeout(deadlineTimer)
         signal?.removeEventListener('abort', onAbort)
       }
@@ -252,7 +315,7 @@ export function createBudget(options: BudgetOptions): Budget {
       }
       const deadlineTimer = setTimeout(onDeadline, leftMs)
       signal?.addEventListener('abort', onAbort)
-      queue?.add(waiter)
+      queue.add(waiter)
       pump()
     })
   }
@@ -275,13 +338,30 @@ export function createBudget(options: BudgetOptions): Budget {
     close() {
       isClosed = true
       clearTimeout(timer)
-      for (const queue of queues.values()) for (const waiter of queue) waiter.reject(closedError())
+      for (const lane of lanes) for (const waiter of lines[lane].queue) waiter.reject(closedError())
     },
   }
 }
 
-function isRead(lane: Lane): boolean {
-  return lane !== 'cancel' && lane !== 'place'
+// A look before a placement goes with it.
+function isPaced(lane: Lane): boolean {
+  return lane !== 'cancel' && lane !== 'place' && lane !== 'preImage'
+}
+
+function createLine(): Line {
+  return { queue: new Set(), taken: createTaken() }
+}
+
+function createTaken(): Taken {
+  return { sentAt: [], unsent: 0 }
+}
+
+function countTaken({ sentAt, unsent }: Taken): number {
+  return sentAt.length + unsent
+}
+
+function countNobody(): number {
+  return 0
 }
 
 function closedError(): UpstreamError {

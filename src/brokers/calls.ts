@@ -46,7 +46,8 @@ export interface Calls {
   /**
    * The answer to a GET. Readers of the same path and query at the same time get the same answer object, which none of
    * them may change. The reader that began pays for all on its tally, the others count `shared`. Nothing is kept
-   * once it has come, and a reader who comes after a write has ended never gets what was asked before it.
+   * once it has come, and a reader who comes after a write has ended never gets what was asked before it; one who looks
+   * for a placement, before or after, never gets what was asked before its own call.
    *
    * At most 3 attempts until the deadline of the scope or `callerMs`. A 429 that was not worth waiting for is returned
    * or thrown, as http.ts does; a place in the rate budget that cannot come in time is `throttled`, with the effect
@@ -55,12 +56,15 @@ export interface Calls {
    */
   read(call: ReadCall, scope: ReadScope): Promise<Answer>
   /**
-   * Sends once or not at all; see Http. Waits at most 1 s for its place in the rate budget, else `throttled` with the
+   * Sends once or not at all; see Http. Waits at most 1.2 s for its place in the rate budget, else `throttled` with the
    * effect `none`; `not_sent` while the breaker for writes is not closed: an order is never what finds out whether the
    * broker is back. `tags` are the ids of the account and order that the write changes.
+   *
+   * With its place it calls `beforeSend`, which is to end soon, because it holds the place. When that throws, nothing is
+   * sent and its error is thrown; else the call leaves within 2 s, which it has for a free connection, or is `not_sent`.
    */
-  place(call: Call, sendBy: number, tags: readonly string[]): Promise<Answer>
-  /** The same in the lane of cancels, past any breaker. */
+  place(call: Call, sendBy: number, tags: readonly string[], beforeSend: () => Promise<void>): Promise<Answer>
+  /** The same in the lane of cancels and past any breaker, with nothing before it and until `sendBy` for a connection. */
   cancel(call: Call, sendBy: number, tags: readonly string[]): Promise<Answer>
   /** Refuses what waits and what comes, waits for the calls in flight, closes the connections; `withinMs` as Http's. */
   close(withinMs?: number): Promise<void>
@@ -89,7 +93,10 @@ const repeatsFree = 3
 // With less time than this no answer can be expected; a repeat would cost a place in the rate budget for nothing.
 const usefulMs = 100
 const throttledMs = 1_000
-const writeQueueMs = 1_000
+// A little more than the window of the budget: a place that comes free next is worth waiting for.
+const writeQueueMs = 1_200
+// For a placement that has its place: a second until a connection is free, and one to connect.
+const connectionMs = 2_000
 
 /** Nothing is shared with other credentials: each has calls of its own. Sends nothing before it is asked. */
 export function createCalls(options: CallsOptions): Calls {
@@ -121,7 +128,7 @@ export function createCalls(options: CallsOptions): Calls {
         })
       }
       const isProbe = mayProbe(call)
-      const joined = isProbe ? undefined : findFlight(call)
+      const joined = isProbe ? undefined : findFlight(call, asked.lane)
       const flight = joined ?? startFlight(call, deadline, scope.tally, isProbe)
       // Where it ended for want of a time that this reader has, this reader goes on by itself.
       const mayGoOn = (): boolean =>
@@ -147,15 +154,15 @@ export function createCalls(options: CallsOptions): Calls {
     })
   }
 
-  // Nobody joins a flight that is worth less to it than one of its own. A lookup that finds nothing is evidence of when
-  // it looked, so a look from before it asked will not do; and the urgent wait in no lane but theirs, nor for a call
-  // that a breaker may take down.
-  function findFlight(call: ReadCall): Flight | undefined {
+  // Nobody joins a flight that is worth less to it than one of its own. Looking for an order is evidence of when it was
+  // looked for, also where a cancel does it: an order that came since the flight was asked would pass for one that is not
+  // there, or was not there before. And the urgent wait in no lane but theirs, nor for a call that a breaker may take down.
+  function findFlight(call: ReadCall, askedLane: ReadCall['lane']): Flight | undefined {
     const flight = flights.get(toKey(call))
     if (flight === undefined) return undefined
-    const isOwnLane = flight.call.lane === call.lane
-    if (call.lane === 'lookup') return isOwnLane && !flight.wasSent ? flight : undefined
-    if (call.lane === 'cancel') return isOwnLane ? flight : undefined
+    const isLook = askedLane === 'preImage' || askedLane === 'lookup'
+    if (isLook && flight.wasSent) return undefined
+    if (isLook || call.lane === 'cancel') return flight.call.lane === call.lane ? flight : undefined
     return flight
   }
 
@@ -373,6 +380,7 @@ export function createCalls(options: CallsOptions): Calls {
     call: Call,
     sendBy: number,
     tags: readonly string[],
+    beforeSend?: () => Promise<void>,
   ): Promise<Answer> {
     let place: Place | undefined
     try {
@@ -381,10 +389,17 @@ export function createCalls(options: CallsOptions): Calls {
       if (now >= sendBy) throw lateError()
       place = await budget.acquire(lane, Math.min(now + writeQueueMs, sendBy))
       if (lane === 'place') refuseUnlessClosed()
+      await beforeSend?.()
+      if (isClosed) throw closedError()
+      const readyAt = Date.now()
+      if (readyAt >= sendBy) throw lateError()
       const openings = writeBreaker.openings()
+      const onSent = place.sent
       let outcome: Answer | UpstreamError
       try {
-        outcome = await (lane === 'place' ? http.write : http.cancel)({ ...call, sendBy, onSent: place.sent })
+        outcome = await (lane === 'place'
+          ? http.write({ ...call, sendBy: Math.min(sendBy, readyAt + connectionMs), onSent })
+          : http.cancel({ ...call, sendBy, onSent }))
       } catch (error) {
         if (!(error instanceof UpstreamError)) throw error
         outcome = error
@@ -423,7 +438,7 @@ export function createCalls(options: CallsOptions): Calls {
 
   return {
     read,
-    place: (call, sendBy, tags) => write('place', call, sendBy, tags),
+    place: (call, sendBy, tags, beforeSend) => write('place', call, sendBy, tags, beforeSend),
     cancel: (call, sendBy, tags) => write('cancel', call, sendBy, tags),
     close(withinMs) {
       isClosed = true

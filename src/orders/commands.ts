@@ -1,99 +1,150 @@
-// Placing and canceling: everything between an input and a truthful outcome. An order leaves this service once for
-// each key; what became of it is told as it is known, and "not known" is an answer of its own, never a failure.
-//
-// What was sent is remembered in this process only, for as long as it lives: a restart forgets it, and with it the
-// promise.
+// Placing: everything between a valid input and a truthful outcome. A key is recorded before anything leaves, and sent
+// once; again only after proof that the first time it was not processed. What became of it is told as it is known, and
+// "not known" is an answer of its own, never a failure.
 
-import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { createTally, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers } from '../brokers/broker.ts'
-import { normalizeDecimal } from '../decimal.ts'
-import { brokerOf, isId } from './order.ts'
+import { within } from '../clock.ts'
+import type { Clock } from '../clock.ts'
+import { isTombstone, StoreError } from '../store/store.ts'
+import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
+import { createCancels } from './cancel.ts'
+import type { Cancels } from './cancel.ts'
+import { brokerOf } from './order.ts'
 import type { NewOrder, Order } from './order.ts'
 import {
-  isAboutTheOrder,
   notSent,
-  toCancelPending,
-  toCancelRefused,
-  toFinal,
+  stopped,
+  tooLate,
+  toExpired,
   toInvalid,
   toNotPlaced,
+  toOrderPlacement,
   toPlaceResult,
   toRefused,
-  toSentence,
-  toUnreachable,
-  toUnread,
-  withoutOrder,
+  toUnknown,
 } from './outcomes.ts'
-import type { CancelOrderResult, PlaceOrderResult, Settled } from './outcomes.ts'
+import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
+import { isSettled, toFingerprint, toSearchedSince } from './placement.ts'
+import type { NotSentOutcome, Placement, PreImage } from './placement.ts'
+import { createReconciler } from './reconcile.ts'
+import type { LookupTimes } from './reconcile.ts'
+import { createRecords } from './records.ts'
+import type { OnTrouble } from './records.ts'
 import { createProblem, findProblems } from './validate.ts'
-import type { OrderInputProblem } from './validate.ts'
 
 /** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
-export interface Commands {
+export interface Commands extends Pick<Cancels, 'cancel'> {
   /**
-   * Places `order` unless its key has been used; never sends after `sendBy` (epoch ms, null for the usual bound). The
-   * caller's own wait, `timeoutMs`, shortens the usual one.
+   * Takes up what an earlier process left unfinished; resolves when that has been tried once, and goes on trying where
+   * the store does not take it. To be called once, before the first write.
    */
-  place(order: NewOrder, sendBy: number | null, timeoutMs: number | null): Promise<PlaceOrderResult>
-  /** Cancels the order; who asks while its cancel is under way shares the outcome. */
-  cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult>
-  /** Takes no further writes and resolves when those under way have ended. */
+  start(): Promise<void>
+  /** Places `order` unless its key has been used. Never throws for a broker's or the store's trouble. */
+  place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
+  /** What became of a key; null when it was never used. Throws StoreError when the records cannot be read. */
+  placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
+  /** Takes no further writes and resolves when those under way have ended, in the store too. */
   close(): Promise<void>
 }
 
-interface CancelInput {
-  orderId: string | null
-  accountId: string | null
+/** What a caller says beside the order. */
+export interface PlaceWishes {
+  /** Never send it from this instant on, epoch ms; null leaves it to the settings. */
+  sendBy: number | null
+  /** How long the caller waits, in ms, where it said so; shortens the usual wait. */
+  timeoutMs: number | null
+  /** Keys of unresolved equal orders of which this one may be a duplicate. */
+  acknowledged: readonly string[]
 }
 
-export interface CommandOptions {
+export interface CommandsOptions {
   brokers: Brokers
+  store: Store
+  clock: Clock
+  /** From 0 up to 1, hard to guess: of it are made the ids that a broker sees as Idempotency-Key, and the waits between cancels. */
+  random: () => number
+  times: PlaceTimes
+  /** `halted` sends no placement; `read-only` asks for no cancel either. */
+  trading: 'on' | 'halted' | 'read-only'
+  onTrouble: OnTrouble
+}
+
+export interface PlaceTimes extends LookupTimes {
   /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
   replyMs: number
-  /** Told of what a person should look at: a bug, or an answer that breaks the broker's contract. */
-  onTrouble: (message: string, error: unknown) => void
-  /** Keys remembered at the most; with that many, placements under new keys are refused as OVERLOADED. */
-  recordsMax?: number
+  /** After so many ms an order is not sent any more: market orders, and all others. */
+  sendByMs: { market: number; other: number }
 }
 
-// Reads of an order after its cancel, until it is final.
-const cancelPollMs = { first: 250, longest: 2_000 }
-
-// An order is never sent late: if it finds neither a place in the rate nor a free connection in this time, it stays here.
-const sendWithinMs = 2_000
-
-const neverAborted = new AbortController().signal
-
-interface PlacementRecord {
-  economics: string
-  /** Sent as the Idempotency-Key: ours, because a caller's key could come back after the broker forgot it. */
-  operationId: string
-  attempt: Promise<Settled>
-  settled: Settled | null
+// What the first caller of a key has under way, for those who come with the same key meanwhile.
+interface Flight {
+  fingerprint: string
+  /** Resolves when it is known whether this key has a record. */
+  opened: Promise<Opened>
+  /** Resolves when nothing of it is under way any more, but the search for what became of it. */
+  ended: Promise<unknown>
+  /** To be resolved when its outcome is known, which a search may find out while the send still hangs. */
+  settled: PromiseWithResolvers<void>
+  /** As it was recorded last. */
+  placement: Placement | null
+  /** Whether a caller was answered before its outcome was known. */
+  isLeft: boolean
+  /** The order as the broker's answer showed it. */
+  order: Order | null
+  /** Set when what happened could not be recorded. */
+  unrecorded: NotSentOutcome | null
 }
 
-/** The writes over `brokers`. The caller closes it, before the brokers. */
-export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_000 }: CommandOptions): Commands {
-  const records = new Map<string, PlacementRecord>()
-  const cancels = new Map<string, CancelFlight>()
-  const underWay = new Set<Promise<unknown>>()
-  let isClosing = false
+type Opened = { kind: 'ours' } | { kind: 'before' } | { kind: 'answer'; answer: (order: NewOrder) => PlaceOrderResult }
 
-  function track<T>(work: Promise<T>): Promise<T> {
-    underWay.add(work)
-    // Both ways out, so that a write that failed leaves no unhandled rejection behind its caller's back.
-    work.then(
-      () => underWay.delete(work),
-      () => underWay.delete(work),
-    )
-    return work
-  }
+// So many keys under way at once; more are refused before anything is recorded.
+const flightsMax = 1_000
+const twinWaitMs = 1_000
+// For the look at what is there before an order is sent. Without it, an order without a client id is not recognised.
+const preImageMs = 5_000
+const restartMs = { first: 250, longest: 5_000 }
+const unfinishedPerPage = 200
+// How long a key is known: its record after it was resolved, and what is left of it after it was made.
+const keptMs = { record: 90 * 86_400_000, tombstone: 180 * 86_400_000 }
+const sweepMs = 3_600_000
+const sweepMax = 500
 
-  // ---- placing --------------------------------------------------------------------------------------------------
+/** The writes over `brokers`, kept in `store`. The caller closes it, before both. */
+export function createCommands(options: CommandsOptions): Commands {
+  const { brokers, store, clock, times, trading, onTrouble } = options
+  const owner = toUuidV7(clock.now(), options.random)
+  const records = createRecords(store, clock, onTrouble)
+  const reconciler = createReconciler({ brokers, store, records, clock, times, onTrouble })
+  const cancels = createCancels({
+    brokers,
+    store,
+    records,
+    clock,
+    random: options.random,
+    replyMs: times.replyMs,
+    lateMs: times.lateMs,
+    isAllowed: trading !== 'read-only',
+    onTrouble,
+  })
+  const flights = new Map<string, Flight>()
+  const closing = new AbortController()
+  let housework: Promise<unknown> = Promise.resolve()
 
-  async function place(order: NewOrder, sendBy: number | null, timeoutMs: number | null): Promise<PlaceOrderResult> {
+  // A cancel that was asked for while nobody knew whether there was an order.
+  records.listen((placement) => {
+    const flight = flights.get(toKeyText(placement))
+    if (flight?.placement?.opId === placement.opId) {
+      flight.placement = placement
+      if (isSettled(placement)) flight.settled.resolve()
+    }
+    if (placement.state === 'ACCEPTED') cancels.resume(placement)
+  })
+
+  // ---- what the caller sees ---------------------------------------------------------------------------------------
+
+  async function place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
+    const until = clock.monotonic() + Math.min(times.replyMs, wishes.timeoutMs ?? times.replyMs)
     const problems = findProblems(order)
     const broker = brokers.get(brokerOf(order.accountId))
     if (!broker)
@@ -103,251 +154,401 @@ export function createCommands({ brokers, replyMs, onTrouble, recordsMax = 100_0
     }
     if (problems.length > 0 || !broker) return toInvalid(order, problems)
 
-    const key = JSON.stringify([broker.id, order.accountId, order.clientOrderId])
-    const economics = toEconomics(order)
-    let record = records.get(key)
-    if (record && record.economics !== economics) {
-      const help = 'This clientOrderId was used for another order; make a new one for each order you intend.'
-      return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
-    }
-    const isJoining = record !== undefined && record.settled?.state !== 'not_sent'
-    if (!record || !isJoining) {
-      if (isClosing) return toNotPlaced(order, 'SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
-      if (!record && !makeRoom()) {
-        return toNotPlaced(
-          order,
-          'OVERLOADED',
-          'This process remembers as many keys as it can; the order was not sent.',
-        )
-      }
-      record = startAttempt(broker, order, { key, economics, sendBy, operationId: record?.operationId ?? randomUUID() })
-    }
-    const wasSettled = record.settled !== null
-    const settled = await withinReply<Settled>(record.attempt, timeoutMs, () => ({ state: 'unknown' }))
-    return toPlaceResult(order, settled, isJoining, wasSettled)
+    const key = toKeyText({ ...order, broker: broker.id })
+    const fingerprint = toFingerprint(order)
+    const joined = flights.get(key)
+    if (joined && joined.fingerprint !== fingerprint) return toKeyReused(order)
+    const flight = joined ?? startFlight(broker, order, { key, fingerprint, wishes })
+
+    const opened = await within<Opened | null>(clock, until, flight.opened, () => null)
+    if (opened?.kind === 'answer') return opened.answer(order)
+    const replayed = joined !== undefined || opened?.kind !== 'ours'
+    await within<unknown>(clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
+    if (flight.unrecorded !== null) return toNotPlaced(order.clientOrderId, flight.unrecorded)
+    if (flights.get(key) === flight) flight.isLeft = true
+
+    let placement = flight.placement
+    if (placement === null) return toUnknown(order.clientOrderId, 1_000)
+    // It may still be answered, and nobody waits for that any longer.
+    if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
+    const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
+    if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
+    return toPlaceResult(placement, { replayed, order: flight.order, at: clock.now() })
   }
 
-  function startAttempt(
+  async function placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
+    const found = await store.find({ broker: brokerOf(accountId), accountId, clientOrderId })
+    return found && toOrderPlacement(found, clock.now())
+  }
+
+  // ---- one key at a time --------------------------------------------------------------------------------------------
+
+  function startFlight(
     broker: Broker,
     order: NewOrder,
-    given: { key: string; economics: string; sendBy: number | null; operationId: string },
-  ): PlacementRecord {
-    const record: PlacementRecord = {
-      economics: given.economics,
-      operationId: given.operationId,
-      settled: null,
-      attempt: track(attempt(broker, order, given.operationId, given.sendBy)),
+    { key, fingerprint, wishes }: { key: string; fingerprint: string; wishes: PlaceWishes },
+  ): Flight {
+    const isCrowded = flights.size >= flightsMax
+    const opened = isCrowded ? Promise.resolve(toAnswer(crowded)) : open(broker, order, fingerprint, wishes)
+    const flight: Flight = {
+      fingerprint,
+      opened: opened.then(({ state }) => state),
+      ended: Promise.resolve(),
+      settled: Promise.withResolvers(),
+      placement: null,
+      isLeft: false,
+      order: null,
+      unrecorded: null,
     }
-    // Set anew, so that the order of the map is the order in which keys were last sent.
-    records.delete(given.key)
-    records.set(given.key, record)
-    void keepOutcome(record)
-    return record
-  }
-
-  // Who repeats the key later reads the order anew, so it need not be kept for as long as the key is.
-  async function keepOutcome(record: PlacementRecord): Promise<void> {
-    record.settled = withoutOrder(await record.attempt)
-    record.attempt = Promise.resolve(record.settled)
-  }
-
-  async function attempt(
-    broker: Broker,
-    order: NewOrder,
-    operationId: string,
-    callerSendBy: number | null,
-  ): Promise<Settled> {
-    const now = Date.now()
-    // Its own message, and no retry: the same mutation carries the same instant.
-    if (callerSendBy !== null && now >= callerSendBy) {
-      const message = 'The instant to send it by had passed; the order was not sent.'
-      return { ...notSent('DEADLINE', message), retrySameKey: false }
-    }
-    const usual = now + sendWithinMs
-    const sendBy = Math.min(usual, callerSendBy ?? usual)
-    try {
-      const answer = await broker.place(order, operationId, sendBy)
-      if (answer.status !== 'REJECTED') return { state: 'placed', answer }
-      return { state: 'rejected', code: 'OTHER', brokerCode: null, reason: answer.rejectReason, answer }
-    } catch (error) {
-      if (error instanceof UpstreamError && error.effect === 'none') return toRefused(error, callerSendBy)
-      // Also a bug of ours: it may have struck after the bytes left.
-      onTrouble(`the outcome of placement ${operationId} is not known`, error)
-      return { state: 'unknown' }
-    }
-  }
-
-  // Forgets the oldest key of which nothing was ever sent. No other key is forgotten: its repeat would send again.
-  function makeRoom(): boolean {
-    if (records.size < recordsMax) return true
-    for (const [key, { settled }] of records) {
-      if (settled?.state === 'not_sent') return records.delete(key)
-    }
-    return false
-  }
-
-  // ---- canceling ------------------------------------------------------------------------------------------------
-
-  async function cancel({ orderId, accountId }: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult> {
-    const problems: OrderInputProblem[] = []
-    if (orderId === null)
-      problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId of the order to cancel.'))
-    for (const [field, id] of Object.entries({ orderId, accountId })) {
-      if (id !== null && !isId(id)) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
-    }
-    const broker = orderId === null ? undefined : brokers.get(brokerOf(orderId))
-    if (problems.length === 0 && !broker) {
-      problems.push(createProblem('orderId', 'NOT_SUPPORTED', 'The broker of this order is not connected here.'))
-    }
-    if (orderId === null || !broker || problems.length > 0) {
-      return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
-    }
-    if (isClosing && !cancels.has(orderId)) {
-      return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
-    }
-    const flight = cancels.get(orderId) ?? startCancel(broker, orderId)
-    const caller = { hasLeft: false }
-    return await withinReply(joinCancel(flight, orderId, accountId, caller), timeoutMs, () => {
-      if (flight.isAsked) return toCancelPending(orderId, flight.seen)
-      caller.hasLeft = true
-      return toUnread(orderId)
-    })
-  }
-
-  function startCancel(broker: Broker, orderId: string): CancelFlight {
-    const deadline = Date.now() + replyMs
-    const flight: CancelFlight = {
-      before: track(readOrder(broker, orderId, deadline)),
-      result: null,
-      seen: null,
-      isAsked: false,
-      run: (before) => track(runCancel(broker, before, flight, deadline)),
-    }
-    cancels.set(orderId, flight)
-    const forget = () => cancels.delete(orderId)
-    // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
-    const forgetWhenRun = () => void (flight.result ?? Promise.resolve()).then(forget, forget)
-    flight.before.then(() => setImmediate(forgetWhenRun), forget)
+    flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
+    // Each of those who wait looks at it; with nobody waiting it must not end the process.
+    flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
+    flights.set(key, flight)
     return flight
   }
 
-  async function joinCancel(
-    flight: CancelFlight,
-    orderId: string,
-    accountId: string | null,
-    caller: { hasLeft: boolean },
-  ): Promise<CancelOrderResult> {
-    const before = await flight.before
-    if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
-    // Also for an order of another account: it answers exactly like one that does not exist.
-    if (before === null || (accountId !== null && before.account.id !== accountId)) {
-      return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
-    }
-    // Nothing is asked of the broker for a caller who was told that nothing was.
-    if (caller.hasLeft && flight.result === null) return toUnread(orderId)
-    return await (flight.result ??= flight.run(before))
-  }
-
-  async function runCancel(
-    broker: Broker,
-    before: Order,
-    flight: CancelFlight,
-    deadline: number,
-  ): Promise<CancelOrderResult> {
-    const { id } = before
-    flight.seen = before
-    if (before.state === 'CLOSED') return toFinal(before, true)
-
-    flight.isAsked = true
-    const answer = await askToCancel(broker, before, deadline)
-    if (answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)) {
-      return toUnreachable(id, before, answer)
-    }
-    const isRefused = answer instanceof UpstreamError && isAboutTheOrder(answer)
-    if (answer !== null && !(answer instanceof UpstreamError)) {
-      flight.seen = answer
-      if (answer.state === 'CLOSED') return toFinal(answer, false)
-    }
-    // Whatever the broker answered: what it says of the order now decides.
-    for (let waitMs = cancelPollMs.first; ; waitMs = Math.min(waitMs * 2, cancelPollMs.longest)) {
-      const after = await readOrder(broker, id, deadline)
-      if (after !== null && !(after instanceof UpstreamError)) {
-        flight.seen = after
-        if (after.state === 'CLOSED') return toFinal(after, isRefused)
-        if (isRefused) {
-          const { brokerCode, reason } = answer
-          const message = 'The broker refused to cancel the order; it is still open.'
-          return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
-        }
+  /** Finds or makes the record of a key, and says whether it is to be sent now. */
+  async function open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
+    const { accountId, clientOrderId } = order
+    const key: PlacementKey = { broker: broker.id, accountId, clientOrderId }
+    for (;;) {
+      let found: Placement | Tombstone | null
+      try {
+        found = await store.find(key)
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+        onTrouble('the records cannot be read', error)
+        // Whether this key was sent before cannot be told, so this is no proof that there is no order.
+        return toAnswer(({ clientOrderId: id }) => toUnknown(id, 1_000))
       }
-      if (Date.now() + waitMs >= deadline) return toCancelPending(id, flight.seen)
-      await sleep(waitMs)
+      if (found !== null && found.fingerprint !== fingerprint) return toAnswer(toKeyReused)
+      if (found !== null && isTombstone(found)) {
+        const tombstone = found
+        return toAnswer(() => toExpired(tombstone))
+      }
+      if (found !== null && found.state !== 'NOT_SENT' && found.state !== 'RESERVED') {
+        // Its process died, and nobody has taken it up since.
+        const isLeft = found.state === 'SENDING' && found.owner !== owner
+        return { placement: isLeft ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
+      }
+      const refusal = refuse(wishes)
+      if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
+      try {
+        const opened = await reserve(key, order, { fingerprint, wishes, found })
+        if (opened !== null) return { placement: opened, state: { kind: 'ours' } }
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+        onTrouble('a placement cannot be recorded', error)
+        return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, unrecordable))
+      }
     }
   }
 
-  // The caller's wait ends before the write's.
-  async function withinReply<T>(work: Promise<T>, timeoutMs: number | null, otherwise: () => T): Promise<T> {
-    const timer = new AbortController()
-    const late = sleep(Math.min(replyMs, timeoutMs ?? replyMs), undefined, { signal: timer.signal }).then(otherwise)
+  /** What keeps it from being sent at all; nothing is recorded then. */
+  function refuse({ sendBy }: PlaceWishes): NotSentOutcome | null {
+    if (closing.signal.aborted) {
+      return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
+    }
+    if (trading !== 'on') return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
+    return sendBy !== null && clock.now() >= sendBy ? tooLate : null
+  }
+
+  /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */
+  async function reserve(
+    key: PlacementKey,
+    request: NewOrder,
+    given: { fingerprint: string; wishes: PlaceWishes; found: Placement | null },
+  ): Promise<Placement | null> {
+    const { fingerprint, wishes, found } = given
+    const at = clock.now()
+    const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
+    const sendBy = Math.min(usual, wishes.sendBy ?? usual)
+    if (found !== null) {
+      const reserved = await records.change(found, { type: 'reserved', owner, sendBy }, 'caller')
+      return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
+    }
+    const made: Placement = {
+      opId: toUuidV7(at, options.random),
+      ...key,
+      fingerprint,
+      request,
+      state: 'RESERVED',
+      attempt: 1,
+      sends: 0,
+      owner,
+      version: 1,
+      sendBy,
+      firstSentAt: null,
+      lastSentAt: null,
+      preImage: null,
+      orderId: null,
+      foundBy: null,
+      outcome: null,
+      evidence: {},
+      cancelRequestedAt: null,
+      cancelSettledAt: null,
+      nextCheckAt: null,
+      createdAt: at,
+      resolvedAt: null,
+    }
+    return (await records.insert(made, 'caller')) ? made : null
+  }
+
+  async function sendOnce(
+    broker: Broker,
+    opened: Promise<Opening>,
+    wishes: PlaceWishes,
+    flight: Flight,
+  ): Promise<void> {
+    const { placement: known, state } = await opened
+    flight.placement = known
+    if (state.kind === 'ours' && known !== null) await send(broker, known, wishes, flight)
+  }
+
+  // ---- sending --------------------------------------------------------------------------------------------------------
+
+  /** From RESERVED to an outcome, or to UNKNOWN. */
+  async function send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
+    const { request, opId, sendBy } = reserved
+    const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
+      flight.placement = await records.insist(flight.placement ?? reserved, { type: 'not_sent', outcome, left })
+    }
+    let hasBegun = false
     try {
-      return await Promise.race([work, late])
-    } finally {
-      timer.abort()
-      late.catch(() => {})
+      const twin = await findTwin(reserved, wishes.acknowledged)
+      if (twin !== null) return await keepNotSent(toBlocked(twin))
+      const preImage = await readPreImage(broker, reserved)
+      if (closing.signal.aborted) return await keepNotSent(stopped)
+      if (clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
+      const answer = await broker.place(request, {
+        idempotencyKey: opId,
+        sendBy,
+        async beforeSend() {
+          const sending = await records.change(reserved, { type: 'sending', preImage })
+          if (sending.state !== 'SENDING') throw new StoreError('somebody else has changed the record')
+          flight.placement = sending
+          hasBegun = true
+          // Whoever left before it was sent could not have it looked for.
+          if (flight.isLeft) reconciler.follow(sending, flight.ended)
+        },
+      })
+      flight.order = answer.order
+      const { orderId } = answer
+      const foundBy = 'RESPONSE' as const
+      const outcome = {
+        kind: 'rejected' as const,
+        code: 'OTHER' as const,
+        brokerCode: null,
+        reason: answer.rejectReason,
+      }
+      const sent = flight.placement ?? reserved
+      flight.placement = await records.insist(
+        sent,
+        answer.status === 'REJECTED'
+          ? { type: 'rejected', outcome, orderId, foundBy }
+          : { type: 'accepted', orderId, foundBy },
+      )
+      // The id that the broker answered with belongs to another key: that answer was about something else.
+      if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
+    } catch (error) {
+      if (!hasBegun && error instanceof StoreError) {
+        flight.unrecorded = unrecordable
+        onTrouble('a placement cannot be recorded', error)
+        // As well as it goes: nobody sends what is left RESERVED.
+        const event = { type: 'not_sent' as const, outcome: unrecordable, left: false }
+        await records.change(reserved, event).catch(() => {})
+        return
+      }
+      if (error instanceof UpstreamError && error.effect === 'none') {
+        const refused = toRefused(error, wishes.sendBy !== null && clock.now() >= wishes.sendBy)
+        if (refused.kind === 'not_sent') return await keepNotSent(refused, error.kind !== 'not_sent')
+        const event = { type: 'rejected' as const, outcome: refused, orderId: null, foundBy: null }
+        flight.placement = await records.insist(flight.placement ?? reserved, event)
+        return
+      }
+      if (!hasBegun) {
+        // A bug of ours, before anything can have left.
+        await keepNotSent(notSent('BROKER_UNAVAILABLE', 'The order could not be sent.'))
+        throw error
+      }
+      // Also a bug of ours: it may have struck after the bytes left.
+      if (!(error instanceof StoreError)) onTrouble(`the outcome of placement ${opId} is not known`, error)
+      const isAnswer = error instanceof UpstreamError
+      await lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
+    }
+  }
+
+  async function lose(kind: string, status: number | null, flight: Flight): Promise<void> {
+    const { placement: sent } = flight
+    if (sent === null) return
+    flight.placement = await records.insist(sent, { type: 'lost', failure: { kind, status } })
+    if (flight.placement.state === 'UNKNOWN') reconciler.follow(flight.placement, null)
+  }
+
+  /**
+   * An equal order of the account under another key of which nobody knows whether it exists: this one could be the same
+   * wish, pressed again. Waits a little for it to be known. Throws StoreError.
+   */
+  async function findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
+    const { broker, accountId, fingerprint, opId } = reserved
+    const isTwin = (other: Placement): boolean => other.opId !== opId && !acknowledged.includes(other.clientOrderId)
+    const until = clock.monotonic() + twinWaitMs
+    for (;;) {
+      const twins = (await store.findTwins(broker, accountId, fingerprint)).filter(isTwin)
+      const [twin] = twins
+      if (twin === undefined || clock.monotonic() >= until || closing.signal.aborted) return twin ?? null
+      await records.settled(twin, until)
+    }
+  }
+
+  /** What is there before the order is sent; null where that need not be known, or could not be read. */
+  async function readPreImage(broker: Broker, { request, createdAt, sendBy }: Placement): Promise<PreImage | null> {
+    if (broker.capabilities.clientIdEcho) return null
+    const { accountId, symbol, side } = request
+    const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'preImage' as const }
+    const deadline = Math.min(clock.now() + preImageMs, sendBy)
+    const late = new AbortController()
+    const scope = {
+      signal: AbortSignal.any([late.signal, closing.signal]),
+      deadline,
+      isForCancel: false,
+      tally: createTally(),
+    }
+    const work = broker.scan(query, scope).then(
+      ({ orders, isComplete }) => ({ orderIds: orders.map(({ id }) => id), isComplete }),
+      () => null,
+    )
+    const until = clock.monotonic() + (deadline - clock.now())
+    const preImage = await within<PreImage | null>(clock, until, work, () => null)
+    late.abort(new Error('the order cannot wait for it'))
+    return preImage
+  }
+
+  // ---- after a restart ------------------------------------------------------------------------------------------------
+
+  /** All that an earlier process left. Throws StoreError. */
+  async function takeUpAll(): Promise<void> {
+    let after: string | null = null
+    for (;;) {
+      const page: Placement[] = await store.findUnfinished(after, unfinishedPerPage)
+      for (const left of page) await takeUp(left)
+      const last = page.at(-1)
+      if (last === undefined || page.length < unfinishedPerPage) return
+      after = last.opId
+    }
+  }
+
+  /** What an earlier process left of one placement; as it is then. */
+  async function takeUp(left: Placement): Promise<Placement> {
+    let current = left
+    if (left.owner !== owner && left.state === 'RESERVED') {
+      current = await records.change(left, { type: 'not_sent', outcome: stopped, left: false })
+    }
+    if (left.owner !== owner && left.state === 'SENDING') {
+      current = await records.change(left, { type: 'lost', failure: { kind: 'stopped', status: null } })
+    }
+    if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
+      reconciler.follow(current, null)
+    }
+    if (current.state === 'AMBIGUOUS') {
+      onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)
+    }
+    cancels.resume(current)
+    return current
+  }
+
+  async function takeUpUntilDone(): Promise<void> {
+    for (let waitMs = restartMs.first; !closing.signal.aborted; waitMs = Math.min(waitMs * 2, restartMs.longest)) {
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted || (await isTakenUp())) return
+    }
+  }
+
+  async function isTakenUp(): Promise<boolean> {
+    try {
+      await takeUpAll()
+      return true
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('what was left unfinished cannot be taken up yet', error)
+      return false
+    }
+  }
+
+  /** Forgets, an hour at a time, what nobody can need any more. */
+  async function sweep(): Promise<void> {
+    while (!closing.signal.aborted) {
+      const at = clock.now()
+      const swept = await store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
+      await clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, closing.signal)
     }
   }
 
   return {
     place,
-    cancel,
+    placement,
+    cancel: (input, timeoutMs) => cancels.cancel(input, timeoutMs),
+    async start() {
+      const isDone = await isTakenUp()
+      housework = Promise.all([isDone ? null : takeUpUntilDone(), sweep()])
+    },
     async close() {
-      isClosing = true
-      while (underWay.size > 0) await Promise.allSettled(underWay)
+      closing.abort()
+      // Who waits for a search is answered now; what the store does not take is found out after the restart.
+      records.close()
+      while (flights.size > 0) await Promise.allSettled([...flights.values()].map(({ ended }) => ended))
+      await Promise.all([cancels.close(), reconciler.close(), housework])
     },
   }
 }
 
-// One cancel of an order. It runs once somebody whose order it is has joined.
-interface CancelFlight {
-  before: Promise<Order | null | UpstreamError>
-  result: Promise<CancelOrderResult> | null
-  /** The order as it was last read. */
-  seen: Order | null
-  /** Whether the broker may have been asked for the cancel. */
-  isAsked: boolean
-  run(before: Order): Promise<CancelOrderResult>
+interface Opening {
+  placement: Placement | null
+  state: Opened
 }
 
-async function askToCancel(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
-  try {
-    return await broker.cancel(order, deadline)
-  } catch (error) {
-    if (error instanceof UpstreamError) return error
-    throw error
-  }
+function toAnswer(answer: (order: NewOrder) => PlaceOrderResult): Opening {
+  return { placement: null, state: { kind: 'answer', answer } }
 }
 
-async function readOrder(broker: Broker, id: string, deadline: number): Promise<Order | null | UpstreamError> {
-  const key = { broker: broker.id, id, accountId: null, mustBeWhole: false }
-  const scope = { signal: neverAborted, deadline, isForCancel: true, tally: createTally() }
-  const [order] = await broker.orders([key], scope)
-  if (order === undefined) throw new Error('an adapter answered fewer orders than it was asked for')
-  return order
+function toKeyText({ broker, accountId, clientOrderId }: PlacementKey): string {
+  return JSON.stringify([broker, accountId, clientOrderId])
 }
 
-// The canonical form of what is ordered: 5, 5.0 and 5.00 shares are the same order.
-function toEconomics(order: NewOrder): string {
-  const { clientOrderId: _, ...economics } = order
-  const decimals = new Set([
-    'quantity',
-    'notional',
-    'limitPrice',
-    'stopPrice',
-    'trailPercent',
-    'trailPrice',
-    'commission',
-  ])
-  return JSON.stringify(economics, (name, value: unknown) =>
-    decimals.has(name) && typeof value === 'string' ? normalizeDecimal(value) : value,
+function toKeyReused(order: NewOrder): PlaceOrderResult {
+  const help = 'This clientOrderId was used for another order; make a new one for each order you intend.'
+  return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
+}
+
+function crowded({ clientOrderId }: NewOrder): PlaceOrderResult {
+  return toNotPlaced(
+    clientOrderId,
+    notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000),
   )
+}
+
+const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
+
+// A caller's own instant comes again with its repeat; our bound is counted anew.
+function tooLateFor({ sendBy }: PlaceWishes): NotSentOutcome {
+  if (sendBy !== null) return tooLate
+  return notSent('DEADLINE', 'The order could not be sent in time, so it was not sent.')
+}
+
+function toBlocked({ clientOrderId }: Placement): NotSentOutcome {
+  const message =
+    `An equal order of this account, clientOrderId ${clientOrderId}, is without an outcome: this could be its duplicate, ` +
+    'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one all the same.'
+  return { ...notSent('BLOCKED_BY_UNRESOLVED', message), retrySameKey: false }
+}
+
+/** A UUID that sorts by `at` (epoch ms); RFC 9562, version 7. */
+function toUuidV7(at: number, random: () => number): string {
+  const time = at.toString(16).padStart(12, '0')
+  const toHex = (digits: number): string =>
+    Math.floor(random() * 16 ** digits)
+      .toString(16)
+      .padStart(digits, '0')
+  const variant = (8 + Math.floor(random() * 4)).toString(16)
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${toHex(3)}-${variant}${toHex(3)}-${toHex(6)}${toHex(6)}`
 }

@@ -11,7 +11,7 @@ builder.mutationFields((t) => ({
     cost: 50,
     description:
       'Places an order, once for each clientOrderId: a repeat joins the first call or tells what became of it, and sends ' +
-      'nothing, while this process lives. What is not known is OrderOutcomeUnknown, never an error.',
+      'nothing, also after a restart. What is not known is OrderOutcomeUnknown, never an error.',
     args: { input: t.arg({ type: PlaceOrderInput, required: true, description: 'The order to place.' }) },
     resolve: async (_, { input }, context) => {
       const result = await context.commands.place(
@@ -32,8 +32,11 @@ builder.mutationFields((t) => ({
           commission: input.commission ?? null,
           commissionType: input.commissionType ?? null,
         },
-        input.sendBy ? Date.parse(input.sendBy) : null,
-        context.timeoutMs,
+        {
+          sendBy: input.sendBy ? Date.parse(input.sendBy) : null,
+          timeoutMs: context.timeoutMs,
+          acknowledged: input.acknowledgeUnresolved ?? [],
+        },
       )
       return withFresh(result, context)
     },
@@ -48,7 +51,11 @@ builder.mutationFields((t) => ({
     args: { input: t.arg({ type: CancelOrderInput, required: true, description: 'The order to cancel.' }) },
     resolve: async (_, { input }, context) => {
       const result = await context.commands.cancel(
-        { orderId: input.orderId ?? null, accountId: input.accountId ?? null },
+        {
+          orderId: input.orderId ?? null,
+          accountId: input.accountId ?? null,
+          clientOrderId: input.clientOrderId ?? null,
+        },
         context.timeoutMs,
       )
       return withFresh(result, context)

@@ -1,8 +1,11 @@
 // What became of a write, as it is told: the outcomes of placing and canceling, and which of them an answer of the broker
 // amounts to. Pure.
 
-import type { PlaceAnswer, UpstreamError } from '../brokers/broker.ts'
+import type { UpstreamError } from '../brokers/broker.ts'
+import { isTombstone } from '../store/store.ts'
+import type { Tombstone } from '../store/store.ts'
 import type { NewOrder, Order, OrderRejectionCode } from './order.ts'
+import type { NotSentOutcome, OrderMatch, Placement, RejectedOutcome } from './placement.ts'
 import type { OrderInputProblem } from './validate.ts'
 
 export type PlaceOrderOutcome = 'PLACED' | 'REJECTED' | 'INVALID' | 'NOT_PLACED' | 'UNKNOWN'
@@ -96,84 +99,129 @@ export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused 
 
 // ---- placing --------------------------------------------------------------------------------------------------------
 
-/** How an attempt to place ended. */
-export type Settled =
-  | { state: 'placed'; answer: PlaceAnswer }
-  | {
-      state: 'rejected'
-      code: OrderRejectionCode
-      brokerCode: string | null
-      reason: string | null
-      answer: PlaceAnswer | null
-    }
-  | NotSent
-  | { state: 'unknown' }
-
-interface NotSent {
-  state: 'not_sent'
-  code: NotPlacedCode
-  message: string
-  retrySameKey: boolean
-  retryAfterMs: number | null
-}
-
-/** The same without the order as it was then, which is old when the key is repeated. */
-export function withoutOrder(settled: Settled): Settled {
-  if (settled.state === 'placed') return { ...settled, answer: { ...settled.answer, order: null } }
-  if (settled.state !== 'rejected' || settled.answer === null) return settled
-  return { ...settled, answer: { ...settled.answer, order: null } }
-}
-
-/** What the caller is told of an attempt. `isJoining`: it had begun before; `wasSettled`: it had ended before. */
+/**
+ * What the caller is told of a placement at `at` (epoch ms). `replayed`: another call had begun it. `order`: as the
+ * broker just showed it, null where it has to be read.
+ */
 export function toPlaceResult(
-  order: NewOrder,
-  settled: Settled,
-  isJoining: boolean,
-  wasSettled: boolean,
+  placement: Placement,
+  { replayed, order, at }: { replayed: boolean; order: Order | null; at: number },
 ): PlaceOrderResult {
-  const { clientOrderId } = order
-  switch (settled.state) {
-    case 'placed':
-      return {
-        clientOrderId,
-        outcome: 'PLACED',
-        orderId: settled.answer.orderId,
-        // What was answered then is old now; a replay's order is read anew where it is selected.
-        order: wasSettled ? null : settled.answer.order,
-        message: isJoining ? 'This order had been placed before.' : 'The broker took the order in.',
-        replayed: isJoining,
-      }
-    case 'rejected':
-      return {
-        clientOrderId,
-        outcome: 'REJECTED',
-        orderId: settled.answer?.orderId ?? null,
-        order: wasSettled ? null : (settled.answer?.order ?? null),
-        message: 'The broker rejected the order. This key is spent; a new try needs a new clientOrderId.',
-        replayed: isJoining,
-        rejectionCode: settled.code,
-        brokerCode: settled.brokerCode,
-        reason: settled.reason,
-      }
-    case 'not_sent':
-      return { ...toNotPlaced(order, settled.code, settled.message), ...pickRetry(settled) }
-    case 'unknown':
-      return {
-        clientOrderId,
-        outcome: 'UNKNOWN',
-        orderId: null,
-        order: null,
-        message:
-          'The order may have been sent, and its outcome is not known: it may exist. Look for this clientOrderId among the orders of the account before you place it under another one.',
-        retryAfterMs: 5_000,
-      }
+  const { clientOrderId, orderId, outcome, state } = placement
+  switch (state) {
+    case 'ACCEPTED': {
+      const message = replayed ? 'This order had been placed before.' : 'The broker took the order in.'
+      return { clientOrderId, outcome: 'PLACED', orderId, order, message, replayed }
+    }
+    case 'REJECTED': {
+      const { code, brokerCode, reason } =
+        outcome?.kind === 'rejected' ? outcome : ({ code: 'OTHER', brokerCode: null, reason: null } as const)
+      const message = 'The broker rejected the order. This key is spent; a new try needs a new clientOrderId.'
+      const refusal = { rejectionCode: code, brokerCode, reason }
+      return { clientOrderId, outcome: 'REJECTED', orderId, order, message, replayed, ...refusal }
+    }
+    case 'NOT_SENT':
+      return toNotPlaced(clientOrderId, outcome?.kind === 'not_sent' ? outcome : stopped)
+    case 'NOT_PLACED': {
+      const message =
+        'The order was sent, and never appeared at the broker. It is taken for not placed; should it appear late, ' +
+        '`placement` will say so. This key is spent.'
+      const given = { code: 'NEVER_APPEARED', message, retrySameKey: false, retryAfterMs: null } as const
+      return { ...toNotPlaced(clientOrderId, given), certainty: 'ASSUMED' }
+    }
+    case 'RESERVED':
+    case 'SENDING':
+    case 'UNKNOWN':
+    case 'AMBIGUOUS':
+      return toUnknown(clientOrderId, toRetryAfterMs(placement, at))
     default:
-      return settled satisfies never
+      return state satisfies never
   }
 }
 
-function pickRetry({ retrySameKey, retryAfterMs }: { retrySameKey: boolean; retryAfterMs: number | null }) {
-  return { retrySameKey, retryAfterMs }
+/** The answer where it cannot be told whether an order exists; `retryAfterMs` null where asking again is of no use. */
+export function toUnknown(clientOrderId: string, retryAfterMs: number | null): OrderOutcomeUnknown {
+  const message =
+    'The order may have been sent, and its outcome is not known yet: it may exist. It is being looked for; ask ' +
+    '`placement`, or repeat the mutation with the same clientOrderId, which never sends twice.'
+  return { clientOrderId, outcome: 'UNKNOWN', orderId: null, order: null, message, retryAfterMs }
+}
+
+function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number | null {
+  // Only a person gets further.
+  if (state === 'AMBIGUOUS') return null
+  return Math.min(Math.max(1_000, (nextCheckAt ?? at) - at), 60_000)
+}
+
+/** The answer to a key of which only a tombstone is left. */
+export function toExpired({ clientOrderId, orderId }: Tombstone): OrderNotPlaced {
+  const message =
+    'This clientOrderId was used so long ago that only the key is remembered; nothing was sent. Make a new one.'
+  const given = { code: 'KEY_EXPIRED', message, retrySameKey: false, retryAfterMs: null } as const
+  return { ...toNotPlaced(clientOrderId, given), certainty: 'ASSUMED', orderId }
+}
+
+/** Where a placement stands, as `placement` tells it. */
+export type OrderPlacementState = 'IN_PROGRESS' | 'UNKNOWN' | 'PLACED' | 'REJECTED' | 'NOT_PLACED'
+
+/** What became of a `placeOrder`. Instants as RFC 3339 in UTC. */
+export interface OrderPlacement {
+  accountId: string
+  clientOrderId: string
+  state: OrderPlacementState
+  attempts: number
+  orderId: string | null
+  foundBy: OrderMatch | null
+  createdAt: string
+  sentAt: string | null
+  resolvedAt: string | null
+  result: PlaceOrderResult
+}
+
+/** A record, or what is left of it, as the caller sees it at `at` (epoch ms). */
+export function toOrderPlacement(found: Placement | Tombstone, at: number): OrderPlacement {
+  const { accountId, clientOrderId, orderId, createdAt, resolvedAt } = found
+  const known = { accountId, clientOrderId, orderId, createdAt: toInstant(createdAt) }
+  if (isTombstone(found)) {
+    const state = orderId === null ? 'NOT_PLACED' : 'PLACED'
+    const rest = { attempts: 1, foundBy: null, sentAt: null, resolvedAt: toInstant(found.resolvedAt) }
+    return { ...known, ...rest, state, result: toExpired(found) }
+  }
+  const state = toOutsideState(found)
+  return {
+    ...known,
+    state,
+    attempts: found.sends,
+    foundBy: found.foundBy,
+    sentAt: found.lastSentAt === null ? null : toInstant(found.lastSentAt),
+    resolvedAt: resolvedAt === null || state === 'IN_PROGRESS' ? null : toInstant(resolvedAt),
+    result: toPlaceResult(found, { replayed: true, order: null, at }),
+  }
+}
+
+function toInstant(ms: number): string {
+  return new Date(ms).toISOString()
+}
+
+function toOutsideState({ state, outcome }: Placement): OrderPlacementState {
+  switch (state) {
+    case 'RESERVED':
+    case 'SENDING':
+      return 'IN_PROGRESS'
+    case 'NOT_SENT':
+      // Until its caller gives it up, it may be sent by a repeat.
+      return outcome?.kind === 'not_sent' && !outcome.retrySameKey ? 'NOT_PLACED' : 'IN_PROGRESS'
+    case 'UNKNOWN':
+    case 'AMBIGUOUS':
+      return 'UNKNOWN'
+    case 'ACCEPTED':
+      return 'PLACED'
+    case 'REJECTED':
+    case 'NOT_PLACED':
+      return state
+    default:
+      return state satisfies never
+  }
 }
 
 /** The answer to an input that nothing was sent for. */
@@ -188,11 +236,10 @@ export function toSentence(problems: readonly OrderInputProblem[]): string {
   return `The input has ${problems.length} problems, each listed with its field; nothing was sent.`
 }
 
-/** The answer where nothing was even tried; the same key may be sent again. */
+/** The answer where no order exists, for it was never sent or never taken in; proven. */
 export function toNotPlaced(
-  { clientOrderId }: NewOrder,
-  notPlacedCode: NotPlacedCode,
-  message: string,
+  clientOrderId: string,
+  { code, message, retrySameKey, retryAfterMs }: Omit<NotSentOutcome, 'kind'>,
 ): OrderNotPlaced {
   return {
     clientOrderId,
@@ -200,32 +247,38 @@ export function toNotPlaced(
     orderId: null,
     order: null,
     message,
-    notPlacedCode,
+    notPlacedCode: code,
     certainty: 'PROVEN',
-    retrySameKey: true,
-    retryAfterMs: null,
+    retrySameKey,
+    retryAfterMs,
   }
 }
 
 /** The end of an attempt that never reached the broker; the same key may be sent again. */
-export function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): NotSent {
-  return { state: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
+export function notSent(code: NotPlacedCode, message: string, retryAfterMs: number | null = null): NotSentOutcome {
+  return { kind: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
 }
 
-/** The end of an attempt that proves that no order exists; `callerSendBy` is the caller's own instant, epoch ms. */
-export function toRefused(error: UpstreamError, callerSendBy: number | null): Settled {
+/** What a placement ends as whose process ended before it was sent. */
+export const stopped = notSent('SHUTTING_DOWN', 'The service stopped before the order was sent.')
+
+/** The instant to send it by has passed: no repeat with the same instant will do better. */
+export const tooLate: NotSentOutcome = {
+  ...notSent('DEADLINE', 'The instant to send it by had passed; the order was not sent.'),
+  retrySameKey: false,
+}
+
+/** What an answer means that proves that no order exists; `isTooLate`: the caller's own instant to send by has passed. */
+export function toRefused(error: UpstreamError, isTooLate: boolean): NotSentOutcome | RejectedOutcome {
   if (error.rejection !== null) {
     const { rejection: code, brokerCode, reason } = error
-    return { state: 'rejected', code, brokerCode, reason, answer: null }
+    return { kind: 'rejected', code, brokerCode, reason }
   }
   if (error.kind === 'throttled') {
     return notSent('RATE_LIMITED', 'The broker asks to wait; the order was not placed.', error.retryAfterMs ?? 1_000)
   }
-  if (error.kind === 'not_sent' && callerSendBy !== null && Date.now() >= callerSendBy) {
-    const message = 'No connection was free before the instant to send it by; the order was not sent.'
-    return { ...notSent('DEADLINE', message), retrySameKey: false }
-  }
   if (error.kind === 'not_sent') {
+    if (isTooLate) return tooLate
     const message = 'The broker cannot be reached; the order was not sent.'
     return notSent('BROKER_UNAVAILABLE', message, error.retryAfterMs)
   }
@@ -260,14 +313,14 @@ export function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResu
 }
 
 /** Asked for and not confirmed. */
-export function toCancelPending(orderId: string, order: Order | null): CancelPending {
+export function toCancelPending(orderId: string | null, order: Order | null): CancelPending {
   const message = 'The cancel was asked for and is not confirmed; the order may still fill. Read it again.'
   return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
 }
 
 /** Not canceled by this call. */
 export function toCancelRefused(
-  orderId: string,
+  orderId: string | null,
   order: Order | null,
   refusalCode: CancelRefusalCode,
   message: string,
@@ -276,7 +329,7 @@ export function toCancelRefused(
 }
 
 /** Nothing was asked of the broker, or nothing that it looked at. */
-export function toUnreachable(orderId: string, order: Order | null, error: UpstreamError): CancelRefused {
+export function toUnreachable(orderId: string | null, order: Order | null, error: UpstreamError): CancelRefused {
   const { brokerCode, reason } = error
   if (error.kind === 'throttled') {
     const message = 'The broker asks to wait; the order was not canceled.'

@@ -120,10 +120,10 @@ function toConnection(
     edges.push(edge)
   }
   const isComplete = pages.every((page) => page.isComplete)
-  // A search that ended early goes on behind what it looked at, whether or not it found anything there.
-  const ends = pages.map((page, list) =>
-    !page.isComplete && page.rows.length === taken[list] ? page.position : (positions[list] ?? null),
-  )
+  // What was looked at need not be looked at again, whether or not anything was found there.
+  const ends = pages.map((page, list) => (page.rows.length === taken[list] ? page.position : (positions[list] ?? null)))
+  // A page can be empty and be followed: a search that ended early, or rows that were old and have been dropped.
+  const mayFollow = !isComplete || pages.some((page) => page.hasMore === true)
   return {
     edges,
     nodes: edges.map((edge) => edge.node),
@@ -134,7 +134,8 @@ function toConnection(
         return edges[0]?.cursor ?? null
       },
       get endCursor() {
-        return isComplete ? (edges.at(-1)?.cursor ?? null) : toCursor({ positions: ends, boundary })
+        const isAtLastEdge = edges.length > 0 ? isComplete : !mayFollow
+        return isAtLastEdge ? (edges.at(-1)?.cursor ?? null) : toCursor({ positions: ends, boundary })
       },
     },
     isComplete,

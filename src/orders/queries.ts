@@ -9,6 +9,7 @@ import { createInputError } from '../errors.ts'
 import type { OrderFilter, TradingAccount } from './order.ts'
 import { readPage } from './page.ts'
 import type { OrderConnection } from './page.ts'
+import { OrderPlacementObject } from './results.ts'
 import { OrderConnectionObject, OrderFilterInput, OrderObject, TradingAccountObject, BrokerEnum } from './types.ts'
 
 const idsMax = 100
@@ -79,6 +80,20 @@ builder.queryFields((t) => ({
     nullable: { list: true, items: false },
     description: 'Every account that you may see, as the brokers list them.',
     resolve: (_, __, context) => context.loaders.accounts(),
+  }),
+
+  placement: t.field({
+    type: OrderPlacementObject,
+    description:
+      'What became of a `placeOrder`, also after a restart; null when this clientOrderId was never used. Asks no broker.',
+    args: {
+      accountId: t.arg.id({ required: true, description: 'The account that was traded for.' }),
+      clientOrderId: t.arg.id({ required: true, description: 'The key of the placement.' }),
+    },
+    resolve: async (_, { accountId, clientOrderId }, context) => {
+      const account = context.loaders.account(accountId, 'accountId')
+      return await context.commands.placement(account.id, clientOrderId)
+    },
   }),
 }))
 

@@ -17,12 +17,15 @@ import type {
   OrderNotPlaced,
   OrderOutcomeUnknown,
   OrderPlaced,
+  OrderPlacement,
+  OrderPlacementState,
   OrderRejected,
   PlaceOrderOutcome,
   PlaceOrderResult,
 } from './outcomes.ts'
 import type { Order, OrderRejectionCode } from './order.ts'
 import { CommissionTypeInput, OrderObject, OrderSideInput, OrderTypeInput, TimeInForceInput } from './types.ts'
+import type { OrderMatch } from './placement.ts'
 import type { OrderInputProblem, OrderInputProblemCode } from './validate.ts'
 
 type Described<Value extends string> = Record<Value, { description: string }>
@@ -66,8 +69,8 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
       required: true,
       description:
         'Your key for this one intended order: 8 to 36 letters, digits and . _ - beginning with a letter or digit, such as ' +
-        'a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice while this ' +
-        'process lives, and a repeat tells what became of the first.',
+        'a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice, and a repeat ' +
+        'tells what became of the first. It is remembered for at least 180 days.',
     }),
     symbol: t.string({ required: true, description: 'The ticker, in capitals, such as AAPL.' }),
     side: t.field({ type: OrderSideInput, required: true, description: 'Which way to trade.' }),
@@ -108,8 +111,13 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
     sendBy: t.field({
       type: 'DateTime',
       description:
-        'Never send the order after this instant. It is sent within 2 seconds after it arrived here or not at all, ' +
-        'whatever this says.',
+        'Never send the order after this instant. Without it, a market order is sent within 10 seconds after it arrived ' +
+        'here or not at all, any other order within 30 seconds, unless this service is set otherwise.',
+    }),
+    acknowledgeUnresolved: t.idList({
+      description:
+        'The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn ' +
+        'out to be a duplicate. Name them only when a person has said so.',
     }),
   }),
 })
@@ -150,8 +158,8 @@ const NotPlacedCodeEnum = builder.enumType('NotPlacedCode', {
     RATE_LIMITED: { description: 'The broker asked to wait, see `retryAfterMs`.' },
     DEADLINE: { description: 'It could not be sent in time.' },
     STORE_UNAVAILABLE: { description: 'It could not be recorded here, so it was not sent.' },
-    SHUTTING_DOWN: { description: 'This service is stopping.' },
-    OVERLOADED: { description: 'Too many placements are under way or without an outcome.' },
+    SHUTTING_DOWN: { description: 'This service is stopping, or stopped before it sent the order.' },
+    OVERLOADED: { description: 'Too many placements are under way.' },
     BLOCKED_BY_UNRESOLVED: {
       description: 'An equal order of this account is without an outcome; this one could be its duplicate.',
     },
@@ -274,12 +282,71 @@ builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
 builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
   description:
     'The order may have been sent, and its outcome is not known: it may exist. Do not show it as failed, and do not place it again ' +
-    'under another key. Repeating the mutation with the same key is safe: it never sends twice while this process lives.',
+    'under another key. It is being looked for: ask `placement`. Repeating the mutation with the same key is safe: it ' +
+    'never sends twice.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     retryAfterMs: t.exposeInt('retryAfterMs', {
       description:
-        'Ask again after this, in milliseconds, by repeating the mutation with the same key; null where asking again is of no use.',
+        'Ask `placement` again after this, in milliseconds, or repeat the mutation with the same key; null where a person ' +
+        'has to decide which order it is.',
+    }),
+  }),
+})
+
+const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
+  description: 'Where a placement stands. May grow.',
+  values: {
+    IN_PROGRESS: { description: 'Not sent yet, being sent, or not sent so far: its key may still place it.' },
+    UNKNOWN: { description: 'It was sent, and whether an order exists is not known. It is being looked for.' },
+    PLACED: { description: 'The order exists.' },
+    REJECTED: { description: 'The broker said no.' },
+    NOT_PLACED: { description: 'No order exists; see `result` for how sure that is.' },
+  } satisfies Described<OrderPlacementState>,
+})
+
+const OrderMatchEnum = builder.enumType('OrderMatch', {
+  description: 'How an order was recognised as the one of a placement. May grow.',
+  values: {
+    RESPONSE: { description: 'The broker answered the placement with it.' },
+    CLIENT_ORDER_ID: { description: 'It bears the clientOrderId of the placement.' },
+    IDEMPOTENCY_KEY: { description: 'The broker answered a repeat with the same key with it.' },
+    FINGERPRINT: {
+      description: "The only order of equal economics that was not there before: a conclusion, not the broker's word.",
+    },
+    OPERATOR: { description: 'A person said so.' },
+  } satisfies Described<OrderMatch>,
+})
+
+export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlacement').implement({
+  description: 'What became of a `placeOrder`, also after a restart.',
+  fields: (t) => ({
+    accountId: t.exposeID('accountId', { nullable: false, description: 'The account that was traded for.' }),
+    clientOrderId: t.exposeID('clientOrderId', { nullable: false, description: 'The key of the placement.' }),
+    state: t.expose('state', { type: OrderPlacementStateEnum, nullable: false, description: 'Where it stands.' }),
+    attempts: t.exposeInt('attempts', {
+      nullable: false,
+      description:
+        'How often the order left this service or may have; a second time only after proof that the first was not processed.',
+    }),
+    orderId: t.exposeID('orderId', { description: 'The id of the order, once it is known to exist.' }),
+    foundBy: t.expose('foundBy', {
+      type: OrderMatchEnum,
+      description: 'How the order was recognised; null while there is none.',
+    }),
+    createdAt: t.expose('createdAt', {
+      type: 'DateTime',
+      nullable: false,
+      description: 'When the key came in first, UTC.',
+    }),
+    sentAt: t.expose('sentAt', { type: 'DateTime', description: 'When it was last sent, UTC; null if it never was.' }),
+    resolvedAt: t.expose('resolvedAt', {
+      type: 'DateTime',
+      description: 'When its outcome was known, UTC; null until then.',
+    }),
+    result: t.expose('result', {
+      type: PlaceOrderResultInterface,
+      description: 'What `placeOrder` would answer to the same input now.',
     }),
   }),
 })
@@ -287,13 +354,17 @@ builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
 // ---- canceling --------------------------------------------------------------------------------------------------
 
 export const CancelOrderInput = builder.inputType('CancelOrderInput', {
-  description: 'The order to cancel.',
+  description:
+    'The order to cancel: `orderId`, or `accountId` with the `clientOrderId` that it was placed under, also while it is ' +
+    'not known whether there is an order.',
   fields: (t) => ({
-    orderId: t.id({ description: 'The id of the order. Needed.' }),
+    orderId: t.id({ description: 'The id of the order.' }),
     accountId: t.id({
       description:
-        'The account of the order. When given, an order of another account answers like one that does not exist.',
+        'The account of the order; needed with `clientOrderId`. When given, an order of another account answers like one ' +
+        'that does not exist.',
     }),
+    clientOrderId: t.id({ description: 'The key that the order was placed under, instead of `orderId`.' }),
   }),
 })
 
@@ -328,7 +399,7 @@ CancelOrderResultInterface.implement({
   resolveType: (result) => cancelResultNames[result.outcome],
   fields: (t) => ({
     outcome: t.expose('outcome', { type: CancelOrderOutcomeEnum, nullable: false, description: 'What became of it.' }),
-    orderId: t.exposeID('orderId', { description: 'The order that was to be canceled; null where none was named.' }),
+    orderId: t.exposeID('orderId', { description: 'The order that was to be canceled; null while it is not known.' }),
     order: t.expose('order', {
       type: OrderObject,
       description: 'The order as it was last read; null where it could not be read.',

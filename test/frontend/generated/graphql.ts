@@ -4,11 +4,13 @@ type Exact<T extends { [key: string]: unknown }> = { [K in keyof T]: T[K] };
 /** Internal type. DO NOT USE DIRECTLY. */
 export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' | '__typename' ? T[P] : never };
 import type { DocumentTypeDecoration } from '@graphql-typed-document-node/core';
-/** The order to cancel. */
+/** The order to cancel: `orderId`, or `accountId` with the `clientOrderId` that it was placed under, also while it is not known whether there is an order. */
 export type CancelOrderInput = {
-  /** The account of the order. When given, an order of another account answers like one that does not exist. */
+  /** The account of the order; needed with `clientOrderId`. When given, an order of another account answers like one that does not exist. */
   accountId?: string | null | undefined;
-  /** The id of the order. Needed. */
+  /** The key that the order was placed under, instead of `orderId`. */
+  clientOrderId?: string | null | undefined;
+  /** The id of the order. */
   orderId?: string | null | undefined;
 };
 
@@ -154,7 +156,9 @@ export type OrderTypeInput =
 export type PlaceOrderInput = {
   /** The account to trade for. */
   accountId: string;
-  /** Your key for this one intended order: 8 to 36 letters, digits and . _ - beginning with a letter or digit, such as a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice while this process lives, and a repeat tells what became of the first. */
+  /** The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn out to be a duplicate. Name them only when a person has said so. */
+  acknowledgeUnresolved?: Array<string> | null | undefined;
+  /** Your key for this one intended order: 8 to 36 letters, digits and . _ - beginning with a letter or digit, such as a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice, and a repeat tells what became of the first. It is remembered for at least 180 days. */
   clientOrderId: string;
   /** What you charge your customer, not below zero. */
   commission?: string | null | undefined;
@@ -168,7 +172,7 @@ export type PlaceOrderInput = {
   notional?: string | null | undefined;
   /** Shares, above zero. Either this or `notional`. */
   quantity?: string | null | undefined;
-  /** Never send the order after this instant. It is sent within 2 seconds after it arrived here or not at all, whatever this says. */
+  /** Never send the order after this instant. Without it, a market order is sent within 10 seconds after it arrived here or not at all, any other order within 30 seconds, unless this service is set otherwise. */
   sendBy?: string | null | undefined;
   /** Which way to trade. */
   side: OrderSideInput;

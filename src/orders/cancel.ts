@@ -1,0 +1,416 @@
+// Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target,
+// so it may be repeated; its result is what races, and the order is read until it tells.
+
+import { createTally, UpstreamError } from '../brokers/broker.ts'
+import type { Broker, Brokers } from '../brokers/broker.ts'
+import { within } from '../clock.ts'
+import type { Clock } from '../clock.ts'
+import { isTombstone, StoreError } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import { brokerOf, isId } from './order.ts'
+import type { Order } from './order.ts'
+import {
+  isAboutTheOrder,
+  toCancelPending,
+  toCancelRefused,
+  toFinal,
+  toSentence,
+  toUnreachable,
+  toUnread,
+} from './outcomes.ts'
+import type { CancelOrderResult } from './outcomes.ts'
+import { isSettled } from './placement.ts'
+import type { Placement } from './placement.ts'
+import type { OnTrouble, Records } from './records.ts'
+import { createProblem } from './validate.ts'
+import type { OrderInputProblem } from './validate.ts'
+
+/** The order to cancel: by its id, or by the key of its placement. */
+export interface CancelInput {
+  orderId: string | null
+  accountId: string | null
+  clientOrderId: string | null
+}
+
+export interface CancelsOptions {
+  brokers: Brokers
+  store: Store
+  records: Records
+  clock: Clock
+  /** From 0 up to 1. */
+  random: () => number
+  /** The longest a caller waits, in ms. */
+  replyMs: number
+  /** When the order of a cancel that was never confirmed is looked at again, in ms after it was asked for, ascending. */
+  lateMs: readonly number[]
+  /** False refuses every cancel as READ_ONLY. */
+  isAllowed: boolean
+  onTrouble: OnTrouble
+}
+
+/** The cancels of a process. Whoever made it calls `close`. */
+export interface Cancels {
+  /** Cancels the order; who asks while its cancel is under way shares the outcome. */
+  cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult>
+  /** Goes on with what was asked for and is not settled: after a restart, or because the order has only now been found. */
+  resume(placement: Placement): void
+  /** Takes no further cancels and resolves when those under way have ended. */
+  close(): Promise<void>
+}
+
+// One cancel of an order. It runs once somebody whose order it is has joined.
+interface Flight {
+  /** The order as it was before, or why it could not be read. */
+  before: Promise<Order | null | UpstreamError>
+  result: Promise<CancelOrderResult> | null
+  seen: Order | null
+  isAsked: boolean
+  /** Monotonic ms. */
+  deadline: number
+}
+
+const postsMax = 3
+const backoffMs = { first: 200, longest: 1_000 }
+const pollMs = { first: 250, longest: 2_000 }
+// After its caller has been answered: how long, and how often at the least, the order is still looked at.
+const afterwards = { pollMs: 5_000, lastMs: 120_000 }
+// Of the order of one read, before or after.
+const readMs = 8_000
+
+const neverAborted = new AbortController().signal
+
+/** The cancels over `brokers`. */
+export function createCancels(options: CancelsOptions): Cancels {
+  const { brokers, store, records, clock, random, replyMs, onTrouble } = options
+  const flights = new Map<string, Flight>()
+  const followed = new Map<string, Promise<void>>()
+  const underWay = new Set<Promise<unknown>>()
+  const closing = new AbortController()
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    underWay.add(work)
+    // Both ways out, so that a cancel that failed leaves no unhandled rejection behind its caller's back.
+    work.then(
+      () => underWay.delete(work),
+      () => underWay.delete(work),
+    )
+    return work
+  }
+
+  async function cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult> {
+    const { orderId, accountId, clientOrderId } = input
+    const problems = findProblems(input)
+    const named = orderId ?? accountId
+    const broker = named === null ? undefined : brokers.get(brokerOf(named))
+    if (problems.length === 0 && !broker) {
+      const field = orderId === null ? 'accountId' : 'orderId'
+      problems.push(createProblem(field, 'NOT_SUPPORTED', 'The broker of this order is not connected here.'))
+    }
+    if (!broker || problems.length > 0) {
+      return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
+    }
+    if (!options.isAllowed) {
+      const message = 'This service only reads at the moment; nothing was canceled.'
+      return toCancelRefused(orderId, null, 'READ_ONLY', message)
+    }
+    const until = clock.monotonic() + Math.min(replyMs, timeoutMs ?? replyMs)
+    if (orderId !== null) return await cancelById(broker, orderId, accountId, until)
+    return await cancelByKey(broker, accountId ?? '', clientOrderId ?? '', until)
+  }
+
+  // ---- by its id --------------------------------------------------------------------------------------------------
+
+  async function cancelById(
+    broker: Broker,
+    orderId: string,
+    accountId: string | null,
+    until: number,
+  ): Promise<CancelOrderResult> {
+    if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
+    const flight = flights.get(orderId) ?? startFlight(broker, orderId)
+    const caller = { hasLeft: false }
+    return await within(clock, until, join(broker, flight, { orderId, accountId }, caller), () => {
+      if (flight.isAsked) return toCancelPending(orderId, flight.seen)
+      caller.hasLeft = true
+      return toUnread(orderId)
+    })
+  }
+
+  function startFlight(broker: Broker, orderId: string): Flight {
+    const deadline = clock.monotonic() + replyMs
+    const before = track(readOrder(broker, orderId, deadline))
+    const flight: Flight = { before, result: null, seen: null, isAsked: false, deadline }
+    flights.set(orderId, flight)
+    const forget = (): void => void flights.delete(orderId)
+    // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
+    const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
+    before.then(() => setImmediate(forgetWhenRun), forget)
+    return flight
+  }
+
+  async function join(
+    broker: Broker,
+    flight: Flight,
+    { orderId, accountId }: { orderId: string; accountId: string | null },
+    caller: { hasLeft: boolean },
+  ): Promise<CancelOrderResult> {
+    const before = await flight.before
+    if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
+    // Also for an order of another account: it answers exactly like one that does not exist.
+    if (before === null || (accountId !== null && before.account.id !== accountId)) {
+      return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
+    }
+    // Nothing is asked of the broker for a caller who was told that nothing was.
+    if (caller.hasLeft && flight.result === null) return toUnread(orderId)
+    return await (flight.result ??= track(run(broker, before, flight)))
+  }
+
+  async function run(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
+    flight.seen = before
+    const placement = await findPlacement(broker, before.id)
+    const wish = before.state === 'CLOSED' ? placement : await keepWish(placement, before)
+    const result = before.state === 'CLOSED' ? toFinal(before, true) : await askAndRead(broker, before, flight)
+    if (wish !== null && wish.cancelRequestedAt !== null) {
+      if (result.outcome !== 'PENDING') await settle(wish, result.order)
+      else followUp(broker, wish)
+    }
+    return result
+  }
+
+  /** Asks, reads, and asks again where nothing has come of it, until the order tells or the time is over. */
+  async function askAndRead(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
+    const { id } = before
+    const { deadline } = flight
+    flight.isAsked = true
+    let refusal: UpstreamError | null = null
+    let unreached: UpstreamError | null = null
+    let hasReached = false
+    let mayAskAgain = true
+    let posts = 0
+    for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
+      if (mayAskAgain && posts < postsMax) {
+        posts++
+        const answer = await ask(broker, before, deadline)
+        if (answer !== null && !(answer instanceof UpstreamError)) {
+          flight.seen = answer
+          if (answer.state === 'CLOSED') return toFinal(answer, false)
+        }
+        const isUnreached = answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)
+        hasReached ||= !isUnreached
+        unreached = isUnreached ? answer : null
+        refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) ? answer : null
+        // What was taken in, or refused, is not asked for again; nor what will not get better by it.
+        mayAskAgain =
+          answer instanceof UpstreamError && refusal === null && (!isUnreached || answer.kind === 'not_sent')
+        if (unreached !== null && !hasReached && (!mayAskAgain || posts === postsMax)) {
+          return toUnreachable(id, flight.seen, unreached)
+        }
+      }
+      // Whatever the broker answered: what it says of the order now decides.
+      if (unreached === null || hasReached) {
+        const after = await readOrder(broker, id, deadline)
+        if (after !== null && !(after instanceof UpstreamError)) {
+          flight.seen = after
+          if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
+          if (refusal !== null) {
+            const { brokerCode, reason } = refusal
+            const message = 'The broker refused to cancel the order; it is still open.'
+            return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
+          }
+        }
+      }
+      // Full jitter before asking again, or those who failed together would come back together.
+      const pauseMs =
+        mayAskAgain && posts < postsMax
+          ? random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
+          : waitMs
+      if (clock.monotonic() + pauseMs >= deadline) {
+        if (unreached !== null && !hasReached) return toUnreachable(id, flight.seen, unreached)
+        return toCancelPending(id, flight.seen)
+      }
+      await clock.sleep(pauseMs)
+    }
+  }
+
+  // ---- by the key of its placement ----------------------------------------------------------------------------------
+
+  async function cancelByKey(
+    broker: Broker,
+    accountId: string,
+    clientOrderId: string,
+    until: number,
+  ): Promise<CancelOrderResult> {
+    if (closing.signal.aborted) return toStopping(null)
+    try {
+      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found === null) return await cancelUnrecorded(broker, accountId, clientOrderId, until)
+      if (isTombstone(found)) {
+        return found.orderId === null ? toNeverPlaced() : await cancelById(broker, found.orderId, accountId, until)
+      }
+      const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, 'caller')
+      // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
+      const placement = isSettled(wished) ? wished : await records.settled(wished, until)
+      if (placement.orderId !== null) return await cancelById(broker, placement.orderId, accountId, until)
+      return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('a cancel by its key could not be looked up or kept', error)
+      const message =
+        'The record of this placement cannot be reached; nothing was canceled. Cancel by orderId, or ask again.'
+      return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
+    }
+  }
+
+  /** A key that no record here knows may still be an order of the account: placed elsewhere, or before a store was lost. */
+  async function cancelUnrecorded(
+    broker: Broker,
+    accountId: string,
+    clientOrderId: string,
+    until: number,
+  ): Promise<CancelOrderResult> {
+    const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
+    try {
+      const scan = await broker.scan(query, toScope(until))
+      const order = scan.orders.find((row) => row.clientOrderId === clientOrderId)
+      if (order) return await cancelById(broker, order.id, accountId, until)
+      // A row that does not say whose key it bears may bear this one.
+      if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
+      const message =
+        'No order with this clientOrderId was found, but not all orders could be looked at; nothing was canceled. ' +
+        'Cancel by orderId.'
+      return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
+    } catch (error) {
+      if (error instanceof UpstreamError) return toUnreachable(null, null, error)
+      throw error
+    }
+  }
+
+  // ---- what is kept of it -------------------------------------------------------------------------------------------
+
+  // A cancel goes on without a store: who wants out of an order is not held up by our records.
+  async function findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
+    return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded(orderId))
+  }
+
+  async function keepWish(placement: Placement | null, { id }: Order): Promise<Placement | null> {
+    if (placement === null) return null
+    return await records.change(placement, { type: 'cancel_requested' }, 'caller').catch(noteUnrecorded(id))
+  }
+
+  function noteUnrecorded(orderId: string): (error: unknown) => null {
+    return (error) => {
+      onTrouble(`the cancel of order ${orderId} goes on without being recorded`, error)
+      return null
+    }
+  }
+
+  async function settle(wish: Placement, order: Order | null): Promise<void> {
+    const event = { type: 'cancel_settled' as const, orderStatus: order?.status ?? 'UNKNOWN' }
+    await records.change(wish, event).catch(noteUnrecorded(wish.orderId ?? ''))
+  }
+
+  // ---- going on without the caller ----------------------------------------------------------------------------------
+
+  function followUp(broker: Broker, wish: Placement): void {
+    const { opId } = wish
+    if (followed.has(opId) || closing.signal.aborted) return
+    const work = lookOn(broker, wish)
+      .catch((error: unknown) => onTrouble(`the cancel of placement ${opId} is not looked after any more`, error))
+      .finally(() => followed.delete(opId))
+    followed.set(opId, work)
+  }
+
+  /** Reads the order until it is final, to tell whoever asks later what came of the cancel. */
+  async function lookOn(broker: Broker, wish: Placement): Promise<void> {
+    const { orderId } = wish
+    if (orderId === null) return
+    const beganAt = clock.monotonic()
+    for (const dueMs of listReads(options.lateMs)) {
+      await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
+      if (closing.signal.aborted) return
+      const order = await readOrder(broker, orderId, clock.monotonic() + readMs)
+      if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
+      return await settle(wish, order)
+    }
+    onTrouble(`ALARM: the cancel of order ${orderId} was never confirmed`, null)
+  }
+
+  function resume(placement: Placement): void {
+    const { orderId, cancelRequestedAt, cancelSettledAt } = placement
+    const broker = brokers.get(placement.broker)
+    if (!broker || orderId === null || cancelRequestedAt === null || cancelSettledAt !== null) return
+    if (closing.signal.aborted || !options.isAllowed) return
+    const work = cancelById(broker, orderId, placement.accountId, clock.monotonic() + replyMs)
+    track(work).catch((error: unknown) => onTrouble(`the cancel of order ${orderId} broke off`, error))
+    // Its order could not be read, or not in time: it is still wished for.
+    void work.then(
+      (result) => result.outcome === 'REFUSED' && result.order === null && followUp(broker, placement),
+      () => {},
+    )
+  }
+
+  // ---- the broker -----------------------------------------------------------------------------------------------------
+
+  async function ask(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
+    try {
+      return await broker.cancel(order, toEpoch(deadline))
+    } catch (error) {
+      if (error instanceof UpstreamError) return error
+      throw error
+    }
+  }
+
+  async function readOrder(broker: Broker, id: string, deadline: number): Promise<Order | null | UpstreamError> {
+    const key = { broker: broker.id, id, accountId: null, mustBeWhole: false }
+    const [order = null] = await broker.orders([key], toScope(deadline))
+    return order
+  }
+
+  function toScope(deadline: number) {
+    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, tally: createTally() }
+  }
+
+  function toEpoch(deadline: number): number {
+    return clock.now() + Math.max(0, deadline - clock.monotonic())
+  }
+
+  return {
+    cancel,
+    resume,
+    async close() {
+      closing.abort()
+      while (underWay.size > 0) await Promise.allSettled(underWay)
+      await Promise.allSettled(followed.values())
+    },
+  }
+}
+
+function* listReads(lateMs: readonly number[]): Generator<number> {
+  for (let dueMs = afterwards.pollMs; dueMs <= afterwards.lastMs; dueMs += afterwards.pollMs) yield dueMs
+  yield* lateMs.filter((ms) => ms > afterwards.lastMs)
+}
+
+function findProblems({ orderId, accountId, clientOrderId }: CancelInput): OrderInputProblem[] {
+  const problems: OrderInputProblem[] = []
+  if (orderId === null && clientOrderId === null) {
+    problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId, or the accountId with the clientOrderId.'))
+  }
+  if (orderId !== null && clientOrderId !== null) {
+    problems.push(createProblem('clientOrderId', 'CONFLICT', 'Give the orderId or the clientOrderId, not both.'))
+  }
+  if (orderId === null && clientOrderId !== null && accountId === null) {
+    problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
+  }
+  for (const [field, id] of Object.entries({ orderId, accountId, clientOrderId })) {
+    if (id !== null && !isId(id)) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
+  }
+  return problems
+}
+
+function toStopping(orderId: string | null): CancelOrderResult {
+  return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
+}
+
+function toNeverPlaced(): CancelOrderResult {
+  return toCancelRefused(null, null, 'NOT_FOUND', 'No order was placed under this clientOrderId.')
+}

@@ -1,0 +1,269 @@
+// Finds out what became of a placement whose answer was lost: looks for its order at the broker, soon and often at
+// first, until the order shows, or until it has been missing for so long that it is taken for never placed; and looks
+// on for a day after that, because a broker may be later than anybody thinks.
+
+import { createTally, UpstreamError } from '../brokers/broker.ts'
+import type { Broker, Brokers, ReadScope, Scan, ScanQuery } from '../brokers/broker.ts'
+import type { Clock } from '../clock.ts'
+import { StoreError } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import type { Order } from './order.ts'
+import { findMatch, toSearchedSince } from './placement.ts'
+import type { Match, Placement, PlacementEvent } from './placement.ts'
+import type { OnTrouble, Records } from './records.ts'
+
+/** When it is looked for, in ms. */
+export interface LookupTimes {
+  /** After the send ended without an answer, ascending; one more is added at `settleMs` if none is as late. */
+  lookupMs: readonly number[]
+  /** An order that has not shown for so long after the last byte can have left is taken for never placed. */
+  settleMs: number
+  /** After that, ascending. */
+  lateMs: readonly number[]
+  /** False leaves it to a person to say that an order was never placed. */
+  assumeAbsent: boolean
+}
+
+export interface ReconcilerOptions {
+  brokers: Brokers
+  store: Store
+  records: Records
+  clock: Clock
+  times: LookupTimes
+  onTrouble: OnTrouble
+}
+
+/** Finding out, for all placements of the process. Whoever made it calls `close`. */
+export interface Reconciler {
+  /**
+   * Looks for `placement` until its outcome is known, and afterwards where it was only assumed; who is followed already
+   * is not followed twice. `sendEnded` resolves when its send has ended, null when it is over.
+   */
+  follow(placement: Placement, sendEnded: Promise<unknown> | null): void
+  /** Resolves when no search is under way any more. */
+  close(): Promise<void>
+}
+
+// Searches at the same time. Each is many calls, and all together take a fifth of the broker's rate at most.
+const searchesMax = 4
+// Of one search, its waits for the rate included.
+const searchMs = 30_000
+const emptyScansMin = 3
+// Between looks whether a person has decided.
+const personMs = 10_000
+const repeatMs = { shortest: 250, longest: 60_000 }
+
+/** Looks for nothing before it is asked to. */
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  const { brokers, store, records, clock, times, onTrouble } = options
+  const followed = new Map<string, Promise<void>>()
+  const closing = new AbortController()
+  const turns: (() => void)[] = []
+  let searches = 0
+
+  function follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
+    const { opId } = placement
+    if (followed.has(opId) || closing.signal.aborted) return
+    const work = run(placement, sendEnded)
+      .catch((error: unknown) => {
+        if (!closing.signal.aborted) onTrouble(`the search for placement ${opId} broke off`, error)
+      })
+      .finally(() => followed.delete(opId))
+    followed.set(opId, work)
+  }
+
+  async function run(placement: Placement, sendEnded: Promise<unknown> | null): Promise<void> {
+    let current: Placement | null = placement
+    if (current.state === 'SENDING' || current.state === 'UNKNOWN') {
+      current = await searchUntilSettled(current, sendEnded)
+    }
+    if (current?.state === 'AMBIGUOUS') await awaitPerson(current)
+    if (current?.state === 'NOT_PLACED') await watchLate(current)
+  }
+
+  /** A person decides beside this process, which hears of it by looking. */
+  async function awaitPerson(placement: Placement): Promise<void> {
+    let current = placement
+    while (current.state === 'AMBIGUOUS' && !closing.signal.aborted) {
+      await clock.sleep(personMs, closing.signal)
+      if (!closing.signal.aborted) current = await records.refresh(current).catch(() => current)
+    }
+  }
+
+  /** The placement once it is settled or a person has to decide; null when the service stops. */
+  async function searchUntilSettled(start: Placement, sendEnded: Promise<unknown> | null): Promise<Placement | null> {
+    // When the last byte can have left at the latest. By the clock that only grows: a wall clock that is set forward
+    // would make an hour of two seconds, and an order that is on its way a missing one.
+    let endedAt: number | null = sendEnded === null ? clock.monotonic() : null
+    const markEnd = (): void => void (endedAt = clock.monotonic())
+    sendEnded?.then(markEnd, markEnd)
+    const beganAt = clock.monotonic()
+    let placement = start
+    let emptyScans = 0
+    let hasToldAbsence = false
+    for (const dueMs of listLookups()) {
+      const waitMs = beganAt + dueMs - clock.monotonic()
+      placement = await noteCheck(placement, clock.now() + Math.max(0, waitMs))
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted) return null
+      const begunAt = clock.monotonic()
+      const search = await inTurn(() => look(placement))
+      if (closing.signal.aborted) return null
+      if (search === null) continue
+      placement = search.placement
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
+      // What was not looked through to its end proves nothing, nor what was looked at before the last byte had left.
+      const isEvidence = search.isComplete && endedAt !== null && begunAt >= endedAt
+      if (isEvidence && search.match.kind === 'none') emptyScans++
+      const isLateEnough = isEvidence && begunAt >= (endedAt ?? 0) + times.settleMs
+      const event = isLateEnough ? conclude(placement, search.match, emptyScans) : toFound(search.match)
+      if (event !== null) placement = await keep(placement, event)
+      // Still unknown where the order turned out to be another placement's: that one is passed over from now on.
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
+      if (!isLateEnough || search.match.kind !== 'none' || emptyScans < emptyScansMin) continue
+      if (!hasToldAbsence)
+        onTrouble(`ALARM: placement ${placement.opId} never appeared; a person has to resolve it`, null)
+      hasToldAbsence = true
+    }
+    return null
+  }
+
+  /** Ms after the beginning, for ever: the schedule, the settle time, and then on at the pace that the settle time sets. */
+  function* listLookups(): Generator<number> {
+    const { lookupMs, settleMs } = times
+    yield* lookupMs
+    let last = lookupMs.at(-1) ?? 0
+    if (last < settleMs) yield (last = settleMs)
+    for (;;) yield (last += Math.min(Math.max(settleMs / 4, repeatMs.shortest), repeatMs.longest))
+  }
+
+  /** The searches after an assumption that it was never placed. */
+  async function watchLate(placement: Placement): Promise<void> {
+    let current = placement
+    while (current.state === 'NOT_PLACED' && current.nextCheckAt !== null) {
+      await clock.sleep(current.nextCheckAt - clock.now(), closing.signal)
+      if (closing.signal.aborted) return
+      const search = await inTurn(() => look(current))
+      if (closing.signal.aborted) return
+      current = search?.placement ?? current
+      if (current.state !== 'NOT_PLACED') return
+      const event = search && toFound(search.match)
+      if (event !== null) {
+        await keep(current, event)
+        return
+      }
+      const resolvedAt = current.resolvedAt ?? current.createdAt
+      const later = times.lateMs.map((ms) => resolvedAt + ms).find((at) => at > clock.now())
+      current = await keep(current, { type: 'checked', nextCheckAt: later ?? null })
+    }
+  }
+
+  /** What a complete search at the settle time amounts to. */
+  function conclude(placement: Placement, match: Match, emptyScans: number): PlacementEvent | null {
+    if (match.kind === 'candidates') return choose(placement, match)
+    if (match.kind !== 'none' || emptyScans < emptyScansMin || !times.assumeAbsent) return toFound(match)
+    const [firstLateMs] = times.lateMs
+    return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
+  }
+
+  async function keep(placement: Placement, event: PlacementEvent): Promise<Placement> {
+    return await records.insist(placement, event)
+  }
+
+  // For whoever asks when to ask again. Not worth an attempt more where the store does not take it.
+  async function noteCheck(placement: Placement, nextCheckAt: number): Promise<Placement> {
+    if (placement.state !== 'UNKNOWN') return placement
+    return await records.change(placement, { type: 'checked', nextCheckAt }).catch(() => placement)
+  }
+
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (searches >= searchesMax) await new Promise<void>((resolve) => turns.push(resolve))
+    else searches++
+    try {
+      return await work()
+    } finally {
+      const next = turns.shift()
+      if (next) next()
+      else searches--
+    }
+  }
+
+  /** One search, with the placement as it was when it ended; null when the search could not be made. */
+  async function look(known: Placement): Promise<{ placement: Placement; match: Match; isComplete: boolean } | null> {
+    const broker = brokers.get(known.broker)
+    if (!broker || closing.signal.aborted) return null
+    try {
+      const placement = await records.refresh(known)
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN' && placement.state !== 'NOT_PLACED') {
+        return { placement, match: { kind: 'none' }, isComplete: false }
+      }
+      const { symbol, side } = placement.request
+      const narrow = await searchList(broker, placement, { symbol, side })
+      if (narrow.match.kind !== 'none' || !narrow.isComplete) return { placement, ...narrow }
+      // Nothing under the filters may be the filters' mistake.
+      return { placement, ...(await searchList(broker, placement, { symbol: null, side: null })) }
+    } catch (error) {
+      // A broker that cannot be asked is no evidence; nor is a store.
+      if (error instanceof UpstreamError || error instanceof StoreError || closing.signal.aborted) return null
+      throw error
+    }
+  }
+
+  async function searchList(
+    broker: Broker,
+    placement: Placement,
+    filter: Pick<ScanQuery, 'symbol' | 'side'>,
+  ): Promise<{ match: Match; isComplete: boolean }> {
+    const { accountId, createdAt, opId } = placement
+    const query = { accountId, ...filter, since: toSearchedSince(createdAt), purpose: 'lookup' as const }
+    const scan: Scan = await broker.scan(query, toScope())
+    const bound = new Set(
+      await store.findBound(
+        broker.id,
+        scan.orders.map(({ id }) => id),
+        opId,
+      ),
+    )
+    const match = findMatch(placement, scan.orders, new Set(), bound)
+    if (match.kind !== 'unread') return { match, isComplete: scan.isComplete }
+
+    const keys = match.orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
+    const answers = await broker.orders(keys, toScope())
+    const read = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
+    const whole = new Map(read.map((order) => [order.id, order]))
+    const orders = scan.orders.map((order) => whole.get(order.id) ?? order)
+    const again = findMatch(placement, orders, new Set(whole.keys()), bound)
+    return again.kind === 'unread' ? { match: again, isComplete: false } : { match: again, isComplete: scan.isComplete }
+  }
+
+  function toScope(): ReadScope {
+    const deadline = clock.now() + searchMs
+    return { signal: closing.signal, deadline, isForCancel: false, tally: createTally() }
+  }
+
+  return {
+    follow,
+    async close() {
+      closing.abort()
+      for (const turn of turns.splice(0)) turn()
+      await Promise.allSettled(followed.values())
+    },
+  }
+}
+
+function toFound(match: Match): PlacementEvent | null {
+  if (match.kind !== 'found') return null
+  const { order, foundBy } = match
+  if (order.status !== 'REJECTED') return { type: 'accepted', orderId: order.id, foundBy }
+  const reason = typeof order.rejectReason === 'string' ? order.rejectReason : null
+  const outcome = { kind: 'rejected' as const, code: 'OTHER' as const, brokerCode: null, reason }
+  return { type: 'rejected', outcome, orderId: order.id, foundBy }
+}
+
+// At the settle time and not before: until then the true one may still be missing among the candidates.
+function choose({ preImage }: Placement, { orders }: Extract<Match, { kind: 'candidates' }>): PlacementEvent | null {
+  const [order] = orders
+  const isOnly = orders.length === 1 && typeof order?.clientOrderId !== 'string'
+  if (order && isOnly && preImage?.isComplete === true) return toFound({ kind: 'found', order, foundBy: 'FINGERPRINT' })
+  return { type: 'ambiguous', candidates: orders.map(({ id }) => id) }
+}

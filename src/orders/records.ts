@@ -1,0 +1,134 @@
+// The placements of this process as they change: each step is decided by the state machine, kept with its audit row,
+// and only then told to whoever waits for it.
+
+import type { Clock } from '../clock.ts'
+import { StoreError } from '../store/store.ts'
+import type { AuditEntry, Store } from '../store/store.ts'
+import { advance, isSettled } from './placement.ts'
+import type { Placement, PlacementEvent } from './placement.ts'
+
+/** What a person should look at: a bug, a contradiction, an answer that breaks the broker's contract. */
+export type OnTrouble = (message: string, error: unknown) => void
+
+/** The one way in which placements change here. */
+export interface Records {
+  /** Keeps a new placement; false when its key has one. Throws StoreError, and then nothing was kept. */
+  insert(placement: Placement, principal: AuditEntry['principal']): Promise<boolean>
+  /**
+   * Lets `event` happen to the newest state of `placement`, whatever state the caller knows, and resolves with what it
+   * is then, which is the same where the event changed nothing. Throws StoreError, and then nothing was changed.
+   */
+  change(placement: Placement, event: PlacementEvent, principal?: AuditEntry['principal']): Promise<Placement>
+  /** The same, tried until the store takes it: for what has happened and cannot be taken back. Ends with `close`. */
+  insist(placement: Placement, event: PlacementEvent): Promise<Placement>
+  /** The placement as it is stored, told to all who listen where somebody else has changed it. Throws StoreError. */
+  refresh(placement: Placement): Promise<Placement>
+  /**
+   * The placement once its outcome is known, or as it was known last at `until` (monotonic ms). Hears only of what
+   * happens in this process.
+   */
+  settled(placement: Placement, until: number): Promise<Placement>
+  /** Calls `listener` after each change. */
+  listen(listener: (placement: Placement) => void): void
+  /** Lets go of who waits and of what is insisted on. */
+  close(): void
+}
+
+const retryMs = { first: 100, longest: 5_000 }
+
+/** Closed by whoever made it, before the store. */
+export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble): Records {
+  const waiting = new Map<string, Set<(placement: Placement) => void>>()
+  const listeners: ((placement: Placement) => void)[] = []
+  const closing = new AbortController()
+
+  function tell(placement: Placement): void {
+    if (isSettled(placement)) for (const resolve of waiting.get(placement.opId) ?? []) resolve(placement)
+    for (const listener of listeners) listener(placement)
+  }
+
+  async function change(
+    placement: Placement,
+    event: PlacementEvent,
+    principal: AuditEntry['principal'] = 'service',
+  ): Promise<Placement> {
+    let current = placement
+    for (;;) {
+      const at = clock.now()
+      const step = advance(current, event, at)
+      const next = step?.placement
+      if (next === undefined) return current
+      if (next !== current) {
+        const { type, ...detail } = event
+        const entry = { principal, from: current.state, to: next.state, detail: { event: type, ...detail } }
+        if (!(await store.update(next, entry, at))) {
+          const stored = await store.read(current.opId)
+          if (stored === null) throw new StoreError(`placement ${current.opId} is gone`)
+          if (stored.version === current.version) {
+            alarm('one order of the broker is claimed by two placements', current)
+            return current
+          }
+          current = stored
+          continue
+        }
+        tell(next)
+      }
+      if (step?.alarm) alarm(step.alarm, next)
+      return next
+    }
+  }
+
+  function alarm(message: string, { opId, orderId, state }: Placement): void {
+    onTrouble(`ALARM: ${message}: placement ${opId}, ${state}, order ${orderId ?? 'none'}`, null)
+  }
+
+  return {
+    async insert(placement, principal) {
+      const entry = { principal, from: null, to: placement.state, detail: { event: 'created' } }
+      return await store.insert(placement, entry, placement.createdAt)
+    },
+
+    change,
+
+    async insist(placement, event) {
+      for (let waitMs = retryMs.first; ; waitMs = Math.min(waitMs * 2, retryMs.longest)) {
+        try {
+          return await change(placement, event)
+        } catch (error) {
+          if (!(error instanceof StoreError) || closing.signal.aborted) throw error
+          if (waitMs === retryMs.first) onTrouble(`placement ${placement.opId} cannot be recorded; trying on`, error)
+          await clock.sleep(waitMs, closing.signal)
+        }
+      }
+    },
+
+    async refresh(placement) {
+      const stored = (await store.read(placement.opId)) ?? placement
+      if (stored.version !== placement.version) tell(stored)
+      return stored
+    },
+
+    async settled(placement, until) {
+      const { opId } = placement
+      const outcome = Promise.withResolvers<Placement>()
+      const late = new AbortController()
+      const waiters = waiting.get(opId) ?? new Set()
+      waiting.set(opId, waiters.add(outcome.resolve))
+      try {
+        // Read after it waits, or a change between the two would be missed.
+        const current = (await store.read(opId).catch(() => null)) ?? placement
+        if (isSettled(current) || closing.signal.aborted) return current
+        const signal = AbortSignal.any([late.signal, closing.signal])
+        return await Promise.race([outcome.promise, clock.sleep(until - clock.monotonic(), signal).then(() => current)])
+      } finally {
+        late.abort()
+        waiters.delete(outcome.resolve)
+        if (waiters.size === 0) waiting.delete(opId)
+      }
+    },
+
+    listen: (listener) => void listeners.push(listener),
+
+    close: () => closing.abort(),
+  }
+}
