@@ -988,7 +988,6 @@ describe('an adapter in memory', () => {
     }
   }
   const accepted: PlaceAnswer = { orderId: 'ord_1', status: 'ACCEPTED', order: null, rejectReason: null }
-  const lost = () => Promise.reject(new UpstreamError('no_answer', 'sent, no answer'))
 
   test('A27 a bug in the middle of a placement leaves it unknown, tells the operator, and sends nothing again', async () => {
     const bug = new TypeError('a bug')

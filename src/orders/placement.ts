@@ -216,9 +216,11 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
         nextCheckAt: event.nextCheckAt,
         ...(event.nextCheckAt === null && state === 'NOT_PLACED' ? wishSettled : {}),
       })
-    case 'cancel_requested':
-      if (isWished) return null
+    case 'cancel_requested': {
+      const isGone = isSettled(placement) && placement.orderId === null && placement.nextCheckAt === null
+      if (isWished || isGone) return null
       return to({ cancelRequestedAt: at, cancelSettledAt: null })
+    }
     case 'cancel_settled':
       return isWished ? to({ cancelSettledAt: at }) : null
     default:
