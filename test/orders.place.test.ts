@@ -936,8 +936,13 @@ describe('an adapter in memory', () => {
     const notAsked = () => Promise.reject(new Error('not asked here'))
     const broker: Broker = {
       id: 'BLUUM',
-      capabilities: createBluum({ url: 'http://127.0.0.1:9', apiKey: '', apiSecret: '', requestsPerSecond: 1, breaker: false })
-        .capabilities,
+      capabilities: createBluum({
+        url: 'http://127.0.0.1:9',
+        apiKey: '',
+        apiSecret: '',
+        requestsPerSecond: 1,
+        breaker: false,
+      }).capabilities,
       statuses: [],
       sides: ['BUY', 'SELL'],
       orders: notAsked,
