@@ -26,7 +26,7 @@ import { createProblem } from './validate.ts'
 import type { OrderInputProblem } from './validate.ts'
 
 /** The order to cancel: by its id, or by the key of its placement. */
-export interface CancelInput {
+interface CancelInput {
   orderId: string | null
   accountId: string | null
   clientOrderId: string | null

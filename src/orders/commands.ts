@@ -49,7 +49,7 @@ export interface Commands extends Pick<Cancels, 'cancel'> {
 }
 
 /** What a caller says beside the order. */
-export interface PlaceWishes {
+interface PlaceWishes {
   /** Never send it from this instant on, epoch ms; null leaves it to the settings. */
   sendBy: number | null
   /** How long the caller waits, in ms, where it said so; shortens the usual wait. */
@@ -70,7 +70,7 @@ export interface CommandsOptions {
   onTrouble: OnTrouble
 }
 
-export interface PlaceTimes extends LookupTimes {
+interface PlaceTimes extends LookupTimes {
   /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
   replyMs: number
   /** After so many ms an order is not sent any more: market orders, and all others. */

@@ -97,7 +97,7 @@ export interface RejectedOutcome {
   reason: string | null
 }
 
-export interface Evidence {
+interface Evidence {
   /** How the send ended without an answer; `status` of the answer's head, where there was one. */
   failure?: { kind: string; status: number | null }
   /** Complete searches without a trace of it. */
