@@ -568,7 +568,9 @@ describe('proven not placed', () => {
   test('A28 behind busy connections an order is not sent after its time', async () => {
     // Eight is how many connections placements have; each is held until long after the ninth's time is over.
     await harness.setRules(onEachPlace({ kind: 'latency', ms: 1_500 }))
-    const eight = Array.from({ length: 8 }, () => place(limitBuy({ quantity: '1' })))
+    const eight = Array.from({ length: 8 }, (_, index) =>
+      place(limitBuy({ quantity: '1', limitPrice: `1${index}.00` })),
+    )
     await eventually(async () => expect(await posts()).toHaveLength(8))
     const ninth = limitBuy({ sendBy: new Date(Date.now() + 100).toISOString() })
     expect(await place(ninth)).toMatchObject({

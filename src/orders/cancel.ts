@@ -168,11 +168,14 @@ export function createCancels(options: CancelsOptions): Cancels {
   async function run(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
     flight.seen = before
     const placement = await findPlacement(broker, before.id)
+    const wasWished = placement !== null && placement.cancelRequestedAt !== null && placement.cancelSettledAt === null
     const wish = before.state === 'CLOSED' ? placement : await keepWish(placement, before)
     const result = before.state === 'CLOSED' ? toFinal(before, true) : await askAndRead(broker, before, flight)
     if (wish !== null && wish.cancelRequestedAt !== null) {
-      if (result.outcome !== 'PENDING') await settle(wish, result.order)
-      else followUp(broker, wish)
+      if (result.outcome === 'PENDING') followUp(broker, wish, true)
+      // Whoever wished for it before was told that it will be done.
+      else if (wasWished && isUnasked(result)) followUp(broker, wish, false)
+      else await settle(wish, result.order)
     }
     return result
   }
@@ -311,23 +314,32 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- going on without the caller ----------------------------------------------------------------------------------
 
-  function followUp(broker: Broker, wish: Placement): void {
+  function followUp(broker: Broker, wish: Placement, isAsked: boolean): void {
     const { opId } = wish
     if (followed.has(opId) || closing.signal.aborted) return
-    const work = lookOn(broker, wish)
+    const work = lookOn(broker, wish, isAsked)
       .catch((error: unknown) => onTrouble(`the cancel of placement ${opId} is not looked after any more`, error))
       .finally(() => followed.delete(opId))
     followed.set(opId, work)
   }
 
-  /** Reads the order until it is final, to tell whoever asks later what came of the cancel. */
-  async function lookOn(broker: Broker, wish: Placement): Promise<void> {
+  /**
+   * Reads the order until it is final, to tell whoever asks later what came of the cancel; where the broker has not been
+   * asked for it yet, asks first.
+   */
+  async function lookOn(broker: Broker, wish: Placement, isAsked: boolean): Promise<void> {
     const { orderId } = wish
     if (orderId === null) return
     const beganAt = clock.monotonic()
     for (const dueMs of listReads(options.lateMs)) {
       await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
       if (closing.signal.aborted) return
+      if (!isAsked) {
+        const result = await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
+        isAsked = !isUnasked(result)
+        if (result.outcome !== 'PENDING' && isAsked) return
+        continue
+      }
       const order = await readOrder(broker, orderId, clock.monotonic() + readMs)
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
       return await settle(wish, order)
@@ -344,7 +356,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     track(work).catch((error: unknown) => onTrouble(`the cancel of order ${orderId} broke off`, error))
     // Its order could not be read, or not in time: it is still wished for.
     void work.then(
-      (result) => result.outcome === 'REFUSED' && result.order === null && followUp(broker, placement),
+      (result) => isUnasked(result) && followUp(broker, placement, false),
       () => {},
     )
   }
@@ -405,6 +417,12 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
     if (id !== null && !isId(id)) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
   }
   return problems
+}
+
+/** Whether the broker was not asked, or did not look at it. */
+function isUnasked(result: CancelOrderResult): boolean {
+  if (result.outcome !== 'REFUSED') return false
+  return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'NOT_FOUND'].includes(result.refusalCode)
 }
 
 function toStopping(orderId: string | null): CancelOrderResult {

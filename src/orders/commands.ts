@@ -70,7 +70,7 @@ export interface CommandsOptions {
   onTrouble: OnTrouble
 }
 
-interface PlaceTimes extends LookupTimes {
+export interface PlaceTimes extends LookupTimes {
   /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
   replyMs: number
   /** After so many ms an order is not sent any more: market orders, and all others. */
@@ -89,7 +89,7 @@ interface Flight {
   /** As it was recorded last. */
   placement: Placement | null
   /** Whether a caller was answered before its outcome was known. */
-  isLeft: boolean
+  wasLeft: boolean
   /** The order as the broker's answer showed it. */
   order: Order | null
   /** Set when what happened could not be recorded. */
@@ -165,7 +165,7 @@ export function createCommands(options: CommandsOptions): Commands {
     const replayed = joined !== undefined || opened?.kind !== 'ours'
     await within<unknown>(clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
     if (flight.unrecorded !== null) return toNotPlaced(order.clientOrderId, flight.unrecorded)
-    if (flights.get(key) === flight) flight.isLeft = true
+    if (flights.get(key) === flight) flight.wasLeft = true
 
     let placement = flight.placement
     if (placement === null) return toUnknown(order.clientOrderId, 1_000)
@@ -196,7 +196,7 @@ export function createCommands(options: CommandsOptions): Commands {
       ended: Promise.resolve(),
       settled: Promise.withResolvers(),
       placement: null,
-      isLeft: false,
+      wasLeft: false,
       order: null,
       unrecorded: null,
     }
@@ -318,6 +318,9 @@ export function createCommands(options: CommandsOptions): Commands {
       const twin = await findTwin(reserved, wishes.acknowledged)
       if (twin !== null) return await keepNotSent(toBlocked(twin))
       const preImage = await readPreImage(broker, reserved)
+      // That may have taken long enough for another to be lost.
+      const later = await findTwin(reserved, wishes.acknowledged)
+      if (later !== null) return await keepNotSent(toBlocked(later))
       if (closing.signal.aborted) return await keepNotSent(stopped)
       if (clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
       const answer = await broker.place(request, {
@@ -329,7 +332,7 @@ export function createCommands(options: CommandsOptions): Commands {
           flight.placement = sending
           hasBegun = true
           // Whoever left before it was sent could not have it looked for.
-          if (flight.isLeft) reconciler.follow(sending, flight.ended)
+          if (flight.wasLeft) reconciler.follow(sending, flight.ended)
         },
       })
       flight.order = answer.order
