@@ -16,6 +16,7 @@ import type { Sandbox } from './sandbox/server.ts'
 import { createServer } from './server.ts'
 import type { Server } from './server.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
+import { StoreError } from './store/store.ts'
 import type { Store } from './store/store.ts'
 import { createLog } from './telemetry.ts'
 
@@ -36,7 +37,11 @@ export interface Service {
  */
 export async function serve(config: Config, logTo: NodeJS.WritableStream = process.stdout): Promise<Service> {
   const log = createLog(config.logLevel, logTo)
-  const onTrouble = (message: string, error: unknown): void => log.error(error === null ? {} : { err: error }, message)
+  const onTrouble = (message: string, error: unknown): void => {
+    // A full disk is no place for a stack with every placement that it refuses.
+    if (error instanceof StoreError) log.error({ reason: error.message }, message)
+    else log.error(error === null ? {} : { err: error }, message)
+  }
   const store = openStore(config)
   const sandbox = config.bluum === null ? await startEmbedded(config).catch(closeStore) : null
   const bluum = rememberOrders(connectBluum(config, sandbox), {

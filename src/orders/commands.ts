@@ -177,8 +177,15 @@ export function createCommands(options: CommandsOptions): Commands {
   }
 
   async function placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
-    const found = await store.find({ broker: brokerOf(accountId), accountId, clientOrderId })
-    return found && toOrderPlacement(found, clock.now())
+    const key = { broker: brokerOf(accountId), accountId, clientOrderId }
+    const found = await store.find(key)
+    const at = clock.now()
+    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || flights.has(toKeyText(key))) {
+      return found && toOrderPlacement(found, at)
+    }
+    // Nobody sends it: its process has ended, or its end could not be recorded.
+    const outcome = found.owner === owner ? unrecordable : stopped
+    return toOrderPlacement({ ...found, state: 'NOT_SENT', outcome }, at)
   }
 
   // ---- one key at a time --------------------------------------------------------------------------------------------

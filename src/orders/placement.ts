@@ -299,25 +299,29 @@ export function findMatch(
 ): Match {
   const { request, preImage } = placement
   const before = new Set(preImage?.orderIds)
-  const recent = orders.filter((order) => isRecent(placement, order) && !bound.has(order.id))
-  const named = recent.filter(({ clientOrderId }) => clientOrderId === request.clientOrderId)
-  const [order] = named
-  if (order && named.length === 1 && isSameOrder(request, order)) {
+  const free = orders.filter(({ id, account }) => account.id === placement.accountId && !bound.has(id))
+  const named = free.filter(({ clientOrderId }) => clientOrderId === request.clientOrderId)
+  const [order, ...others] = named.filter((row) => isRecent(placement, row))
+  if (order && others.length === 0 && isSameOrder(request, order)) {
     return { kind: 'found', order, foundBy: 'CLIENT_ORDER_ID' }
   }
-  // The key with another order, or twice: something has happened that only a person can tell.
+  // The key with another order, twice, or at a time when it had not come in here yet: either it was used elsewhere, or
+  // the clocks disagree. Only a person can tell, and "there is none" would be a lie.
   if (named.length > 0) return { kind: 'candidates', orders: named }
   // What bears another key is another order; what was there before the send is not this one.
-  const nameless = recent.filter(
-    (row) => typeof row.clientOrderId !== 'string' && !before.has(row.id) && isSameOrder(request, row),
+  const nameless = free.filter(
+    (row) =>
+      typeof row.clientOrderId !== 'string' &&
+      !before.has(row.id) &&
+      isRecent(placement, row) &&
+      isSameOrder(request, row),
   )
   const unread = nameless.filter(({ id }) => !whole.has(id))
   if (unread.length > 0) return { kind: 'unread', orderIds: unread.map(({ id }) => id) }
   return nameless.length > 0 ? { kind: 'candidates', orders: nameless } : { kind: 'none' }
 }
 
-function isRecent({ accountId, createdAt }: Placement, { account, submittedAt }: Order): boolean {
-  if (account.id !== accountId) return false
+function isRecent({ createdAt }: Placement, { submittedAt }: Order): boolean {
   return typeof submittedAt !== 'string' || compareInstants(submittedAt, toSearchedSince(createdAt)) >= 0
 }
 

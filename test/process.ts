@@ -1,0 +1,205 @@
+// The service and its broker, each in a process of its own: the broker lives on, whatever is done to the service.
+
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** A call as the sandbox's request log shows it. */
+interface BrokerCall {
+  /** Epoch ms by the broker's clock. */
+  at: number
+  method: string
+  path: string
+  idempotencyKey: string | null
+  /** Empty where the broker did not read it. */
+  body: string
+}
+
+/** The sandbox broker; whoever started it calls `close`. */
+export interface BrokerProcess {
+  accountId: string
+  /** Another one, in which nothing has been placed unless a test did. */
+  otherAccountId: string
+  /** What a service needs to find it. */
+  env: Record<string, string>
+  /** Any request to its control port; the parsed answer. */
+  control(method: string, path: string, body?: unknown): Promise<unknown>
+  /** Replaces all fault rules. */
+  setRules(...rules: object[]): Promise<void>
+  /** All calls since the log was cleared, oldest first. */
+  calls(): Promise<BrokerCall[]>
+  /** Of those the placements. */
+  posts(): Promise<{ clientOrderId: string | null; idempotencyKey: string | null }[]>
+  /** The orders of the account under one key. */
+  booked(clientOrderId: string): Promise<Record<string, unknown>[]>
+  close(): Promise<void>
+}
+
+/** One run of the service. */
+export interface ServiceProcess {
+  /** Such as `http://127.0.0.1:4000`. */
+  origin: string
+  /** From the start of the process until it said that it is ready. */
+  readyMs: number
+  /** All of stdout, and of stderr, so far. */
+  output(): string
+  complaints(): string
+  /** Runs a document. Throws when the service is gone, and when the answer has errors. */
+  // oxlint-disable-next-line typescript/no-explicit-any
+  run(query: string, variables?: object): Promise<any>
+  signal(name: NodeJS.Signals): void
+  /** The exit code; null when a signal ended it. */
+  exited: Promise<number | null>
+  /** `kill -9`; resolves when it is gone. */
+  kill(): Promise<void>
+}
+
+/** A folder that is deleted when the test is over. */
+export function makeDataDir(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'blotter-process-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** Starts the sandbox broker alone. */
+export async function startBroker(): Promise<BrokerProcess> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'blotter-broker-'))
+  const child = launch(['sandbox'], { DATA_DIR: dataDir })
+  const printed = await child.waitFor(/accounts .*\n/)
+  const find = (pattern: RegExp): string => pattern.exec(printed)?.[1] ?? ''
+  const controlUrl = find(/control port on (\S+)\.\n/)
+  const [accountId = '', otherAccountId = ''] = find(/accounts +(.*)/).split(', ')
+
+  async function control(method: string, path: string, body?: unknown): Promise<unknown> {
+    const response = await fetch(controlUrl + path, {
+      method,
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    })
+    const text = await response.text()
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
+    return text === '' ? undefined : (JSON.parse(text) as unknown)
+  }
+  const calls = async (): Promise<BrokerCall[]> => (await control('GET', '/log')) as BrokerCall[]
+
+  return {
+    accountId,
+    otherAccountId,
+    env: {
+      BLUUM_URL: find(/broker is on (\S+),/),
+      BLUUM_API_KEY: find(/key +(\S+)/),
+      BLUUM_API_SECRET: find(/secret +(\S+)/),
+      // So that only the tests of the rate wait for it.
+      BLUUM_REQUESTS_PER_SECOND: '1000',
+      AUTH: 'none',
+    },
+    control,
+    setRules: async (...rules) => void (await control('PUT', '/rules', rules)),
+    calls,
+    posts: async () =>
+      (await calls())
+        .filter(({ method, path }) => method === 'POST' && path.endsWith('/orders'))
+        .map(({ body, idempotencyKey }) => {
+          const order = JSON.parse(body || '{}') as { client_order_id?: string }
+          return { clientOrderId: order.client_order_id ?? null, idempotencyKey }
+        }),
+    booked: async (clientOrderId) =>
+      ((await control('GET', `/book?account=${accountId}`)) as Record<string, unknown>[]).filter(
+        (order) => order['client_order_id'] === clientOrderId,
+      ),
+    async close() {
+      child.process.kill('SIGTERM')
+      await child.exited
+      rmSync(dataDir, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Starts the service and waits until it is ready. Throws with its words when it refuses. Ended with the test. */
+export async function startService(
+  env: Record<string, string>,
+  nodeOptions: readonly string[] = [],
+): Promise<ServiceProcess> {
+  const startedAt = performance.now()
+  const child = launch(['serve'], env, nodeOptions)
+  onTestFinished(async () => {
+    child.process.kill('SIGKILL')
+    await child.exited
+  })
+  const printed = await child.waitFor(/"msg":"ready"/)
+  const readyMs = performance.now() - startedAt
+  const url = /"url":"([^"]+)"/.exec(printed)?.[1] ?? ''
+  return {
+    origin: new URL(url).origin,
+    readyMs,
+    output: child.output,
+    complaints: child.complaints,
+    async run(query, variables) {
+      const response = await fetch(url, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ query, variables }),
+      })
+      const { data, errors } = (await response.json()) as { data: unknown; errors?: unknown }
+      if (errors !== undefined) throw new Error(`the answer has errors: ${JSON.stringify(errors)}`)
+      return data
+    },
+    signal: (name) => void child.process.kill(name),
+    exited: child.exited,
+    async kill() {
+      child.process.kill('SIGKILL')
+      await child.exited
+    },
+  }
+}
+
+interface Child {
+  process: ChildProcess
+  output(): string
+  complaints(): string
+  exited: Promise<number | null>
+  /** All of stdout once it matches; rejects when the process ends before. */
+  waitFor(pattern: RegExp): Promise<string>
+}
+
+function launch(args: readonly string[], env: Record<string, string>, nodeOptions: readonly string[] = []): Child {
+  const child = spawn(process.execPath, [...nodeOptions, 'src/main.ts', ...args], {
+    cwd: root,
+    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', PORT: '0', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  let complaints = ''
+  child.stderr.on('data', (chunk) => (complaints += String(chunk)))
+  // Not 'exit', which may come before the last words.
+  const exited = once(child, 'close').then(([code]) => code as number | null)
+  const { promise: printed, reject } = Promise.withResolvers<never>()
+  printed.catch(() => {})
+  void exited.then((code) => reject(new Error(`ended with ${code}: ${complaints}`)))
+  const listeners = new Set<() => void>()
+  child.stdout.on('data', (chunk) => {
+    output += String(chunk)
+    for (const listener of listeners) listener()
+  })
+  return {
+    process: child,
+    output: () => output,
+    complaints: () => complaints,
+    exited,
+    async waitFor(pattern) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      const look = (): void => void (pattern.test(output) && resolve())
+      listeners.add(look)
+      look()
+      await Promise.race([promise, printed])
+      listeners.delete(look)
+      return output
+    },
+  }
+}
