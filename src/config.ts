@@ -64,6 +64,11 @@ export class ConfigError extends Error {
   }
 }
 
+/** The service cannot start with what it finds there; the message names the setting and needs no stack. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
 // Settings that are described but not built yet. Ignoring one silently would be worse than not knowing it: a service
 // that skips its DATABASE_URL keeps two stores, one that skips AUTH=jwt lets everybody in.
 const notBuilt: Readonly<Record<string, string>> = {

@@ -2,19 +2,17 @@
 
 import { parseArgs } from 'node:util'
 import type { ParseArgsOptionsConfig } from 'node:util'
-import { ConfigError, readConfig } from './config.ts'
+import { ConfigError, readConfig, StartError } from './config.ts'
 import {
   certifyBroker,
   checkConfig,
   listPlacements,
   OperatorError,
-  printSubgraph,
   resolvePlacement,
   showPlacement,
   startSandboxAlone,
   verifyAudit,
 } from './operator.ts'
-import { serve, StartError } from './serve.ts'
 import type { Sandbox } from './sandbox/server.ts'
 
 const usage = `Usage: blotter COMMAND
@@ -54,7 +52,7 @@ async function run([command, ...args]: string[]): Promise<void> {
       return print(checkConfig(process.env))
     case 'print-schema':
       parse(args, {})
-      return void process.stdout.write(printSubgraph())
+      return await runPrintSchema()
     case 'sandbox':
       parse(args, {})
       return await runSandbox()
@@ -73,7 +71,7 @@ async function run([command, ...args]: string[]): Promise<void> {
       return print(usage)
     default:
       print(usage)
-      throw new StartError(`There is no command ${JSON.stringify(command)}.`)
+      throw new UsageError(`There is no command ${JSON.stringify(command)}.`)
   }
 }
 
@@ -140,10 +138,17 @@ function parse<Options extends ParseArgsOptionsConfig>(args: string[], options: 
 
 const noWords = { min: 0, max: 0, text: 'This command takes options only.' }
 
+// Loaded here: the server and its schema take longer to load than a command beside it to run.
 async function runService(): Promise<void> {
+  const { serve } = await import('./serve.ts')
   const service = await serve(readConfig(process.env))
   if (service.sandbox) print(toGreeting(service.url, service.sandbox))
   closeOnSignal(service)
+}
+
+async function runPrintSchema(): Promise<void> {
+  const { createSchema, printSchema } = await import('./schema.ts')
+  process.stdout.write(printSchema(createSchema()))
 }
 
 async function runSandbox(): Promise<void> {
@@ -186,13 +191,9 @@ function print(text: string): void {
 
 function fail(error: unknown): void {
   // Settings and words are the reader's to mend and have no story behind them; anything else keeps its stack.
-  const plain = [ConfigError, StartError, OperatorError, UsageError]
-  const text = plain.some((kind) => error instanceof kind)
-    ? String(error instanceof Error && error.message)
-    : error instanceof Error
-      ? error.stack
-      : String(error)
-  process.stderr.write(`${text}\n`)
+  const isPlain = [ConfigError, StartError, OperatorError, UsageError].some((kind) => error instanceof kind)
+  const { message, stack } = error instanceof Error ? error : new Error(String(error))
+  process.stderr.write(`${isPlain ? message : stack}\n`)
   process.exit(1)
 }
 

@@ -13,7 +13,6 @@ import type { NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
 import type { Placement, PlacementEvent } from './orders/placement.ts'
 import { createRecords } from './orders/records.ts'
-import { createSchema, printSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
@@ -32,11 +31,6 @@ export function checkConfig(env: Env): string {
   const config = readConfig(env)
   const upstream = config.bluum === null ? 'the embedded sandbox' : new URL(config.bluum.url).host
   return `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
-}
-
-/** The subgraph's SDL, as schema.graphql holds it. */
-export function printSubgraph(): string {
-  return printSchema(createSchema())
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createBluum } from './brokers/bluum.ts'
 import type { Broker, Brokers } from './brokers/broker.ts'
 import { systemClock } from './clock.ts'
-import { isLoopback } from './config.ts'
+import { isLoopback, StartError } from './config.ts'
 import type { Config } from './config.ts'
 import { createCommands } from './orders/commands.ts'
 import { createCursors } from './orders/page.ts'
@@ -139,11 +139,6 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     fetch: server.fetch,
     close: () => (closing ??= stop()),
   }
-}
-
-/** The service cannot start; the message names the setting and needs no stack. */
-export class StartError extends Error {
-  override readonly name = 'StartError'
 }
 
 function describe(error: unknown): string {

@@ -68,6 +68,7 @@ function scanBook(
     },
     limit: book.limit ?? 100,
     callsMax: 20,
+    doubtsEnd: false,
     since,
     isNewestFirst,
     isWanted,
@@ -148,7 +149,15 @@ describe('a list that stands still', () => {
     const row = { id: 'r1', at: timeOf(1), value: 'r1' }
     const rows = Array.from({ length: 100 }, (_, index) => ({ ...row, id: `r${index}` }))
     const fetch = async () => (calls++, { rows, hasMore: null })
-    const options = { fetch, limit: 100, callsMax: 20, since: always, isNewestFirst: false, isWanted: () => true }
+    const options = {
+      fetch,
+      limit: 100,
+      callsMax: 20,
+      doubtsEnd: false,
+      since: always,
+      isNewestFirst: false,
+      isWanted: () => true,
+    }
     expect(await scanList<string>(options)).toMatchObject({ isComplete: false })
     expect(calls).toBe(20)
   })
@@ -504,8 +513,11 @@ describe('at Bluum', () => {
     expect(await asked()).toEqual([
       { symbol: 'KO', side: 'buy', limit: '100', offset: '0' },
       { symbol: 'AAPL', side: 'sell', limit: '100', offset: '0' },
+      // A page of 50 of 100 may have been cut short by the broker, so what follows it is looked at.
+      { symbol: 'AAPL', side: 'sell', limit: '100', offset: '40' },
       { limit: '100', offset: '0' },
       { limit: '100', offset: '90' },
+      { limit: '100', offset: '96' },
       { symbol: 'AAPL', limit: '100', offset: '0' },
       { symbol: 'AAPL', limit: '100', offset: '90' },
     ])
@@ -522,9 +534,26 @@ describe('at Bluum', () => {
   test('takes the order of the list on trust only where that is certified', async () => {
     await fill(150, () => ({ submitted_at: timeOf(0) }))
     await scan({ since: timeOf(1) })
-    expect(await asked()).toHaveLength(2)
-    await scan({ since: timeOf(1) }, connect({ capabilities: ['listNewestFirst'] }))
     expect(await asked()).toHaveLength(3)
+    await scan({ since: timeOf(1) }, connect({ capabilities: ['listNewestFirst'] }))
+    expect(await asked()).toHaveLength(4)
+  })
+
+  test('goes on behind a page that the broker cut short without saying so', async () => {
+    const ids = Array.from({ length: 120 }, (_, index) => `ord_${index}`)
+    const cut = (offset: number, limit: number) => ids.slice(offset, offset + Math.min(limit, 50))
+    const { values, isComplete } = await scanList({
+      fetch: (offset, limit) =>
+        Promise.resolve({ rows: cut(offset, limit).map((id) => ({ id, at: null, value: id })), hasMore: null }),
+      limit: 100,
+      callsMax: 20,
+      doubtsEnd: true,
+      since: timeOf(0),
+      isNewestFirst: false,
+      isWanted: () => true,
+    })
+    expect(isComplete).toBe(true)
+    expect(values).toEqual(ids)
   })
 
   test('leaves out what an ignored filter lets in', async () => {
@@ -536,7 +565,7 @@ describe('at Bluum', () => {
     const { orders, isComplete } = await scan()
     expect(isComplete).toBe(true)
     expect(idsOf(orders)).toEqual(ids.filter((_, index) => index % 3 === 2).toReversed())
-    expect(await asked()).toHaveLength(2)
+    expect(await asked()).toHaveLength(3)
   })
 
   test('keeps an order whose side cannot be told', async () => {

@@ -41,7 +41,7 @@ export async function fillStore(file: string, { placed, lost }: Fill): Promise<v
       prevHash = hash
     }
     audit(null, { event: 'created' })
-    for (const event of [{ type: 'sending', preImage: null } as const, last]) {
+    for (const event of [{ type: 'sending', attempt: 1, preImage: null } as const, last]) {
       const { state } = placement
       placement = advance(placement, event, at)?.placement ?? placement
       const { type, ...detail } = event
@@ -60,7 +60,8 @@ export async function fillStore(file: string, { placed, lost }: Fill): Promise<v
     for (const order of placed) {
       add(order, now - 3_600_000, { type: 'accepted', orderId: `ord_fill_${made}`, foundBy: 'RESPONSE' })
     }
-    for (const order of lost) add(order, now, { type: 'lost', failure: { kind: 'no_answer', status: null } })
+    for (const order of lost)
+      add(order, now, { type: 'lost', attempt: 1, failure: { kind: 'no_answer', status: null } })
     database.exec('COMMIT')
   } finally {
     database.close()

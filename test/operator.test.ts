@@ -75,8 +75,12 @@ function create(n: number, change: Partial<Placement> = {}): Placement {
   }
 }
 
-const sending: PlacementEvent = { type: 'sending', preImage: { orderIds: ['ord_before'], isComplete: true } }
-const lost: PlacementEvent = { type: 'lost', failure: { kind: 'no_answer', status: null } }
+const sending: PlacementEvent = {
+  type: 'sending',
+  attempt: 1,
+  preImage: { orderIds: ['ord_before'], isComplete: true },
+}
+const lost: PlacementEvent = { type: 'lost', attempt: 1, failure: { kind: 'no_answer', status: null } }
 const ambiguous: PlacementEvent = { type: 'ambiguous', candidates: ['ord_a', 'ord_b'] }
 const absent: PlacementEvent = { type: 'absent', emptyScans: 3, nextCheckAt: Date.UTC(2026, 2, 1, 13) }
 const refused: PlacementEvent = {
@@ -87,6 +91,7 @@ const refused: PlacementEvent = {
 }
 const stopped: PlacementEvent = {
   type: 'not_sent',
+  attempt: 1,
   outcome: { kind: 'not_sent', code: 'SHUTTING_DOWN', message: '', retrySameKey: true, retryAfterMs: null },
   left: false,
 }

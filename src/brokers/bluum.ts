@@ -264,6 +264,7 @@ export function createBluum(options: BluumOptions): Broker {
       fetch: toList(accountId, filter, scope, purpose).fetch,
       limit: pageSizeMax,
       callsMax: scanCallsMax[purpose],
+      doubtsEnd: purpose === 'lookup',
       since,
       isNewestFirst: capabilities.listNewestFirst,
       // A side that cannot be told may be the one that is wanted.

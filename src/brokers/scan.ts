@@ -17,6 +17,8 @@ export interface ScanListOptions<T> {
   limit: number
   /** With as many calls the search ends, incomplete. */
   callsMax: number
+  /** Whether a page that comes short is doubted: the broker may cut its pages shorter than it was asked for. */
+  doubtsEnd: boolean
   /** An instant as `parseInstant` returns it: rows of before need not be found, but may be. */
   since: string
   /** Whether the broker is certified to list the newest row first; else the rows have to show it. */
@@ -35,10 +37,12 @@ export interface ScanResult<T> {
 
 // So many rows may leave the list between two calls, and the pages still join.
 const overlapMax = 10
+// No broker cuts its pages shorter than this.
+const cutPageMin = 10
 
 /** Searches the list. Throws whatever `fetch` throws: a search that had to stop has shown nothing. */
 export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResult<T>> {
-  const { fetch, limit, callsMax, since, isNewestFirst, isWanted } = options
+  const { fetch, limit, callsMax, doubtsEnd, since, isNewestFirst, isWanted } = options
   const found = new Map<string, T>()
   const seen = new Set<string>()
   let isWhole = true
@@ -57,6 +61,7 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
     const { rows, hasMore } = await fetch(offset, limit)
     // Rows of this page that an earlier one showed prove that none between the two was stepped over.
     if (call > 1 && !rows.some(({ id, value }) => seen.has(id) && !(value instanceof UpstreamError))) isWhole = false
+    const hasNew = rows.some(({ id }) => !seen.has(id))
     let before: string | null = null
     for (const { id, at, value } of rows) {
       if (value instanceof UpstreamError) {
@@ -72,7 +77,9 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
     }
 
     // The broker's word that more follows counts. Its word that nothing does is not needed: that shows by itself.
-    if (rows.length < limit && hasMore !== true) return finish(true)
+    const isShort = rows.length < limit && hasMore !== true
+    const isDoubted = doubtsEnd && hasMore === null && hasNew && rows.length >= cutPageMin
+    if (isShort && !isDoubted) return finish(true)
     // Nothing, and more to come: no offset leads there.
     if (rows.length === 0) return finish(false)
     const isSeenSorted = isSorted && (isNewestFirst || isNewer(newest, oldest))

@@ -19,7 +19,7 @@ import {
   toUnread,
 } from './outcomes.ts'
 import type { CancelOrderResult } from './outcomes.ts'
-import { isSettled } from './placement.ts'
+import { isSettled, isWished } from './placement.ts'
 import type { Placement } from './placement.ts'
 import type { OnTrouble, Records } from './records.ts'
 import { createProblem } from './validate.ts'
@@ -84,6 +84,8 @@ export function createCancels(options: CancelsOptions): Cancels {
   const { brokers, store, records, clock, random, replyMs, onTrouble } = options
   const flights = new Map<string, Flight>()
   const followed = new Map<string, Promise<void>>()
+  // Of the placements whose cancel is wished for, those of which no broker has been asked for it yet.
+  const unasked = new Set<string>()
   const underWay = new Set<Promise<unknown>>()
   const closing = new AbortController()
 
@@ -168,15 +170,23 @@ export function createCancels(options: CancelsOptions): Cancels {
   async function run(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
     flight.seen = before
     const placement = await findPlacement(broker, before.id)
-    const wasWished = placement !== null && placement.cancelRequestedAt !== null && placement.cancelSettledAt === null
-    const wish = before.state === 'CLOSED' ? placement : await keepWish(placement, before)
-    const result = before.state === 'CLOSED' ? toFinal(before, true) : await askAndRead(broker, before, flight)
-    if (wish !== null && wish.cancelRequestedAt !== null) {
-      if (result.outcome === 'PENDING') followUp(broker, wish, true)
-      // Whoever wished for it before was told that it will be done.
-      else if (wasWished && isUnasked(result)) followUp(broker, wish, false)
-      else await settle(wish, result.order)
+    const wasWished = placement !== null && isWished(placement)
+    if (before.state === 'CLOSED') {
+      if (wasWished) await settle(placement, before)
+      return toFinal(before, true)
     }
+    const wish = await keepWish(placement, before)
+    const result = await askAndRead(broker, before, flight)
+    if (wish === null) return result
+    if (wasWished && isUnasked(result)) {
+      // Whoever wished for it before was told that it will be done, so it will.
+      unasked.add(wish.opId)
+      followUp(broker, wish)
+      return toCancelPending(before.id, flight.seen)
+    }
+    unasked.delete(wish.opId)
+    if (result.outcome === 'PENDING') followUp(broker, wish)
+    else await settle(wish, result.order)
     return result
   }
 
@@ -188,6 +198,8 @@ export function createCancels(options: CancelsOptions): Cancels {
     let refusal: UpstreamError | null = null
     let unreached: UpstreamError | null = null
     let hasReached = false
+    // An earlier one may have been taken in: then neither a no nor a cancel is to be taken for somebody else's doing.
+    let mayBeTaken = false
     let mayAskAgain = true
     let posts = 0
     for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
@@ -201,10 +213,11 @@ export function createCancels(options: CancelsOptions): Cancels {
         const isUnreached = answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)
         hasReached ||= !isUnreached
         unreached = isUnreached ? answer : null
-        refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) ? answer : null
+        refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) && !mayBeTaken ? answer : null
+        mayBeTaken ||= !isUnreached && refusal === null
         // What was taken in, or refused, is not asked for again; nor what will not get better by it.
         mayAskAgain =
-          answer instanceof UpstreamError && refusal === null && (!isUnreached || answer.kind === 'not_sent')
+          answer instanceof UpstreamError && !isAboutTheOrder(answer) && (!isUnreached || answer.kind === 'not_sent')
         if (unreached !== null && !hasReached && (!mayAskAgain || posts === postsMax)) {
           return toUnreachable(id, flight.seen, unreached)
         }
@@ -253,7 +266,16 @@ export function createCancels(options: CancelsOptions): Cancels {
       const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, 'caller')
       // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
       const placement = isSettled(wished) ? wished : await records.settled(wished, until)
-      if (placement.orderId !== null) return await cancelById(broker, placement.orderId, accountId, until)
+      if (placement.orderId !== null) {
+        const result = await cancelById(broker, placement.orderId, accountId, until)
+        // The wish is kept, and will be done.
+        const isKept = isUnasked(result) && isWished(wished)
+        return isKept ? toCancelPending(placement.orderId, result.order) : result
+      }
+      if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
+        // Should it appear late all the same, it is canceled then.
+        await records.change(placement, { type: 'cancel_requested' }, 'caller')
+      }
       return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
@@ -273,8 +295,12 @@ export function createCancels(options: CancelsOptions): Cancels {
   ): Promise<CancelOrderResult> {
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
-      const scan = await broker.scan(query, toScope(until))
-      const order = scan.orders.find((row) => row.clientOrderId === clientOrderId)
+      const scan = await broker.scan(query, { ...toScope(until), isForCancel: false })
+      // It may have come in here meanwhile.
+      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found !== null) return await cancelByKey(broker, accountId, clientOrderId, until)
+      const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
+      const order = named.find(({ state }) => state !== 'CLOSED') ?? named[0]
       if (order) return await cancelById(broker, order.id, accountId, until)
       // A row that does not say whose key it bears may bear this one.
       if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
@@ -314,12 +340,15 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- going on without the caller ----------------------------------------------------------------------------------
 
-  function followUp(broker: Broker, wish: Placement, isAsked: boolean): void {
+  function followUp(broker: Broker, wish: Placement): void {
     const { opId } = wish
     if (followed.has(opId) || closing.signal.aborted) return
-    const work = lookOn(broker, wish, isAsked)
+    const work = lookOn(broker, wish)
       .catch((error: unknown) => onTrouble(`the cancel of placement ${opId} is not looked after any more`, error))
-      .finally(() => followed.delete(opId))
+      .finally(() => {
+        followed.delete(opId)
+        unasked.delete(opId)
+      })
     followed.set(opId, work)
   }
 
@@ -327,17 +356,18 @@ export function createCancels(options: CancelsOptions): Cancels {
    * Reads the order until it is final, to tell whoever asks later what came of the cancel; where the broker has not been
    * asked for it yet, asks first.
    */
-  async function lookOn(broker: Broker, wish: Placement, isAsked: boolean): Promise<void> {
+  async function lookOn(broker: Broker, wish: Placement): Promise<void> {
     const { orderId } = wish
     if (orderId === null) return
     const beganAt = clock.monotonic()
     for (const dueMs of listReads(options.lateMs)) {
       await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
       if (closing.signal.aborted) return
-      if (!isAsked) {
-        const result = await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
-        isAsked = !isUnasked(result)
-        if (result.outcome !== 'PENDING' && isAsked) return
+      // What was settled meanwhile, and told, is not asked for again.
+      const current = await store.read(wish.opId).catch(() => wish)
+      if (current === null || !isWished(current)) return
+      if (unasked.has(wish.opId)) {
+        await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
         continue
       }
       const order = await readOrder(broker, orderId, clock.monotonic() + readMs)
@@ -348,17 +378,21 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   function resume(placement: Placement): void {
-    const { orderId, cancelRequestedAt, cancelSettledAt } = placement
+    const { orderId } = placement
     const broker = brokers.get(placement.broker)
-    if (!broker || orderId === null || cancelRequestedAt === null || cancelSettledAt !== null) return
+    if (!broker || orderId === null || !isWished(placement)) return
     if (closing.signal.aborted || !options.isAllowed) return
-    const work = cancelById(broker, orderId, placement.accountId, clock.monotonic() + replyMs)
-    track(work).catch((error: unknown) => onTrouble(`the cancel of order ${orderId} broke off`, error))
-    // Its order could not be read, or not in time: it is still wished for.
-    void work.then(
-      (result) => isUnasked(result) && followUp(broker, placement, false),
-      () => {},
+    track(carryOut(broker, placement, orderId)).catch((error: unknown) =>
+      onTrouble(`the cancel of order ${orderId} broke off`, error),
     )
+  }
+
+  async function carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
+    const result = await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
+    // Its order could not be read, or not in time: it is still wished for.
+    if (!isUnasked(result)) return
+    unasked.add(wish.opId)
+    followUp(broker, wish)
   }
 
   // ---- the broker -----------------------------------------------------------------------------------------------------

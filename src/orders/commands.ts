@@ -25,7 +25,7 @@ import {
   toUnknown,
 } from './outcomes.ts'
 import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
-import { isSettled, toFingerprint, toSearchedSince } from './placement.ts'
+import { isSettled, isWished, toFingerprint, toSearchedSince } from './placement.ts'
 import type { NotSentOutcome, Placement, PreImage } from './placement.ts'
 import { createReconciler } from './reconcile.ts'
 import type { LookupTimes } from './reconcile.ts'
@@ -131,14 +131,14 @@ export function createCommands(options: CommandsOptions): Commands {
   const closing = new AbortController()
   let housework: Promise<unknown> = Promise.resolve()
 
-  // A cancel that was asked for while nobody knew whether there was an order.
-  records.listen((placement) => {
+  records.listen((placement, from) => {
     const flight = flights.get(toKeyText(placement))
     if (flight?.placement?.opId === placement.opId) {
       flight.placement = placement
       if (isSettled(placement)) flight.settled.resolve()
     }
-    if (placement.state === 'ACCEPTED') cancels.resume(placement)
+    // Its cancel may have been asked for while nobody knew whether there was an order.
+    if (placement.state === 'ACCEPTED' && from !== 'ACCEPTED') cancels.resume(placement)
   })
 
   // ---- what the caller sees ---------------------------------------------------------------------------------------
@@ -173,7 +173,9 @@ export function createCommands(options: CommandsOptions): Commands {
     if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
     const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
-    return toPlaceResult(placement, { replayed, order: flight.order, at: clock.now() })
+    // What an answer showed that was about something else is not shown.
+    const shown = flight.order?.id === placement.orderId ? flight.order : null
+    return toPlaceResult(placement, { replayed, order: shown, at: clock.now() })
   }
 
   async function placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
@@ -195,8 +197,7 @@ export function createCommands(options: CommandsOptions): Commands {
     order: NewOrder,
     { key, fingerprint, wishes }: { key: string; fingerprint: string; wishes: PlaceWishes },
   ): Flight {
-    const isCrowded = flights.size >= flightsMax
-    const opened = isCrowded ? Promise.resolve(toAnswer(crowded)) : open(broker, order, fingerprint, wishes)
+    const opened = open(broker, order, fingerprint, wishes)
     const flight: Flight = {
       fingerprint,
       opened: opened.then(({ state }) => state),
@@ -207,7 +208,13 @@ export function createCommands(options: CommandsOptions): Commands {
       order: null,
       unrecorded: null,
     }
-    flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
+    flight.ended = sendOnce(broker, opened, wishes, flight)
+      .catch((error: unknown) => {
+        // Only of a service that stops: what became of it is found out after the restart.
+        if (!(error instanceof StoreError)) throw error
+        onTrouble('a placement could not be recorded before the service stopped', error)
+      })
+      .finally(() => flights.delete(key))
     // Each of those who wait looks at it; with nobody waiting it must not end the process.
     flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
     flights.set(key, flight)
@@ -233,10 +240,10 @@ export function createCommands(options: CommandsOptions): Commands {
         const tombstone = found
         return toAnswer(() => toExpired(tombstone))
       }
-      if (found !== null && found.state !== 'NOT_SENT' && found.state !== 'RESERVED') {
+      if (found !== null && !mayBeSent(found)) {
         // Its process died, and nobody has taken it up since.
-        const isLeft = found.state === 'SENDING' && found.owner !== owner
-        return { placement: isLeft ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
+        const isOrphan = found.state === 'SENDING' && found.owner !== owner
+        return { placement: isOrphan ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
       }
       const refusal = refuse(wishes)
       if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
@@ -257,7 +264,8 @@ export function createCommands(options: CommandsOptions): Commands {
       return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
     }
     if (trading !== 'on') return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
-    return sendBy !== null && clock.now() >= sendBy ? tooLate : null
+    if (sendBy !== null && clock.now() >= sendBy) return tooLate
+    return flights.size > flightsMax ? crowded : null
   }
 
   /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */
@@ -316,9 +324,9 @@ export function createCommands(options: CommandsOptions): Commands {
 
   /** From RESERVED to an outcome, or to UNKNOWN. */
   async function send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
-    const { request, opId, sendBy } = reserved
+    const { request, opId, sendBy, attempt } = reserved
     const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
-      flight.placement = await records.insist(flight.placement ?? reserved, { type: 'not_sent', outcome, left })
+      flight.placement = await records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
     }
     let hasBegun = false
     try {
@@ -334,8 +342,12 @@ export function createCommands(options: CommandsOptions): Commands {
         idempotencyKey: opId,
         sendBy,
         async beforeSend() {
-          const sending = await records.change(reserved, { type: 'sending', preImage })
-          if (sending.state !== 'SENDING') throw new StoreError('somebody else has changed the record')
+          if (closing.signal.aborted) throw new NotToBeSent(stopped)
+          const sending = await records.change(reserved, { type: 'sending', attempt, preImage })
+          if (isWished(sending)) throw new NotToBeSent(unwanted)
+          // This very step, or somebody else sends it.
+          const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
+          if (!isOurs) throw new StoreError('somebody else has taken up the placement')
           flight.placement = sending
           hasBegun = true
           // Whoever left before it was sent could not have it looked for.
@@ -361,11 +373,12 @@ export function createCommands(options: CommandsOptions): Commands {
       // The id that the broker answered with belongs to another key: that answer was about something else.
       if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
     } catch (error) {
+      if (error instanceof NotToBeSent) return await keepNotSent(error.outcome)
       if (!hasBegun && error instanceof StoreError) {
         flight.unrecorded = unrecordable
         onTrouble('a placement cannot be recorded', error)
         // As well as it goes: nobody sends what is left RESERVED.
-        const event = { type: 'not_sent' as const, outcome: unrecordable, left: false }
+        const event = { type: 'not_sent' as const, attempt, outcome: unrecordable, left: false }
         await records.change(reserved, event).catch(() => {})
         return
       }
@@ -391,7 +404,7 @@ export function createCommands(options: CommandsOptions): Commands {
   async function lose(kind: string, status: number | null, flight: Flight): Promise<void> {
     const { placement: sent } = flight
     if (sent === null) return
-    flight.placement = await records.insist(sent, { type: 'lost', failure: { kind, status } })
+    flight.placement = await records.insist(sent, { type: 'lost', attempt: sent.attempt, failure: { kind, status } })
     if (flight.placement.state === 'UNKNOWN') reconciler.follow(flight.placement, null)
   }
 
@@ -450,12 +463,13 @@ export function createCommands(options: CommandsOptions): Commands {
 
   /** What an earlier process left of one placement; as it is then. */
   async function takeUp(left: Placement): Promise<Placement> {
+    const { attempt } = left
     let current = left
     if (left.owner !== owner && left.state === 'RESERVED') {
-      current = await records.change(left, { type: 'not_sent', outcome: stopped, left: false })
+      current = await records.change(left, { type: 'not_sent', attempt, outcome: stopped, left: false })
     }
     if (left.owner !== owner && left.state === 'SENDING') {
-      current = await records.change(left, { type: 'lost', failure: { kind: 'stopped', status: null } })
+      current = await records.change(left, { type: 'lost', attempt, failure: { kind: 'stopped', status: null } })
     }
     if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
       reconciler.follow(current, null)
@@ -487,8 +501,11 @@ export function createCommands(options: CommandsOptions): Commands {
 
   /** Forgets, an hour at a time, what nobody can need any more. */
   async function sweep(): Promise<void> {
+    const startedAt = clock.now() - clock.monotonic()
     while (!closing.signal.aborted) {
       const at = clock.now()
+      // A wall clock that was set forward would make old what is not, and a key that is forgotten can be sent again.
+      if (at - clock.monotonic() - startedAt > sweepMs) return
       const swept = await store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
       await clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, closing.signal)
     }
@@ -530,11 +547,28 @@ function toKeyReused(order: NewOrder): PlaceOrderResult {
   return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
 }
 
-function crowded({ clientOrderId }: NewOrder): PlaceOrderResult {
-  return toNotPlaced(
-    clientOrderId,
-    notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000),
-  )
+/** Thrown just before the send, by whoever finds that it is not to be. */
+class NotToBeSent extends Error {
+  override readonly name = 'NotToBeSent'
+  readonly outcome: NotSentOutcome
+
+  constructor(outcome: NotSentOutcome) {
+    super(outcome.message)
+    this.outcome = outcome
+  }
+}
+
+// A repeat sends what was not sent, unless its caller has canceled it meanwhile: such a key is spent.
+function mayBeSent({ state, outcome }: Placement): boolean {
+  if (state === 'RESERVED') return true
+  return state === 'NOT_SENT' && !(outcome?.kind === 'not_sent' && outcome.code === 'CANCELED')
+}
+
+const crowded = notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000)
+
+const unwanted: NotSentOutcome = {
+  ...notSent('CANCELED', 'Its cancel was asked for before it was sent, so it was not sent. This key is spent.'),
+  retrySameKey: false,
 }
 
 const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
@@ -549,7 +583,7 @@ function toBlocked({ clientOrderId }: Placement): NotSentOutcome {
   const message =
     `An equal order of this account, clientOrderId ${clientOrderId}, is without an outcome: this could be its duplicate, ` +
     'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one all the same.'
-  return { ...notSent('BLOCKED_BY_UNRESOLVED', message), retrySameKey: false }
+  return notSent('BLOCKED_BY_UNRESOLVED', message)
 }
 
 /** A UUID that sorts by `at` (epoch ms); RFC 9562, version 7. */

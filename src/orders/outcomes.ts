@@ -21,6 +21,7 @@ export type NotPlacedCode =
   | 'NEVER_APPEARED'
   | 'KEY_EXPIRED'
   | 'TRADING_HALTED'
+  | 'CANCELED'
 
 /** What `placeOrder` answers. `order` is null where it is not at hand; `orderId` is set whenever the order exists. */
 interface PlaceResult {
@@ -150,6 +151,9 @@ export function toUnknown(clientOrderId: string, retryAfterMs: number | null): O
 function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number | null {
   // Only a person gets further.
   if (state === 'AMBIGUOUS') return null
+  if (state !== 'UNKNOWN') return 1_000
+  // Its schedule is over, and it is looked for on and on.
+  if (nextCheckAt !== null && nextCheckAt < at) return 30_000
   return Math.min(Math.max(1_000, (nextCheckAt ?? at) - at), 60_000)
 }
 

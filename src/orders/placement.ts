@@ -106,15 +106,15 @@ interface Evidence {
   candidates?: string[]
 }
 
-/** What can happen to a placement. */
+/** What can happen to a placement. News of an attempt says of which one: a later one may be under way by then. */
 export type PlacementEvent =
   | { type: 'reserved'; owner: string; sendBy: number }
-  | { type: 'sending'; preImage: PreImage | null }
+  | { type: 'sending'; attempt: number; preImage: PreImage | null }
   | { type: 'accepted'; orderId: string; foundBy: OrderMatch }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }
   /** `left`: it reached the broker, who proved that it was not processed. */
-  | { type: 'not_sent'; outcome: NotSentOutcome; left: boolean }
-  | { type: 'lost'; failure: { kind: string; status: number | null } }
+  | { type: 'not_sent'; attempt: number; outcome: NotSentOutcome; left: boolean }
+  | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null } }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
   | { type: 'ambiguous'; candidates: string[] }
   /** A person has looked: the order it became, or null when there is none. `by` is who it was. */
@@ -139,9 +139,9 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
   const { state } = placement
   const isOpen = state === 'SENDING' || state === 'UNKNOWN' || state === 'AMBIGUOUS'
   const contradict = (alarm: string): Step => ({ placement, alarm })
-  const isWished = placement.cancelRequestedAt !== null && placement.cancelSettledAt === null
+  const isPending = isWished(placement)
   // There is no order that the wish could be about, now or by a later attempt.
-  const wishSettled = isWished ? { cancelSettledAt: at } : {}
+  const wishSettled = isPending ? { cancelSettledAt: at } : {}
   const to = (change: Partial<Placement>, alarm: string | null = null): Step => ({
     placement: { ...placement, ...change, version: placement.version + 1 },
     alarm,
@@ -154,7 +154,9 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       return to({ state: 'RESERVED', attempt, owner, sendBy, preImage: null, outcome: null, resolvedAt: null })
     }
     case 'sending': {
-      if (state !== 'RESERVED') return null
+      if (state !== 'RESERVED' || event.attempt !== placement.attempt) return null
+      // What nobody wants any more does not leave.
+      if (isPending) return null
       const { preImage } = event
       const firstSentAt = placement.firstSentAt ?? at
       return to({ state: 'SENDING', preImage, firstSentAt, lastSentAt: at, sends: placement.sends + 1 })
@@ -178,14 +180,14 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     }
     case 'not_sent': {
       if (state === 'ACCEPTED') return contradict('the broker has an order that it said it did not process')
-      if (state !== 'RESERVED' && state !== 'SENDING') return null
+      if ((state !== 'RESERVED' && state !== 'SENDING') || event.attempt !== placement.attempt) return null
       const sends = placement.sends - (state === 'SENDING' && !event.left ? 1 : 0)
       const unsent = sends === 0 ? { firstSentAt: null, lastSentAt: null } : {}
       const known = { outcome: event.outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }
       return to({ state: 'NOT_SENT', ...known, ...wishSettled })
     }
     case 'lost': {
-      if (state !== 'SENDING') return null
+      if (state !== 'SENDING' || event.attempt !== placement.attempt) return null
       return to({ state: 'UNKNOWN', evidence: { failure: event.failure } })
     }
     case 'absent': {
@@ -211,6 +213,8 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     }
     case 'checked':
       if (event.nextCheckAt === placement.nextCheckAt) return null
+      // A person who has said that there is none has ended the watch.
+      if (state !== 'UNKNOWN' && (state !== 'NOT_PLACED' || placement.nextCheckAt === null)) return null
       // With the last search for an order that was never placed, nobody can find it any more.
       return to({
         nextCheckAt: event.nextCheckAt,
@@ -218,14 +222,19 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       })
     case 'cancel_requested': {
       const isGone = isSettled(placement) && placement.orderId === null && placement.nextCheckAt === null
-      if (isWished || isGone) return null
+      if (isPending || isGone) return null
       return to({ cancelRequestedAt: at, cancelSettledAt: null })
     }
     case 'cancel_settled':
-      return isWished ? to({ cancelSettledAt: at }) : null
+      return isPending ? to({ cancelSettledAt: at }) : null
     default:
       return event satisfies never
   }
+}
+
+/** Whether its cancel was asked for, and nobody knows yet what came of it. */
+export function isWished({ cancelRequestedAt, cancelSettledAt }: Placement): boolean {
+  return cancelRequestedAt !== null && cancelSettledAt === null
 }
 
 /** Whether nobody will learn more of it by waiting for the send or for a search. */
@@ -264,6 +273,8 @@ export function toFingerprint(order: NewOrder): string {
   const economics = new Map<string, unknown>(Object.entries(order))
   economics.delete('clientOrderId')
   for (const field of decimalFields) economics.set(field, normalize(order[field]))
+  // Without what was left out, so that a field which is added later changes no fingerprint.
+  for (const [field, value] of economics) if (value === null) economics.delete(field)
   // Sorted, so that it is the order's and not the code's: a record outlives both.
   const sorted = [...economics].toSorted(([a], [b]) => (a < b ? -1 : 1))
   return createHash('sha256').update(JSON.stringify(sorted)).digest('hex')

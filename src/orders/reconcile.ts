@@ -47,7 +47,7 @@ export interface Reconciler {
 // Searches at the same time. Each is many calls, and all together take a fifth of the broker's rate at most.
 const searchesMax = 4
 // Of one search, its waits for the rate included.
-const searchMs = 30_000
+const searchMs = 60_000
 const emptyScansMin = 3
 // Between looks whether a person has decided.
 const personMs = 10_000
@@ -56,20 +56,21 @@ const repeatMs = { shortest: 250, longest: 60_000 }
 /** Looks for nothing before it is asked to. */
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { brokers, store, records, clock, times, onTrouble } = options
-  const followed = new Map<string, Promise<void>>()
+  const followed = new Map<string, { attempt: number; work: Promise<void> }>()
   const closing = new AbortController()
   const turns: (() => void)[] = []
   let searches = 0
 
   function follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
-    const { opId } = placement
-    if (followed.has(opId) || closing.signal.aborted) return
+    const { opId, attempt } = placement
+    // What was learned of an earlier attempt says nothing of this one.
+    if (followed.get(opId)?.attempt === attempt || closing.signal.aborted) return
     const work = run(placement, sendEnded)
       .catch((error: unknown) => {
         if (!closing.signal.aborted) onTrouble(`the search for placement ${opId} broke off`, error)
       })
-      .finally(() => followed.delete(opId))
-    followed.set(opId, work)
+      .finally(() => followed.get(opId)?.attempt === attempt && followed.delete(opId))
+    followed.set(opId, { attempt, work })
   }
 
   async function run(placement: Placement, sendEnded: Promise<unknown> | null): Promise<void> {
@@ -100,30 +101,33 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const beganAt = clock.monotonic()
     let placement = start
     let emptyScans = 0
-    let hasToldAbsence = false
+    let hasTold = false
     for (const dueMs of listLookups()) {
       const waitMs = beganAt + dueMs - clock.monotonic()
-      placement = await noteCheck(placement, clock.now() + Math.max(0, waitMs))
+      placement = await noteCheck(placement, dueMs, waitMs)
       await clock.sleep(waitMs, closing.signal)
       if (closing.signal.aborted) return null
       const begunAt = clock.monotonic()
       const search = await inTurn(() => look(placement))
       if (closing.signal.aborted) return null
-      if (search === null) continue
-      placement = search.placement
+      const isOverdue = endedAt !== null && begunAt >= endedAt + times.settleMs
+      if (search !== null) placement = search.placement
+      if (placement.attempt !== start.attempt) return null
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
       // What was not looked through to its end proves nothing, nor what was looked at before the last byte had left.
-      const isEvidence = search.isComplete && endedAt !== null && begunAt >= endedAt
-      if (isEvidence && search.match.kind === 'none') emptyScans++
-      const isLateEnough = isEvidence && begunAt >= (endedAt ?? 0) + times.settleMs
-      const event = isLateEnough ? conclude(placement, search.match, emptyScans) : toFound(search.match)
-      if (event !== null) placement = await keep(placement, event)
+      const isEvidence = search !== null && search.isComplete && endedAt !== null && begunAt >= endedAt
+      const match: Match = search?.match ?? { kind: 'none' }
+      if (isEvidence && match.kind === 'none') emptyScans++
+      const event = isEvidence && isOverdue ? await conclude(placement, match, emptyScans) : toFound(match)
+      if (event !== null) placement = await records.insist(placement, event)
       // Still unknown where the order turned out to be another placement's: that one is passed over from now on.
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
-      if (!isLateEnough || search.match.kind !== 'none' || emptyScans < emptyScansMin) continue
-      if (!hasToldAbsence)
-        onTrouble(`ALARM: placement ${placement.opId} never appeared; a person has to resolve it`, null)
-      hasToldAbsence = true
+      // Evidence of absence that is allowed to decide will, with the next searches.
+      if (isOverdue && !hasTold && !(isEvidence && times.assumeAbsent)) {
+        const reason = isEvidence ? 'it never appeared' : 'the searches for it fail, or cannot see all orders'
+        onTrouble(`ALARM: placement ${placement.opId} is without an outcome, because ${reason}; look for it`, null)
+        hasTold = true
+      }
     }
     return null
   }
@@ -140,40 +144,57 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** The searches after an assumption that it was never placed. */
   async function watchLate(placement: Placement): Promise<void> {
     let current = placement
+    let hasTold = false
     while (current.state === 'NOT_PLACED' && current.nextCheckAt !== null) {
       await clock.sleep(current.nextCheckAt - clock.now(), closing.signal)
       if (closing.signal.aborted) return
       const search = await inTurn(() => look(current))
       if (closing.signal.aborted) return
       current = search?.placement ?? current
-      if (current.state !== 'NOT_PLACED') return
       const event = search && toFound(search.match)
       if (event !== null) {
-        await keep(current, event)
-        return
+        current = await records.insist(current, event)
+        continue
+      }
+      if (search?.match.kind === 'candidates' && !hasTold) {
+        onTrouble(`ALARM: placement ${current.opId} was taken for never placed, and an order could be its own`, null)
+        hasTold = true
+      }
+      // A search that could not see all has not been made.
+      if (search === null || !search.isComplete) {
+        await clock.sleep(Math.min(repeatMs.longest, times.lateMs[0] ?? 0), closing.signal)
+        continue
       }
       const resolvedAt = current.resolvedAt ?? current.createdAt
       const later = times.lateMs.map((ms) => resolvedAt + ms).find((at) => at > clock.now())
-      current = await keep(current, { type: 'checked', nextCheckAt: later ?? null })
+      current = await records.insist(current, { type: 'checked', nextCheckAt: later ?? null })
     }
   }
 
-  /** What a complete search at the settle time amounts to. */
-  function conclude(placement: Placement, match: Match, emptyScans: number): PlacementEvent | null {
-    if (match.kind === 'candidates') return choose(placement, match)
+  /** What a complete search at the settle time amounts to. Throws StoreError. */
+  async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
+    if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
     if (match.kind !== 'none' || emptyScans < emptyScansMin || !times.assumeAbsent) return toFound(match)
     const [firstLateMs] = times.lateMs
     return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
   }
 
-  async function keep(placement: Placement, event: PlacementEvent): Promise<Placement> {
-    return await records.insist(placement, event)
+  // Whose order a row is that bears no key cannot be told while two of ours could be it.
+  async function hasUnresolvedTwin({ broker, accountId, fingerprint, opId }: Placement): Promise<boolean> {
+    return (await store.findTwins(broker, accountId, fingerprint)).some((twin) => twin.opId !== opId)
   }
 
-  // For whoever asks when to ask again. Not worth an attempt more where the store does not take it.
-  async function noteCheck(placement: Placement, nextCheckAt: number): Promise<Placement> {
-    if (placement.state !== 'UNKNOWN') return placement
-    return await records.change(placement, { type: 'checked', nextCheckAt }).catch(() => placement)
+  // For whoever asks when to ask again, as long as the schedule lasts; it is not worth a second attempt.
+  async function noteCheck(placement: Placement, dueMs: number, waitMs: number): Promise<Placement> {
+    const isScheduled = dueMs <= Math.max(times.settleMs, times.lookupMs.at(-1) ?? 0)
+    if (placement.state !== 'UNKNOWN' || !isScheduled) return placement
+    const nextCheckAt = Math.ceil(clock.now() + Math.max(0, waitMs))
+    try {
+      return await records.change(placement, { type: 'checked', nextCheckAt })
+    } catch (error) {
+      if (error instanceof StoreError) return placement
+      throw error
+    }
   }
 
   async function inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -198,10 +219,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         return { placement, match: { kind: 'none' }, isComplete: false }
       }
       const { symbol, side } = placement.request
-      const narrow = await searchList(broker, placement, { symbol, side })
+      const scope = toScope()
+      const narrow = await searchList(broker, placement, { symbol, side }, scope)
       if (narrow.match.kind !== 'none' || !narrow.isComplete) return { placement, ...narrow }
       // Nothing under the filters may be the filters' mistake.
-      return { placement, ...(await searchList(broker, placement, { symbol: null, side: null })) }
+      return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
     } catch (error) {
       // A broker that cannot be asked is no evidence; nor is a store.
       if (error instanceof UpstreamError || error instanceof StoreError || closing.signal.aborted) return null
@@ -213,10 +235,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     broker: Broker,
     placement: Placement,
     filter: Pick<ScanQuery, 'symbol' | 'side'>,
+    scope: ReadScope,
   ): Promise<{ match: Match; isComplete: boolean }> {
     const { accountId, createdAt, opId } = placement
     const query = { accountId, ...filter, since: toSearchedSince(createdAt), purpose: 'lookup' as const }
-    const scan: Scan = await broker.scan(query, toScope())
+    const scan: Scan = await broker.scan(query, scope)
     const bound = new Set(
       await store.findBound(
         broker.id,
@@ -228,7 +251,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (match.kind !== 'unread') return { match, isComplete: scan.isComplete }
 
     const keys = match.orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
-    const answers = await broker.orders(keys, toScope())
+    const answers = await broker.orders(keys, scope)
     const read = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
     const whole = new Map(read.map((order) => [order.id, order]))
     const orders = scan.orders.map((order) => whole.get(order.id) ?? order)
@@ -246,7 +269,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     async close() {
       closing.abort()
       for (const turn of turns.splice(0)) turn()
-      await Promise.allSettled(followed.values())
+      await Promise.allSettled([...followed.values()].map(({ work }) => work))
     },
   }
 }
@@ -261,9 +284,13 @@ function toFound(match: Match): PlacementEvent | null {
 }
 
 // At the settle time and not before: until then the true one may still be missing among the candidates.
-function choose({ preImage }: Placement, { orders }: Extract<Match, { kind: 'candidates' }>): PlacementEvent | null {
+function choose(
+  { preImage }: Placement,
+  { orders }: Extract<Match, { kind: 'candidates' }>,
+  hasTwin: boolean,
+): PlacementEvent | null {
   const [order] = orders
-  const isOnly = orders.length === 1 && typeof order?.clientOrderId !== 'string'
+  const isOnly = orders.length === 1 && typeof order?.clientOrderId !== 'string' && !hasTwin
   if (order && isOnly && preImage?.isComplete === true) return toFound({ kind: 'found', order, foundBy: 'FINGERPRINT' })
   return { type: 'ambiguous', candidates: orders.map(({ id }) => id) }
 }

@@ -5,7 +5,7 @@ import type { Clock } from '../clock.ts'
 import { StoreError } from '../store/store.ts'
 import type { AuditEntry, Store } from '../store/store.ts'
 import { advance, isSettled } from './placement.ts'
-import type { Placement, PlacementEvent } from './placement.ts'
+import type { Placement, PlacementEvent, PlacementState } from './placement.ts'
 
 /** What a person should look at: a bug, a contradiction, an answer that breaks the broker's contract. */
 export type OnTrouble = (message: string, error: unknown) => void
@@ -19,7 +19,10 @@ export interface Records {
    * is then, which is the same where the event changed nothing. Throws StoreError, and then nothing was changed.
    */
   change(placement: Placement, event: PlacementEvent, principal?: AuditEntry['principal']): Promise<Placement>
-  /** The same, tried until the store takes it: for what has happened and cannot be taken back. Ends with `close`. */
+  /**
+   * The same, tried until the store takes it: for what has happened and cannot be taken back. From `close` on it is
+   * tried once, and resolves with the placement as it was.
+   */
   insist(placement: Placement, event: PlacementEvent): Promise<Placement>
   /** The placement as it is stored, told to all who listen where somebody else has changed it. Throws StoreError. */
   refresh(placement: Placement): Promise<Placement>
@@ -28,8 +31,8 @@ export interface Records {
    * happens in this process.
    */
   settled(placement: Placement, until: number): Promise<Placement>
-  /** Calls `listener` after each change. */
-  listen(listener: (placement: Placement) => void): void
+  /** Calls `listener` after each change with what the placement is now, and the state that it was in before. */
+  listen(listener: (placement: Placement, from: PlacementState) => void): void
   /** Lets go of who waits and of what is insisted on. */
   close(): void
 }
@@ -39,12 +42,12 @@ const retryMs = { first: 100, longest: 5_000 }
 /** Closed by whoever made it, before the store. */
 export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble): Records {
   const waiting = new Map<string, Set<(placement: Placement) => void>>()
-  const listeners: ((placement: Placement) => void)[] = []
+  const listeners: ((placement: Placement, from: PlacementState) => void)[] = []
   const closing = new AbortController()
 
-  function tell(placement: Placement): void {
+  function tell(placement: Placement, from: PlacementState): void {
     if (isSettled(placement)) for (const resolve of waiting.get(placement.opId) ?? []) resolve(placement)
-    for (const listener of listeners) listener(placement)
+    for (const listener of listeners) listener(placement, from)
   }
 
   async function change(
@@ -71,7 +74,7 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
           current = stored
           continue
         }
-        tell(next)
+        tell(next, current.state)
       }
       if (step?.alarm) alarm(step.alarm, next)
       return next
@@ -95,16 +98,17 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
         try {
           return await change(placement, event)
         } catch (error) {
-          if (!(error instanceof StoreError) || closing.signal.aborted) throw error
+          if (!(error instanceof StoreError)) throw error
           if (waitMs === retryMs.first) onTrouble(`placement ${placement.opId} cannot be recorded; trying on`, error)
           await clock.sleep(waitMs, closing.signal)
+          if (closing.signal.aborted) return placement
         }
       }
     },
 
     async refresh(placement) {
       const stored = (await store.read(placement.opId)) ?? placement
-      if (stored.version !== placement.version) tell(stored)
+      if (stored.version !== placement.version) tell(stored, placement.state)
       return stored
     },
 

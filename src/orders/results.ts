@@ -166,6 +166,7 @@ const NotPlacedCodeEnum = builder.enumType('NotPlacedCode', {
     NEVER_APPEARED: { description: 'It was sent and never appeared at the broker.' },
     KEY_EXPIRED: { description: 'This clientOrderId was used so long ago that only the key is remembered.' },
     TRADING_HALTED: { description: 'Placing is switched off here.' },
+    CANCELED: { description: 'Its cancel was asked for before it was sent.' },
   } satisfies Described<NotPlacedCode>,
 })
 

@@ -214,8 +214,8 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     'SELECT op_id FROM placement WHERE resolved_at < ? AND NOT unfinished ORDER BY resolved_at, op_id LIMIT ?',
   )
   const insertTombstone = database.prepare(
-    `INSERT INTO tombstone SELECT op_id, broker, account, client_order_id, fingerprint, version, order_id, created_at,
-       resolved_at FROM placement WHERE op_id = ?`,
+    `INSERT INTO tombstone SELECT op_id, broker, account, client_order_id, fingerprint, version,
+       CASE state WHEN 'ACCEPTED' THEN order_id END, created_at, resolved_at FROM placement WHERE op_id = ?`,
   )
   const deletePlacement = database.prepare('DELETE FROM placement WHERE op_id = ?')
   const readForgettable = database.prepare(

@@ -16,6 +16,7 @@ export interface PlacementKey {
 export interface Tombstone extends PlacementKey {
   opId: string
   fingerprint: string
+  /** Of an order that was placed; null where there is none, or only a rejected one. */
   orderId: string | null
   createdAt: number
   resolvedAt: number
