@@ -519,8 +519,8 @@ ${toLine(rows[4]?.name ?? '', cells[1] ?? '', cells[3] ?? '', cells[5] ?? '')}`)
       return result === undefined ? 0 : (result.answered / result.ms) * 1_000
     },
     accountId: other,
-    orderId: (await readBooks(fast)).get(account)?.[0] ?? '',
-    roundMs: slotMs * warmUpRounds,
+    orderIds: (await readBooks(fast)).get(account) ?? [],
+    roundMs: seconds * 100,
     env: { BLUUM_URL: fast.url, BLUUM_API_KEY: fast.apiKey, BLUUM_API_SECRET: fast.apiSecret },
     dataDir: join(dataDir, 'writes'),
   })

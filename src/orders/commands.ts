@@ -347,7 +347,10 @@ export function createCommands(options: CommandsOptions): Commands {
           if (isWished(sending)) throw new NotToBeSent(unwanted)
           // This very step, or somebody else sends it.
           const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
-          if (!isOurs) throw new StoreError('somebody else has taken up the placement')
+          if (!isOurs) {
+            flight.placement = sending
+            throw new NotToBeSent(null)
+          }
           flight.placement = sending
           hasBegun = true
           // Whoever left before it was sent could not have it looked for.
@@ -373,7 +376,7 @@ export function createCommands(options: CommandsOptions): Commands {
       // The id that the broker answered with belongs to another key: that answer was about something else.
       if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
     } catch (error) {
-      if (error instanceof NotToBeSent) return await keepNotSent(error.outcome)
+      if (error instanceof NotToBeSent) return error.outcome === null ? undefined : await keepNotSent(error.outcome)
       if (!hasBegun && error instanceof StoreError) {
         flight.unrecorded = unrecordable
         onTrouble('a placement cannot be recorded', error)
@@ -547,13 +550,13 @@ function toKeyReused(order: NewOrder): PlaceOrderResult {
   return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
 }
 
-/** Thrown just before the send, by whoever finds that it is not to be. */
+/** Thrown just before the send, where it is not to be; without an outcome where somebody else is at it. */
 class NotToBeSent extends Error {
   override readonly name = 'NotToBeSent'
-  readonly outcome: NotSentOutcome
+  readonly outcome: NotSentOutcome | null
 
-  constructor(outcome: NotSentOutcome) {
-    super(outcome.message)
+  constructor(outcome: NotSentOutcome | null) {
+    super(outcome?.message ?? 'somebody else has taken up the placement')
     this.outcome = outcome
   }
 }

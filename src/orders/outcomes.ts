@@ -152,8 +152,8 @@ function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number |
   // Only a person gets further.
   if (state === 'AMBIGUOUS') return null
   if (state !== 'UNKNOWN') return 1_000
-  // Its schedule is over, and it is looked for on and on.
-  if (nextCheckAt !== null && nextCheckAt < at) return 30_000
+  // Not a search that takes its time: its schedule is over, and it is looked for on and on.
+  if (nextCheckAt !== null && nextCheckAt < at - 60_000) return 30_000
   return Math.min(Math.max(1_000, (nextCheckAt ?? at) - at), 60_000)
 }
 

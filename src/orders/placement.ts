@@ -179,8 +179,9 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       return to({ state: 'REJECTED', ...known, ...wishSettled }, alarm)
     }
     case 'not_sent': {
+      if (event.attempt !== placement.attempt) return null
       if (state === 'ACCEPTED') return contradict('the broker has an order that it said it did not process')
-      if ((state !== 'RESERVED' && state !== 'SENDING') || event.attempt !== placement.attempt) return null
+      if (state !== 'RESERVED' && state !== 'SENDING') return null
       const sends = placement.sends - (state === 'SENDING' && !event.left ? 1 : 0)
       const unsent = sends === 0 ? { firstSentAt: null, lastSentAt: null } : {}
       const known = { outcome: event.outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }

@@ -171,9 +171,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** What a complete search at the settle time amounts to. Throws StoreError. */
+  /** What a complete search at the settle time amounts to. */
   async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
-    if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
+    try {
+      if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
+    } catch (error) {
+      // What the store cannot tell now is for the next search.
+      if (error instanceof StoreError) return null
+      throw error
+    }
     if (match.kind !== 'none' || emptyScans < emptyScansMin || !times.assumeAbsent) return toFound(match)
     const [firstLateMs] = times.lateMs
     return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }

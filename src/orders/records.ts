@@ -71,6 +71,8 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
             alarm('one order of the broker is claimed by two placements', current)
             return current
           }
+          // A person may have decided it beside this process, which hears of it only here.
+          if (stored.state !== current.state) tell(stored, current.state)
           current = stored
           continue
         }
@@ -118,12 +120,14 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
       const late = new AbortController()
       const waiters = waiting.get(opId) ?? new Set()
       waiting.set(opId, waiters.add(outcome.resolve))
+      const read = async (): Promise<Placement> => (await store.read(opId).catch(() => null)) ?? placement
       try {
         // Read after it waits, or a change between the two would be missed.
-        const current = (await store.read(opId).catch(() => null)) ?? placement
+        const current = await read()
         if (isSettled(current) || closing.signal.aborted) return current
         const signal = AbortSignal.any([late.signal, closing.signal])
-        return await Promise.race([outcome.promise, clock.sleep(until - clock.monotonic(), signal).then(() => current)])
+        const isLate = clock.sleep(until - clock.monotonic(), signal).then(() => null)
+        return (await Promise.race([outcome.promise, isLate])) ?? (await read())
       } finally {
         late.abort()
         waiters.delete(outcome.resolve)

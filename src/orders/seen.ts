@@ -51,6 +51,8 @@ export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 2
       remember(order)
       return order
     }
+    // As nearly every time: a page has a hundred of them.
+    if (seen.accountId === order.account.id && isEqual(order, seen.shown)) return order
     // Of two accounts nothing is merged: what one owns must not show in the other.
     if (seen.accountId !== order.account.id) {
       raise(seen, 'otherAccount')

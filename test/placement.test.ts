@@ -1,0 +1,567 @@
+// The state machine of a placement, every state under every event, and how an order is recognised as the one of a
+// placement. What runs the machine is walked through in placement.simulation.test.ts.
+
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+
+import { compareDecimals } from '../src/decimal.ts'
+import { stateOf } from '../src/orders/order.ts'
+import type { NewOrder, Order } from '../src/orders/order.ts'
+import { advance, findMatch, isSettled, placementStates, toFingerprint } from '../src/orders/placement.ts'
+import type {
+  NotSentOutcome,
+  Placement,
+  PlacementEvent,
+  PlacementState,
+  RejectedOutcome,
+} from '../src/orders/placement.ts'
+
+const request: NewOrder = {
+  accountId: 'acc_1',
+  clientOrderId: 'key-00001',
+  symbol: 'AAPL',
+  side: 'BUY',
+  type: 'LIMIT',
+  timeInForce: 'GTC',
+  quantity: '5',
+  notional: null,
+  limitPrice: '10.00',
+  stopPrice: null,
+  trailPercent: null,
+  trailPrice: null,
+  extendedHours: null,
+  commission: null,
+  commissionType: null,
+}
+
+const createdAt = Date.parse('2026-03-10T15:00:00Z')
+const at = createdAt + 5_000
+
+const notSent: NotSentOutcome = {
+  kind: 'not_sent',
+  code: 'BROKER_UNAVAILABLE',
+  message: 'not sent',
+  retrySameKey: true,
+  retryAfterMs: null,
+}
+const rejected: RejectedOutcome = { kind: 'rejected', code: 'OTHER', brokerCode: null, reason: null }
+
+const fresh: Placement = {
+  opId: '019cd843-0000-7000-8000-000000000000',
+  broker: 'BLUUM',
+  accountId: 'acc_1',
+  clientOrderId: 'key-00001',
+  fingerprint: toFingerprint(request),
+  request,
+  state: 'RESERVED',
+  attempt: 1,
+  sends: 0,
+  owner: 'P1',
+  version: 1,
+  sendBy: createdAt + 30_000,
+  firstSentAt: null,
+  lastSentAt: null,
+  preImage: null,
+  orderId: null,
+  foundBy: null,
+  outcome: null,
+  evidence: {},
+  cancelRequestedAt: null,
+  cancelSettledAt: null,
+  nextCheckAt: null,
+  createdAt,
+  resolvedAt: null,
+}
+
+const sent: Partial<Placement> = { sends: 1, firstSentAt: createdAt + 1, lastSentAt: createdAt + 1 }
+const bound: Partial<Placement> = { orderId: 'ord_1', foundBy: 'RESPONSE' }
+
+/** As the machine leaves it in each state. */
+const inState: Record<PlacementState, Placement> = {
+  RESERVED: fresh,
+  SENDING: { ...fresh, ...sent, state: 'SENDING', version: 2 },
+  NOT_SENT: { ...fresh, state: 'NOT_SENT', version: 2, outcome: notSent, resolvedAt: createdAt + 2 },
+  ACCEPTED: { ...fresh, ...sent, ...bound, state: 'ACCEPTED', version: 3, resolvedAt: createdAt + 2 },
+  REJECTED: { ...fresh, ...sent, state: 'REJECTED', version: 3, outcome: rejected, resolvedAt: createdAt + 2 },
+  UNKNOWN: { ...fresh, ...sent, state: 'UNKNOWN', version: 3, nextCheckAt: at + 1_000 },
+  AMBIGUOUS: { ...fresh, ...sent, state: 'AMBIGUOUS', version: 4 },
+  NOT_PLACED: {
+    ...fresh,
+    ...sent,
+    state: 'NOT_PLACED',
+    version: 4,
+    nextCheckAt: at + 1_000,
+    resolvedAt: createdAt + 2,
+  },
+}
+
+const events = {
+  reserved: { type: 'reserved', owner: 'P2', sendBy: at + 30_000 },
+  sending: { type: 'sending', attempt: 1, preImage: { orderIds: ['ord_0'], isComplete: true } },
+  'accepted, its order': { type: 'accepted', orderId: 'ord_1', foundBy: 'CLIENT_ORDER_ID' },
+  'accepted, another order': { type: 'accepted', orderId: 'ord_2', foundBy: 'CLIENT_ORDER_ID' },
+  rejected: { type: 'rejected', outcome: rejected, orderId: null, foundBy: null },
+  'not_sent, never left': { type: 'not_sent', attempt: 1, outcome: notSent, left: false },
+  'not_sent, not processed': { type: 'not_sent', attempt: 1, outcome: notSent, left: true },
+  lost: { type: 'lost', attempt: 1, failure: { kind: 'no_answer', status: null } },
+  absent: { type: 'absent', emptyScans: 3, nextCheckAt: at + 300_000 },
+  ambiguous: { type: 'ambiguous', candidates: ['ord_1', 'ord_2'] },
+  'resolved, an order': { type: 'resolved', orderId: 'ord_1', by: 'a person' },
+  'resolved, none': { type: 'resolved', orderId: null, by: 'a person' },
+  'checked, again later': { type: 'checked', nextCheckAt: at + 60_000 },
+  'checked, never again': { type: 'checked', nextCheckAt: null },
+  cancel_requested: { type: 'cancel_requested' },
+  cancel_settled: { type: 'cancel_settled', orderStatus: 'CANCELED' },
+} as const satisfies Record<string, PlacementEvent>
+
+// What becomes of it, in the order of the states below. `-`: nothing. `=`: it stays in its state, and changes. `!`: with
+// an alarm; alone, nothing changes.
+const columns = 'RESERVED SENDING NOT_SENT ACCEPTED REJECTED UNKNOWN AMBIGUOUS NOT_PLACED'
+const table: Record<keyof typeof events, string> = {
+  reserved: '= - RESERVED - - - - -',
+  sending: 'SENDING - - - - - - -',
+  'accepted, its order': '! ACCEPTED ! - ! ACCEPTED ACCEPTED ACCEPTED!',
+  'accepted, another order': '! ACCEPTED ! ! ! ACCEPTED ACCEPTED ACCEPTED!',
+  rejected: '- REJECTED - ! - REJECTED REJECTED REJECTED!',
+  'not_sent, never left': 'NOT_SENT NOT_SENT - ! - - - -',
+  'not_sent, not processed': 'NOT_SENT NOT_SENT - ! - - - -',
+  lost: '- UNKNOWN - - - - - -',
+  absent: '- - - - - NOT_PLACED - -',
+  ambiguous: '- - - - - AMBIGUOUS! - -',
+  'resolved, an order': '- - - - - ACCEPTED ACCEPTED ACCEPTED',
+  'resolved, none': '- - - - - NOT_PLACED NOT_PLACED -',
+  'checked, again later': '- - - - - = - =',
+  'checked, never again': '- - - - - = - =',
+  cancel_requested: '= = - = - = = =',
+  cancel_settled: '- - - - - - - -',
+}
+
+describe('advance', () => {
+  const cases = Object.entries(table).flatMap(([name, row]) =>
+    row.split(' ').map((expected, index) => {
+      const state = columns.split(' ')[index] as PlacementState
+      return { name: name as keyof typeof events, state, expected }
+    }),
+  )
+
+  test('the table has every state and every event', () => {
+    expect(columns.split(' ').toSorted()).toEqual(placementStates.toSorted())
+    expect(cases).toHaveLength(placementStates.length * Object.keys(events).length)
+  })
+
+  test.each(cases)('$state, $name: $expected', ({ name, state, expected }) => {
+    const before = inState[state]
+    const step = advance(before, events[name], at)
+    if (expected === '-') return expect(step).toBeNull()
+    const to = expected.replace('!', '')
+    expect(step?.alarm ?? null).toEqual(expected.includes('!') ? expect.any(String) : null)
+    if (to === '') return expect(step?.placement).toBe(before)
+    expect(step?.placement).not.toBe(before)
+    expect(step?.placement.state).toBe(to === '=' ? state : to)
+    expect(step?.placement.version).toBe(before.version + 1)
+  })
+
+  test('a wish to cancel is kept once, settled once, and may be made again', () => {
+    const step = (placement: Placement, event: PlacementEvent): Placement =>
+      advance(placement, event, at)?.placement ?? placement
+    const wished = step(inState.UNKNOWN, events.cancel_requested)
+    expect(wished).toMatchObject({ cancelRequestedAt: at, cancelSettledAt: null })
+    expect(advance(wished, events.cancel_requested, at + 1)).toBeNull()
+    const settled = step(wished, events.cancel_settled)
+    expect(settled.cancelSettledAt).toBe(at)
+    expect(advance(settled, events.cancel_settled, at + 1)).toBeNull()
+    expect(step(settled, events.cancel_requested)).toMatchObject({ cancelSettledAt: null })
+  })
+
+  test.each([
+    ['RESERVED', 'not_sent, never left'],
+    ['SENDING', 'not_sent, not processed'],
+    ['SENDING', 'rejected'],
+    ['UNKNOWN', 'rejected'],
+    ['UNKNOWN', 'resolved, none'],
+    ['NOT_PLACED', 'checked, never again'],
+  ] as const)('a wish to cancel ends where there is no order and none to come: %s, %s', (state, name) => {
+    const wished = { ...inState[state], cancelRequestedAt: createdAt + 3 }
+    expect(advance(wished, events[name], at)?.placement.cancelSettledAt).toBe(at)
+  })
+
+  test.each([
+    ['SENDING', 'lost'],
+    ['SENDING', 'accepted, its order'],
+    ['UNKNOWN', 'accepted, its order'],
+    ['UNKNOWN', 'absent'],
+    ['NOT_PLACED', 'accepted, its order'],
+  ] as const)('a wish to cancel goes on where there may be an order: %s, %s', (state, name) => {
+    const wished = { ...inState[state], cancelRequestedAt: createdAt + 3 }
+    const next = advance(wished, events[name], at)?.placement
+    expect(next).toMatchObject({ cancelRequestedAt: createdAt + 3, cancelSettledAt: null })
+  })
+
+  test('what its caller has canceled is not sent', () => {
+    const wished = { ...inState.RESERVED, cancelRequestedAt: createdAt + 3 }
+    expect(advance(wished, events.sending, at)).toBeNull()
+  })
+
+  test('news of an earlier attempt is no news of this one', () => {
+    for (const before of Object.values(inState)) {
+      for (const name of ['sending', 'not_sent, never left', 'not_sent, not processed', 'lost'] as const) {
+        expect(advance({ ...before, attempt: 2 }, events[name], at)).toBeNull()
+      }
+    }
+  })
+
+  test('a watch that has ended does not begin again', () => {
+    const over = { ...inState.NOT_PLACED, nextCheckAt: null }
+    expect(advance(over, events['checked, again later'], at)).toBeNull()
+  })
+
+  test('what never left was never sent, and what was proven not processed was', () => {
+    const never = advance(inState.SENDING, events['not_sent, never left'], at)?.placement
+    expect(never).toMatchObject({ sends: 0, firstSentAt: null, lastSentAt: null })
+    const refused = advance(inState.SENDING, events['not_sent, not processed'], at)?.placement
+    expect(refused).toMatchObject({ sends: 1, firstSentAt: createdAt + 1, lastSentAt: createdAt + 1 })
+  })
+
+  test('a new attempt has a new bound and a new owner, and forgets what the last one came to', () => {
+    const again = advance(inState.NOT_SENT, events.reserved, at)?.placement
+    expect(again).toMatchObject({ attempt: 2, owner: 'P2', sendBy: at + 30_000, outcome: null, resolvedAt: null })
+  })
+
+  const anyEvent = fc.constantFrom<PlacementEvent>(...Object.values(events))
+  const anyWalk = fc.array(anyEvent, { maxLength: 30 })
+
+  test('every walk: one version a step, the two final states kept, and an instant of resolution where it is settled', () => {
+    fc.assert(
+      fc.property(anyWalk, (walk) => {
+        let placement = fresh
+        let now = createdAt
+        for (const told of walk) {
+          const event = { ...told, attempt: placement.attempt }
+          const step = advance(placement, event, ++now)
+          if (step === null || step.placement === placement) continue
+          const { state, version, orderId } = placement
+          const next = step.placement
+          expect(next.version).toBe(version + 1)
+          if (state === 'ACCEPTED' || state === 'REJECTED') expect(next.state).toBe(state)
+          if (orderId !== null) expect(next.orderId).toBe(orderId)
+          expect(next.resolvedAt !== null).toBe(isSettled(next))
+          expect(next.state === 'ACCEPTED').toBe(next.state !== 'REJECTED' && next.orderId !== null)
+          const outcome = { NOT_SENT: 'not_sent', REJECTED: 'rejected' }[next.state as string] ?? null
+          expect(next.outcome?.kind ?? null).toBe(outcome)
+          expect(next.sends > 0).toBe(next.firstSentAt !== null)
+          expect(next).toMatchObject({ opId: fresh.opId, fingerprint: fresh.fingerprint, createdAt, request })
+          placement = next
+        }
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('every walk: what may have left is not sent again', () => {
+    fc.assert(
+      fc.property(anyWalk, (walk) => {
+        let placement = fresh
+        let isOut = false
+        for (const told of walk) {
+          const event = { ...told, attempt: placement.attempt }
+          const step = advance(placement, event, at)
+          if (step === null || step.placement === placement) continue
+          placement = step.placement
+          if (event.type === 'sending') {
+            expect(isOut).toBe(false)
+            isOut = true
+          }
+          // The one proof there is.
+          if (event.type === 'not_sent') isOut = false
+        }
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  test('is told nothing new of its outcome twice', () => {
+    for (const before of Object.values(inState)) {
+      for (const event of Object.values(events)) {
+        const once = advance(before, event, at)
+        if (once === null || once.placement === before || event.type === 'reserved') continue
+        const twice = advance(once.placement, event, at + 1)
+        expect(twice === null || twice.placement === once.placement).toBe(true)
+      }
+    }
+  })
+})
+
+// ---- economics ------------------------------------------------------------------------------------------------------
+
+describe('toFingerprint', () => {
+  const digits = fc.bigInt({ min: 1n, max: 10n ** 12n })
+  const decimal = fc.tuple(digits, fc.integer({ min: 0, max: 8 })).map(([value, scale]) => {
+    const text = String(value).padStart(scale + 1, '0')
+    return scale === 0 ? text : `${text.slice(0, -scale)}.${text.slice(-scale)}`
+  })
+  const spelled = fc.tuple(decimal, fc.nat({ max: 3 }), fc.nat({ max: 3 })).map(([text, before, after]) => ({
+    text,
+    other: '0'.repeat(before) + text + (text.includes('.') ? '' : after > 0 ? '.' : '') + '0'.repeat(after),
+  }))
+
+  test('is the same for equal decimals, whatever their digits and the order of the fields', () => {
+    fc.assert(
+      fc.property(spelled, spelled, (quantity, limitPrice) => {
+        const one = toFingerprint({ ...request, quantity: quantity.text, limitPrice: limitPrice.text })
+        const fields = Object.entries({ ...request, quantity: quantity.other, limitPrice: limitPrice.other })
+        const other = toFingerprint(Object.fromEntries(fields.toReversed()) as unknown as NewOrder)
+        expect(other).toBe(one)
+      }),
+    )
+  })
+
+  test('differs for decimals that differ', () => {
+    fc.assert(
+      fc.property(decimal, decimal, (a, b) => {
+        const isSame = toFingerprint({ ...request, quantity: a }) === toFingerprint({ ...request, quantity: b })
+        expect(isSame).toBe(compareDecimals(a, b) === 0)
+      }),
+    )
+  })
+
+  test.each<Partial<NewOrder>>([
+    { accountId: 'acc_2' },
+    { symbol: 'MSFT' },
+    { side: 'SELL' },
+    { type: 'STOP' },
+    { timeInForce: 'DAY' },
+    { quantity: null, notional: '5' },
+    { limitPrice: null, stopPrice: '10.00' },
+    { trailPercent: '1' },
+    { trailPrice: '1' },
+    { extendedHours: true },
+    { extendedHours: false },
+    { commission: '1' },
+    { commissionType: 'BPS' },
+  ])('differs for %j', (change) => {
+    expect(toFingerprint({ ...request, ...change })).not.toBe(toFingerprint(request))
+  })
+
+  test('leaves the key out', () => {
+    expect(toFingerprint({ ...request, clientOrderId: 'key-00002' })).toBe(toFingerprint(request))
+  })
+})
+
+// ---- recognising an order -------------------------------------------------------------------------------------------
+
+function createOrder(id: string, change: Partial<Order> = {}): Order {
+  const status = 'ACCEPTED'
+  return {
+    id,
+    broker: 'BLUUM',
+    account: { id: 'acc_1', broker: 'BLUUM' },
+    asset: { symbol: 'AAPL' },
+    symbol: 'AAPL',
+    securityType: null,
+    legs: [],
+    currency: 'USD',
+    clientOrderId: null,
+    side: 'BUY',
+    type: 'LIMIT',
+    timeInForce: 'GTC',
+    quantity: '5.0',
+    notional: null,
+    limitPrice: '10',
+    stopPrice: null,
+    trailPercent: null,
+    trailPrice: null,
+    extendedHours: false,
+    status,
+    brokerStatus: 'accepted',
+    state: stateOf(status),
+    isCancelable: true,
+    filledQuantity: '0',
+    remainingQuantity: '5',
+    averagePrice: null,
+    commission: null,
+    commissionType: null,
+    submittedAt: '2026-03-10T15:00:00.100Z',
+    filledAt: null,
+    canceledAt: null,
+    rejectReason: null,
+    isPartial: true,
+    ...change,
+  }
+}
+
+describe('findMatch', () => {
+  const mine = { clientOrderId: 'key-00001' }
+  const others = { clientOrderId: 'key-00002' }
+  const garbled = new Error('a garbled field')
+  const cases: {
+    name: string
+    orders: Order[]
+    whole?: string[]
+    boundIds?: string[]
+    preImage?: Placement['preImage']
+    expected: { kind: string; ids: string[] }
+  }[] = [
+    { name: 'no order', orders: [], expected: { kind: 'none', ids: [] } },
+    { name: 'the key', orders: [createOrder('ord_1', mine)], expected: { kind: 'found', ids: ['ord_1'] } },
+    {
+      name: 'the key, among equal orders without one and with others',
+      orders: [createOrder('ord_1'), createOrder('ord_2', mine), createOrder('ord_3', others)],
+      expected: { kind: 'found', ids: ['ord_2'] },
+    },
+    {
+      name: 'the key, rejected by the broker',
+      orders: [createOrder('ord_1', { ...mine, status: 'REJECTED', state: 'CLOSED' })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key, though it was there before',
+      orders: [createOrder('ord_1', mine)],
+      preImage: { orderIds: ['ord_1'], isComplete: true },
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key twice',
+      orders: [createOrder('ord_1', mine), createOrder('ord_2', mine)],
+      expected: { kind: 'candidates', ids: ['ord_1', 'ord_2'] },
+    },
+    {
+      name: 'the key with another quantity',
+      orders: [createOrder('ord_1', { ...mine, quantity: '6' })],
+      expected: { kind: 'candidates', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key with another side, beside an equal order without a key',
+      orders: [createOrder('ord_1', { ...mine, side: 'SELL' }), createOrder('ord_2')],
+      expected: { kind: 'candidates', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key with words that are not known, and without what was sent',
+      orders: [createOrder('ord_1', { ...mine, type: 'UNKNOWN', side: 'UNKNOWN', limitPrice: null })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key with a garbled price',
+      orders: [createOrder('ord_1', { ...mine, limitPrice: garbled })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key in another case',
+      orders: [createOrder('ord_1', { clientOrderId: 'KEY-00001' })],
+      expected: { kind: 'none', ids: [] },
+    },
+    { name: 'another key', orders: [createOrder('ord_1', others)], expected: { kind: 'none', ids: [] } },
+    {
+      name: 'the key in another account',
+      orders: [createOrder('ord_1', { ...mine, account: { id: 'acc_2', broker: 'BLUUM' } })],
+      expected: { kind: 'none', ids: [] },
+    },
+    {
+      name: 'no keys, rows that were not read singly',
+      orders: [createOrder('ord_1'), createOrder('ord_2', { symbol: 'MSFT' }), createOrder('ord_3')],
+      expected: { kind: 'unread', ids: ['ord_1', 'ord_3'] },
+    },
+    {
+      name: 'no keys, one of two read singly',
+      orders: [createOrder('ord_1'), createOrder('ord_2')],
+      whole: ['ord_1'],
+      expected: { kind: 'unread', ids: ['ord_2'] },
+    },
+    {
+      name: 'no keys, all read singly',
+      orders: [createOrder('ord_1'), createOrder('ord_2')],
+      whole: ['ord_1', 'ord_2'],
+      expected: { kind: 'candidates', ids: ['ord_1', 'ord_2'] },
+    },
+    {
+      name: 'a garbled key, read singly',
+      orders: [createOrder('ord_1', { clientOrderId: garbled })],
+      whole: ['ord_1'],
+      expected: { kind: 'candidates', ids: ['ord_1'] },
+    },
+    {
+      name: 'no key, but it was there before',
+      orders: [createOrder('ord_1'), createOrder('ord_2')],
+      whole: ['ord_1', 'ord_2'],
+      preImage: { orderIds: ['ord_1'], isComplete: true },
+      expected: { kind: 'candidates', ids: ['ord_2'] },
+    },
+    {
+      name: 'no key, and another price',
+      orders: [createOrder('ord_1', { limitPrice: '10.01' })],
+      whole: ['ord_1'],
+      expected: { kind: 'none', ids: [] },
+    },
+    {
+      name: 'submitted six minutes before the record',
+      orders: [createOrder('ord_1', { submittedAt: '2026-03-10T14:54:00Z' })],
+      whole: ['ord_1'],
+      expected: { kind: 'none', ids: [] },
+    },
+    {
+      name: 'the key, submitted six minutes before the record',
+      orders: [createOrder('ord_1', { ...mine, submittedAt: '2026-03-10T14:54:00Z' })],
+      expected: { kind: 'candidates', ids: ['ord_1'] },
+    },
+    {
+      name: 'the key, and the key six minutes before the record',
+      orders: [createOrder('ord_1', { ...mine, submittedAt: '2026-03-10T14:54:00Z' }), createOrder('ord_2', mine)],
+      expected: { kind: 'found', ids: ['ord_2'] },
+    },
+    {
+      name: 'submitted five minutes before the record',
+      orders: [createOrder('ord_1', { ...mine, submittedAt: '2026-03-10T14:55:00Z' })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'submitted an hour after the record',
+      orders: [createOrder('ord_1', { ...mine, submittedAt: '2026-03-10T16:00:00Z' })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'submitted nobody knows when',
+      orders: [createOrder('ord_1', { ...mine, submittedAt: garbled })],
+      expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'bound to another placement',
+      orders: [createOrder('ord_1'), createOrder('ord_2', mine)],
+      whole: ['ord_1', 'ord_2'],
+      boundIds: ['ord_1', 'ord_2'],
+      expected: { kind: 'none', ids: [] },
+    },
+  ]
+
+  test.each(cases)('$name: $expected', ({ orders, whole = [], boundIds = [], preImage = null, expected }) => {
+    const match = findMatch({ ...inState.UNKNOWN, preImage }, orders, new Set(whole), new Set(boundIds))
+    expect({ kind: match.kind, ids: idsOf(match) }).toEqual(expected)
+    if (match.kind === 'found') expect(match.foundBy).toBe('CLIENT_ORDER_ID')
+  })
+
+  test('what a broker adds of a cash order is no difference', () => {
+    const cash = { ...request, type: 'MARKET' as const, quantity: null, notional: '50', limitPrice: null }
+    const order = createOrder('ord_1', {
+      ...mine,
+      type: 'MARKET',
+      quantity: '0.2857',
+      notional: '50.00',
+      limitPrice: null,
+    })
+    const placement = { ...inState.UNKNOWN, request: cash }
+    expect(findMatch(placement, [order], new Set(), new Set()).kind).toBe('found')
+  })
+})
+
+function idsOf(match: ReturnType<typeof findMatch>): string[] {
+  switch (match.kind) {
+    case 'found':
+      return [match.order.id]
+    case 'unread':
+      return match.orderIds
+    case 'candidates':
+      return match.orders.map(({ id }) => id)
+    case 'none':
+      return []
+    default:
+      return match satisfies never
+  }
+}
