@@ -1,7 +1,6 @@
 // What a person runs beside the service.
 
 import { join } from 'node:path'
-import { createBluum } from './brokers/bluum.ts'
 import { brokerCapabilities, createTally, UpstreamError } from './brokers/broker.ts'
 import type { Broker } from './brokers/broker.ts'
 import { certify, probeOrders } from './certify.ts'
@@ -13,7 +12,6 @@ import type { NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
 import type { Placement, PlacementEvent } from './orders/placement.ts'
 import { createRecords } from './orders/records.ts'
-import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
 import { isTombstone, StoreError } from './store/store.ts'
@@ -34,10 +32,11 @@ export function checkConfig(env: Env): string {
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */
-export function startSandboxAlone(env: Env): Promise<Sandbox> {
+export async function startSandboxAlone(env: Env): Promise<Sandbox> {
   const { dataDir, sandbox, bluumRequestsPerSecond: requestsPerSecond } = readConfig(env)
   const stateFile = join(dataDir, 'sandbox.sqlite')
-  return startSandbox({ stateFile, seed: sandbox.seed, port: sandbox.port, requestsPerSecond })
+  const { startSandbox } = await import('./sandbox/server.ts')
+  return await startSandbox({ stateFile, seed: sandbox.seed, port: sandbox.port, requestsPerSecond })
 }
 
 // ---- placements -------------------------------------------------------------------------------------------------------
@@ -346,6 +345,9 @@ export async function certifyBroker(
     bluum,
     sandbox: { seed },
   } = config
+  // Loaded here: they take longer to load than the other commands to run.
+  const { createBluum } = await import('./brokers/bluum.ts')
+  const { startSandbox } = await import('./sandbox/server.ts')
   const sandbox = bluum === null ? await startSandbox({ stateFile: ':memory:', seed, requestsPerSecond }) : null
   const broker = createBluum({
     url: bluum?.url ?? sandbox?.url ?? '',

@@ -1161,10 +1161,10 @@ describe.concurrent('a cancel', () => {
     atDesk(soon, async (desk) => {
       const { orderId } = await placeResting(desk)
       await desk.harness.setRules(rule(onCancel, { kind: 'asyncCancel', ms: 60_000 }))
-      expect(await cancel(desk, { orderId }, 1_000)).toMatchObject({ ...pending, orderId })
+      expect(await cancel(desk, { orderId }, 3_000)).toMatchObject({ ...pending, orderId })
       expect(await statusInBook(desk, orderId)).toBe('accepted')
       expect((await read(desk, orderId)).data.order).toMatchObject({ state: 'OPEN' })
-      expect(await cancel(desk, { orderId }, 300)).toMatchObject(pending)
+      expect(await cancel(desk, { orderId }, 2_000)).toMatchObject(pending)
       expect(await statusInBook(desk, orderId)).toBe('accepted')
       await advance(desk, 60_000)
       expect((await read(desk, orderId)).data.order).toMatchObject(canceled.order)
@@ -1251,11 +1251,11 @@ describe.concurrent('a cancel by the key of its placement', () => {
 
   test('B10 while the order is on its way: canceled as soon as it is there', () =>
     atDesk(settings, async (desk) => {
-      await desk.harness.setRules(rule(onPlace, { kind: 'latency', ms: 400 }))
+      await desk.harness.setRules(rule(onPlace, { kind: 'latency', ms: 3_000 }))
       const input = buy(desk)
       const placing = place(desk, input)
       await eventually(async () => expect(await posts(desk)).toHaveLength(1))
-      expect(await cancel(desk, keyOf(input), 100)).toMatchObject(pending)
+      expect(await cancel(desk, keyOf(input), 300)).toMatchObject(pending)
       expect(await placing).toMatchObject({ __typename: 'OrderPlaced' })
       await eventually(async () => expect(await booked(desk, input)).toMatchObject([{ status: 'canceled' }]))
       expect(await cancelPosts(desk)).toHaveLength(1)

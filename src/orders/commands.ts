@@ -208,13 +208,7 @@ export function createCommands(options: CommandsOptions): Commands {
       order: null,
       unrecorded: null,
     }
-    flight.ended = sendOnce(broker, opened, wishes, flight)
-      .catch((error: unknown) => {
-        // Only of a service that stops: what became of it is found out after the restart.
-        if (!(error instanceof StoreError)) throw error
-        onTrouble('a placement could not be recorded before the service stopped', error)
-      })
-      .finally(() => flights.delete(key))
+    flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
     // Each of those who wait looks at it; with nobody waiting it must not end the process.
     flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
     flights.set(key, flight)
