@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { compareDecimals } from '../src/decimal.ts'
-import { openSqliteStore } from '../src/store/sqlite.ts'
+import { openSqliteStore, toStoreFile } from '../src/store/sqlite.ts'
 import { limitBuy, startHarness } from './harness.ts'
 import type { Answer, Harness, LoggedCall } from './harness.ts'
 
@@ -872,6 +872,17 @@ describe.concurrent('a key that the broker knows', () => {
     }))
 })
 
+/** What the audit of a key says happened to it, in order. */
+async function readAuditOf(desk: Desk, { clientOrderId, accountId }: PlaceInput): Promise<unknown[]> {
+  const store = openSqliteStore({ file: toStoreFile(desk.dataDir), role: 'operator', mayCreate: false })
+  try {
+    const found = await store.find({ broker: 'BLUUM', accountId: String(accountId), clientOrderId })
+    return found === null ? [] : (await store.readAudit(found.opId)).map(({ detail }) => detail)
+  } finally {
+    await store.close()
+  }
+}
+
 describe.concurrent('an equal order whose outcome is not known', () => {
   test('A31 keeps a new key from being sent, until a person acknowledges it or its outcome is known', () =>
     atDesk(settings, async (desk) => {
@@ -902,6 +913,9 @@ describe.concurrent('an equal order whose outcome is not known', () => {
       const acknowledged = { ...second, acknowledgeUnresolved: [first.clientOrderId] }
       expect(await place(desk, acknowledged)).toMatchObject({ __typename: 'OrderPlaced', replayed: false })
       expect(await posts(desk)).toHaveLength(1)
+      expect(await readAuditOf(desk, second)).toContainEqual(
+        expect.objectContaining({ event: 'reserved', acknowledged: [first.clientOrderId] }),
+      )
 
       await heal(desk)
       await expectState(desk, first, found)

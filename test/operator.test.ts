@@ -108,7 +108,7 @@ async function fill(...histories: PlacementEvent[][]): Promise<string> {
   const records = createRecords(store, systemClock, () => {})
   for (const [index, events] of histories.entries()) {
     let placement = create(index + 1)
-    await records.insert(placement, 'caller')
+    await records.insert(placement, [], 'caller')
     for (const event of events) placement = await records.change(placement, event)
   }
   await store.close()
@@ -205,7 +205,7 @@ describe('blotter placements show', () => {
     expect(out).toMatch(/^order +BUY 10 AAPL LIMIT 187\.50 GTC$/m)
     expect(out).toMatch(/^evidence +.*"candidates":\["ord_a","ord_b"\]/m)
     expect(out).toMatch(/^seen before +1 orders$/m)
-    expect(out).toMatch(/^1 +2\S+Z +caller +RESERVED +\{"event":"created"\}$/m)
+    expect(out).toMatch(/^1 +2\S+Z +caller +RESERVED +\{"event":"created","acknowledged":\[\]\}$/m)
     expect(out).toMatch(/^2 +2\S+Z +service +RESERVED → SENDING +\{"event":"sending"/m)
     expect(out).toMatch(/^4 +2\S+Z +service +UNKNOWN → AMBIGUOUS +\{"event":"ambiguous"/m)
     expect((await ask(dataDir, 'placements', 'show', 'acc-1', 'desk-key-1')).out).toBe(out)

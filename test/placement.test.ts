@@ -96,7 +96,7 @@ const inState: Record<PlacementState, Placement> = {
 }
 
 const events = {
-  reserved: { type: 'reserved', owner: 'P2', sendBy: at + 30_000 },
+  reserved: { type: 'reserved', owner: 'P2', sendBy: at + 30_000, acknowledged: [] },
   sending: { type: 'sending', attempt: 1, preImage: { orderIds: ['ord_0'], isComplete: true } },
   'accepted, its order': { type: 'accepted', orderId: 'ord_1', foundBy: 'CLIENT_ORDER_ID' },
   'accepted, another order': { type: 'accepted', orderId: 'ord_2', foundBy: 'CLIENT_ORDER_ID' },

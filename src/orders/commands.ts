@@ -269,11 +269,12 @@ export function createCommands(options: CommandsOptions): Commands {
     given: { fingerprint: string; wishes: PlaceWishes; found: Placement | null },
   ): Promise<Placement | null> {
     const { fingerprint, wishes, found } = given
+    const { acknowledged } = wishes
     const at = clock.now()
     const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
     const sendBy = Math.min(usual, wishes.sendBy ?? usual)
     if (found !== null) {
-      const reserved = await records.change(found, { type: 'reserved', owner, sendBy }, 'caller')
+      const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, 'caller')
       return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
     }
     const made: Placement = {
@@ -300,7 +301,7 @@ export function createCommands(options: CommandsOptions): Commands {
       createdAt: at,
       resolvedAt: null,
     }
-    return (await records.insert(made, 'caller')) ? made : null
+    return (await records.insert(made, acknowledged, 'caller')) ? made : null
   }
 
   async function sendOnce(

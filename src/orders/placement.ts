@@ -108,7 +108,8 @@ interface Evidence {
 
 /** What can happen to a placement. News of an attempt says of which one: a later one may be under way by then. */
 export type PlacementEvent =
-  | { type: 'reserved'; owner: string; sendBy: number }
+  /** `acknowledged`: keys of unresolved equal orders of which it may be a duplicate, as its caller says. */
+  | { type: 'reserved'; owner: string; sendBy: number; acknowledged: readonly string[] }
   | { type: 'sending'; attempt: number; preImage: PreImage | null }
   | { type: 'accepted'; orderId: string; foundBy: OrderMatch }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }

@@ -12,8 +12,11 @@ export type OnTrouble = (message: string, error: unknown) => void
 
 /** The one way in which placements change here. */
 export interface Records {
-  /** Keeps a new placement; false when its key has one. Throws StoreError, and then nothing was kept. */
-  insert(placement: Placement, principal: AuditEntry['principal']): Promise<boolean>
+  /**
+   * Keeps a new placement, whose caller acknowledges the unresolved equal orders of these keys; false when its key has
+   * one. Throws StoreError, and then nothing was kept.
+   */
+  insert(placement: Placement, acknowledged: readonly string[], principal: AuditEntry['principal']): Promise<boolean>
   /**
    * Lets `event` happen to the newest state of `placement`, whatever state the caller knows, and resolves with what it
    * is then, which is the same where the event changed nothing. Throws StoreError, and then nothing was changed.
@@ -88,8 +91,9 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
   }
 
   return {
-    async insert(placement, principal) {
-      const entry = { principal, from: null, to: placement.state, detail: { event: 'created' } }
+    async insert(placement, acknowledged, principal) {
+      const detail = { event: 'created', acknowledged }
+      const entry = { principal, from: null, to: placement.state, detail }
       return await store.insert(placement, entry, placement.createdAt)
     },
 
