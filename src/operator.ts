@@ -11,7 +11,6 @@ import { brokerOf, isId } from './orders/order.ts'
 import type { NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
 import type { Placement, PlacementEvent } from './orders/placement.ts'
-import { createRecords } from './orders/records.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
 import { isTombstone, StoreError } from './store/store.ts'
@@ -100,17 +99,7 @@ export interface Resolution {
 export async function resolvePlacement(env: Env, { opId, orderId, by }: Resolution): Promise<string> {
   if (!/^[^\p{C}]{1,100}$/u.test(by)) throw new OperatorError('--by takes a name of at most 100 characters.')
   return await withStore(env, async (store) => {
-    const found = await store.read(opId)
-    if (found === null) throw new OperatorError(`There is no placement ${opId}.`)
-    const event: PlacementEvent = { type: 'resolved', orderId, by }
-    if (advance(found, event, systemClock.now()) === null) throw toRefusal(found)
-    if (orderId !== null) await checkOrder(store, found, orderId)
-
-    let isChanged = false
-    const records = createRecords(store, systemClock, () => {})
-    records.listen(() => (isChanged = true))
-    const resolved = await records.change(found, event, 'operator')
-    if (!isChanged) throw toRefusal(resolved)
+    const { found, resolved } = await decide(store, { opId, orderId, by })
     const candidates = found.evidence.candidates ?? []
     return [
       `Placement ${opId} was ${found.state} and is ${resolved.state} now, ` +
@@ -126,6 +115,26 @@ export async function resolvePlacement(env: Env, { opId, orderId, by }: Resoluti
     ].join('\n')
   })
 }
+
+/** The step itself: whoever comes second, a person or the service, is told what has become of it meanwhile. */
+async function decide(store: Store, { opId, orderId, by }: Resolution) {
+  const event: PlacementEvent = { type: 'resolved', orderId, by }
+  for (let attempt = 1; ; attempt++) {
+    const found = await store.read(opId)
+    if (found === null) throw new OperatorError(`There is no placement ${opId}.`)
+    const at = systemClock.now()
+    const resolved = advance(found, event, at)?.placement
+    if (resolved === undefined) throw toRefusal(found)
+    if (orderId !== null) await checkOrder(store, found, orderId)
+    const { type, ...detail } = event
+    const entry = { principal: 'operator', from: found.state, to: resolved.state, detail: { event: type, ...detail } }
+    if (await store.update(resolved, entry, at)) return { found, resolved }
+    if (attempt === decisionsMax) throw new OperatorError(`Placement ${opId} changes all the time; try again.`)
+  }
+}
+
+// A service that looks for it changes it now and then.
+const decisionsMax = 5
 
 function toRefusal({ opId, state, orderId, nextCheckAt }: Placement): OperatorError {
   const order = orderId === null ? '' : `, order ${orderId}`

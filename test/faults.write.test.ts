@@ -876,7 +876,7 @@ describe.concurrent('a key that the broker knows', () => {
 async function readAuditOf(desk: Desk, { clientOrderId, accountId }: PlaceInput): Promise<unknown[]> {
   const store = openSqliteStore({ file: toStoreFile(desk.dataDir), role: 'operator', mayCreate: false })
   try {
-    const found = await store.find({ broker: 'BLUUM', accountId: String(accountId), clientOrderId })
+    const found = await store.find({ broker: 'BLUUM', accountId: accountId, clientOrderId })
     return found === null ? [] : (await store.readAudit(found.opId)).map(({ detail }) => detail)
   } finally {
     await store.close()
