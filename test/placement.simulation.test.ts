@@ -8,7 +8,22 @@ import { simulate } from './simulation/run.ts'
 import { Violation } from './simulation/world.ts'
 
 // Seeds that have failed once, each with what it had found. They mean what they did for as long as plan.ts stays as it is.
-const failedOnce: number[] = []
+const failedOnce = [
+  // A search ended for good when its order turned out to be another placement's.
+  2378, 8741,
+  // A search ended for good when the store failed just as it came to its conclusion.
+  19888,
+  // A kept cancel was never asked for where the first read, or the first cancel, of the order failed.
+  805, 1071, 1711, 1752, 3483, 4359,
+  // Nor where a person resolved the placement while the service was about to.
+  5774,
+  // What could not be recorded as not sent looked under way for ever.
+  300, 494, 570,
+  // A cancel that came just as its placement ended was kept, with nobody to settle it.
+  2539, 3832, 4147,
+  // A placement threw where the store failed while the service stopped.
+  853, 2125, 2290,
+]
 
 async function findBroken(seed: number, sabotage: Sabotage): Promise<number | null> {
   try {

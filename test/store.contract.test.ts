@@ -756,9 +756,11 @@ function createModel(): Asked {
         .toSorted((a, b) => (a.resolvedAt ?? 0) - (b.resolvedAt ?? 0))
         .slice(0, limit)
       placements = placements.filter((kept) => !resolved.includes(kept))
-      for (const { opId, broker, accountId, clientOrderId, fingerprint, orderId, createdAt, resolvedAt } of resolved) {
+      for (const kept of resolved) {
+        const { opId, state, broker, accountId, clientOrderId, fingerprint, orderId, createdAt, resolvedAt } = kept
         const key = { broker, accountId, clientOrderId }
-        tombstones.push({ opId, ...key, fingerprint, orderId, createdAt, resolvedAt: resolvedAt ?? 0 })
+        const placed = state === 'ACCEPTED' ? orderId : null
+        tombstones.push({ opId, ...key, fingerprint, orderId: placed, createdAt, resolvedAt: resolvedAt ?? 0 })
       }
       const forgotten = inOrder(tombstones)
         .filter(({ createdAt }) => createdAt < createdBefore)
