@@ -12,6 +12,8 @@ export interface Config {
   readonly port: number
   /** Bluum's address and our key pair there; null runs the embedded sandbox instead. */
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
+  /** The generation of Bluum's API. */
+  readonly bluumApi: (typeof bluumApis)[number]
   /** The published rate of the key pair; 80 % of it is used. */
   readonly bluumRequestsPerSecond: number
   /** What `certify` proved of that environment. */
@@ -43,6 +45,7 @@ interface Placing {
   readonly assumeAbsent: boolean
 }
 
+const bluumApis = ['accounts', 'investors'] as const
 const tradings = ['on', 'halted', 'read-only'] as const
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
@@ -182,9 +185,6 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   const telemetry = Object.keys(env).filter((name) => name.startsWith('OTEL_') && read(name) !== undefined)
   for (const name of telemetry) problems.push(`${name} is set, but tracing is not built yet: unset it`)
-  if (read('BLUUM_API') !== undefined && read('BLUUM_API') !== 'accounts') {
-    problems.push('BLUUM_API must be accounts: the investors dialect is not built yet')
-  }
 
   const host = read('HOST') ?? '127.0.0.1'
   const bluum = readBluum()
@@ -243,6 +243,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     host,
     port: readInteger('PORT', 4000, 0, 65_535),
     bluum,
+    bluumApi: readChoice('BLUUM_API', 'accounts', bluumApis),
     bluumRequestsPerSecond: readInteger('BLUUM_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
     bluumCapabilities: readCapabilities('BLUUM_CAPABILITIES'),
     breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',

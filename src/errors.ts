@@ -3,7 +3,7 @@
 // says nothing but where to look for it in the log.
 
 import { GraphQLError } from 'graphql'
-import { UpstreamError } from './brokers/broker.ts'
+import { AccountNeeded, UpstreamError } from './brokers/broker.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
@@ -45,6 +45,7 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
     const description = describe('DEADLINE_EXCEEDED', 'It took longer than x-request-timeout-ms allows.')
     return { error: locate(description, located), isBug: false }
   }
+  if (cause instanceof AccountNeeded) return { error: locate(describeAccountNeeded(), located), isBug: false }
   if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
   if (cause instanceof GraphQLError) return { error: withCode(cause, located ?? cause), isBug: false }
   // What @apollo/subgraph throws as a plain Error for a representation of a type that is not ours.
@@ -62,6 +63,14 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
 interface Description {
   message: string
   extensions: Record<string, unknown>
+}
+
+function describeAccountNeeded(): Description {
+  return describe(
+    'BAD_USER_INPUT',
+    'The broker reads an order only under its account, which is not known of this order: name its accountId (in an ' +
+      'entity, account { id }), or list the orders of that account first.',
+  )
 }
 
 // The broker's own words are not shown here: a read's trouble is its operator's, and the text may hold anything.

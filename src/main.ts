@@ -162,11 +162,12 @@ async function runSandbox(): Promise<void> {
 
 // For a person who tries it; with a real broker stdout carries the log alone.
 function toGreeting(url: string, sandbox: Sandbox): string {
-  const query = `{ order(id: "${sandbox.demo.filledOrderId}") { id status symbol quantity averagePrice } }`
+  const { accounts, demo } = sandbox
+  const query = `{ order(id: "${demo.filledOrderId}", accountId: "${accounts[0]}") { id status symbol quantity averagePrice } }`
   return `Blotter is ready on ${url}
   GraphiQL  open the same address in a browser
   broker    the embedded sandbox on ${sandbox.url}, control port ${sandbox.controlUrl}
-  accounts  ${sandbox.accounts.join(', ')}
+  accounts  ${accounts.join(', ')}
   try       curl -s ${url} -H 'content-type: application/json' -d '${JSON.stringify({ query })}'`
 }
 

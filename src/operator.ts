@@ -362,12 +362,14 @@ export async function certifyBroker(
     url: bluum?.url ?? sandbox?.url ?? '',
     apiKey: bluum?.apiKey.reveal() ?? sandbox?.apiKey ?? '',
     apiSecret: bluum?.apiSecret.reveal() ?? sandbox?.apiSecret ?? '',
+    api: config.bluumApi,
     requestsPerSecond,
     // A few calls, one after the other, of which the last ones have to be made.
     breaker: false,
   })
   try {
-    const accountId = wishes.accountId ?? sandbox?.accounts[0] ?? (await findOnlyAccount(broker))
+    const sandboxAccounts = config.bluumApi === 'investors' ? sandbox?.investors : sandbox?.accounts
+    const accountId = wishes.accountId ?? sandboxAccounts?.[0] ?? (await findOnlyAccount(broker))
     const { symbol, limitPrice } = wishes
     const certificate = await certify({
       broker,

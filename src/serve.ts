@@ -44,10 +44,12 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   }
   const store = openStore(config)
   const sandbox = config.bluum === null ? await startEmbedded(config).catch(closeStore) : null
-  const bluum = rememberOrders(connectBluum(config, sandbox), {
+  const findAccount = async (orderId: string): Promise<string | null> =>
+    (await store.findByOrder('BLUUM', orderId))?.accountId ?? null
+  const bluum = rememberOrders(connectBluum(config, sandbox, findAccount), {
     isBound: async (orderId, accountId) => {
-      const bound = await store.findByOrder('BLUUM', orderId)
-      return bound !== null && (accountId === null || bound.accountId === accountId)
+      const bound = await findAccount(orderId)
+      return bound !== null && (accountId === null || bound === accountId)
     },
     onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
   })
@@ -71,7 +73,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     log,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
-    graphiqlTabs: config.graphiql ? toTabs(sandbox) : null,
+    graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
     isReady: () => !isStopping,
   })
   const http = createHttpServer(
@@ -161,22 +163,27 @@ function openStore({ dataDir, mayCreateStore }: Config): Store {
   }
 }
 
-async function startEmbedded({ dataDir, sandbox, bluumRequestsPerSecond }: Config): Promise<Sandbox> {
+// It answers in both generations of the API; its accounts are shown by the ids that they have in the one that is spoken.
+async function startEmbedded({ dataDir, sandbox, bluumApi, bluumRequestsPerSecond }: Config): Promise<Sandbox> {
   try {
-    return await startSandbox({
+    const embedded = await startSandbox({
       stateFile: join(dataDir, 'sandbox.sqlite'),
       seed: sandbox.seed,
       port: sandbox.port,
       requestsPerSecond: bluumRequestsPerSecond,
     })
+    return bluumApi === 'investors' ? { ...embedded, accounts: embedded.investors } : embedded
   } catch (error) {
     throw new StartError(`The sandbox cannot start: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 
-function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
-  const { bluum, bluumRequestsPerSecond: requestsPerSecond, breaker, bluumCapabilities: capabilities } = config
-  const known = { requestsPerSecond, breaker, capabilities }
+function connectBluum(
+  { bluum, bluumApi: api, bluumRequestsPerSecond: requestsPerSecond, breaker, bluumCapabilities: capabilities }: Config,
+  sandbox: Sandbox | null,
+  findAccount: (orderId: string) => Promise<string | null>,
+): Broker {
+  const known = { api, requestsPerSecond, breaker, capabilities, findAccount }
   if (sandbox) {
     return createBluum({ ...known, url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
   }
@@ -187,14 +194,15 @@ function connectBluum(config: Config, sandbox: Sandbox | null): Broker {
 
 // GraphiQL's first tabs work as they stand against the seeded accounts; with a real broker there is nothing to name.
 // Values stand in the documents, because GraphiQL drops the variables of its first tab.
-function toTabs(sandbox: Sandbox | null): string[] {
+function toTabs(sandbox: Sandbox | null, api: Config['bluumApi']): string[] {
   if (!sandbox) return ['# The accounts that this service sees\n{\n  tradingAccounts {\n    id\n    broker\n  }\n}\n']
   const accountId = sandbox.accounts[0] ?? ''
   const { filledOrderId, openOrderId, symbol, limitPrice } = sandbox.demo
+  const inAccount = api === 'investors' ? `, accountId: "${accountId}"` : ''
   return [
     `# Read one order
 query ReadOrder {
-  order(id: "${filledOrderId}") {
+  order(id: "${filledOrderId}"${inAccount}) {
     id
     status
     symbol
@@ -276,7 +284,7 @@ mutation PlaceOrder {
 `,
     `# Cancel an order: confirmed only when the broker says so
 mutation CancelOrder {
-  cancelOrder(input: { orderId: "${openOrderId}" }) {
+  cancelOrder(input: { orderId: "${openOrderId}"${inAccount} }) {
     __typename
     outcome
     message

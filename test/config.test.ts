@@ -37,6 +37,7 @@ describe('without any setting', () => {
       host: '127.0.0.1',
       port: 4000,
       bluum: null,
+      bluumApi: 'accounts',
       bluumRequestsPerSecond: 1_000,
       bluumCapabilities: [],
       breaker: true,
@@ -75,6 +76,12 @@ describe('with Bluum', () => {
       expect(printed).not.toMatch(/the-key|the-secret/)
       expect(printed).toContain('[secret]')
     }
+  })
+
+  it('speaks the generation of the API that is named, with the sandbox too', () => {
+    expect(readConfig(real).bluumApi).toBe('accounts')
+    expect(readConfig({ ...real, BLUUM_API: 'investors' }).bluumApi).toBe('investors')
+    expect(readConfig({ BLUUM_API: 'investors' }).bluumApi).toBe('investors')
   })
 
   it('takes a secret from a file', () => {
@@ -134,7 +141,7 @@ describe('problems', () => {
     [{ ...real, HOST: '0.0.0.0' }, ['AUTH=none']],
     [{ ...real, SANDBOX_SEED: 'x' }, ['SANDBOX_SEED']],
     [{ ...real, BLUUM_API_SECRET_FILE: '/nowhere' }, ['BLUUM_API_SECRET', 'BLUUM_API_SECRET']],
-    [{ BLUUM_API: 'investors' }, ['BLUUM_API']],
+    [{ BLUUM_API: 'orders' }, ['BLUUM_API']],
     [{ PORT: '65536' }, ['PORT']],
     [{ PORT: '4e3' }, ['PORT']],
     [{ PLACE_REPLY_MS: '99' }, ['PLACE_REPLY_MS']],

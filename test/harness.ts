@@ -143,6 +143,7 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
     apiKey: find(/key +(\S+)/),
     apiSecret: find(/secret +(\S+)/),
     accounts: find(/accounts +(.*)/).split(', '),
+    investors: [],
     demo: { filledOrderId: '', openOrderId: '', symbol: 'AAPL', limitPrice: '1.00' },
   }
   const broker = { BLUUM_URL: sandbox.url, BLUUM_API_KEY: sandbox.apiKey, BLUUM_API_SECRET: sandbox.apiSecret }

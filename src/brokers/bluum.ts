@@ -1,25 +1,14 @@
-// Bluum's trading API, accounts generation: its paths, credentials, JSON and error codes, and our vocabulary. Bluum
-// declares no field of an order required, its pages contradict each other, and its ids are UUIDs on one page and
-// `ord_…` on the next; so nothing is taken for granted here, and nothing of it is known outside.
+// Bluum's trading API: its credentials, JSON and error codes, and our vocabulary; what its two generations call
+// differently stands in dialects.ts. Bluum declares no field of an order required, its pages contradict each other, and
+// its ids are UUIDs on one page and `ord_…` on the next; so nothing is taken for granted here, and nothing of it is known
+// outside.
 
 import { LRUCache } from 'lru-cache'
 import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
 import { compareInstants, parseInstant } from '../instant.ts'
 import { brokerOf, isId, rankOf, stateOf } from '../orders/order.ts'
-import type {
-  CommissionType,
-  Field,
-  KnownOrderStatus,
-  NewOrder,
-  Order,
-  OrderKey,
-  OrderRejectionCode,
-  OrderSide,
-  OrderStatus,
-  OrderType,
-  TimeInForce,
-} from '../orders/order.ts'
-import { pageSizeMax, UpstreamError } from './broker.ts'
+import type { Field, NewOrder, Order, OrderKey, OrderSide, OrderStatus } from '../orders/order.ts'
+import { AccountNeeded, pageSizeMax, UpstreamError } from './broker.ts'
 import type {
   Broker,
   BrokerCapabilities,
@@ -33,6 +22,17 @@ import type {
 } from './broker.ts'
 import { createCalls } from './calls.ts'
 import type { ReadCall } from './calls.ts'
+import {
+  dialects,
+  noSuchResource,
+  notAboutTheOrder,
+  rejections,
+  sides,
+  timesInForce,
+  types,
+  typesInDoubt,
+} from './dialects.ts'
+import type { BluumApi, Dialect } from './dialects.ts'
 import { createHttp } from './http.ts'
 import type { Answer, Call } from './http.ts'
 import { readListPage, createListMemory } from './list.ts'
@@ -45,12 +45,19 @@ export interface BluumOptions {
   url: string
   apiKey: string
   apiSecret: string
+  /** The generation of the API; `accounts` unless told. */
+  api?: BluumApi
   /** The published rate of the key pair; 80 % of it is used. */
   requestsPerSecond: number
   /** Whether calls stop for a while when the broker keeps failing. */
   breaker: boolean
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
+  /**
+   * The account of an order where somebody else remembers it. Asked only where orders are read under their account, and
+   * neither the reader nor an earlier answer names it; null, or a throw, when nobody knows.
+   */
+  findAccount?: (orderId: string) => Promise<string | null>
 }
 
 // Milliseconds: the first byte of an answer, the whole attempt with its body, all attempts together.
@@ -80,8 +87,12 @@ const batchMin = 3
 // Calls for lists that may be in vain beside the first, for each order that is still missing.
 const vainShare = 0.05
 
+// A list of accounts longer than so many calls is not followed to its end.
+const accountCallsMax = 50
+
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
+  const dialect = dialects[options.api ?? 'accounts']
   const calls = createCalls({
     http: createHttp({
       baseUrl: options.url,
@@ -107,19 +118,24 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
-    return takeBody(await calls.read(call, scope))
+    return takeBody(await calls.read(call, scope), dialect)
   }
 
-  // Bluum, "Read one order": the path carries no account, and an order of another tenant answers 404.
-  async function readOrder(id: string, scope: ReadScope): Promise<Order | null> {
+  // Bluum, "Read one order": an order of another tenant, or account, answers 404.
+  async function readOrder(id: string, accountId: string | null, scope: ReadScope): Promise<Order | null> {
+    const orderPath = dialect.paths.order(id, accountId)
+    if (orderPath === null) throw new AccountNeeded()
     try {
-      const call: ReadCall = { path: path`/trading/orders/${id}`, lane: 'one', times: readOneTimes, tags: [id] }
-      const order = parseOrder(await read(call, scope), null)
+      const call: ReadCall = { path: orderPath, lane: 'one', times: readOneTimes, tags: [id] }
+      const answer = await calls.read(call, scope)
+      if (isNoOrderId(answer, dialect)) return null
+      const body = takeBody(answer, dialect)
+      const order = parseOrder(body, accountId, dialect)
       if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
-      owners.set(id, { accountId: order.account.id, at: rankOf(order).submittedAt })
+      owners.set(id, { accountId: order.account.id, at: readListedAt(body, dialect) })
       return { ...order, isPartial: false }
     } catch (error) {
-      if (error instanceof UpstreamError && error.brokerCode === 'BLUM-404-001') return null
+      if (error instanceof UpstreamError && error.brokerCode === noSuchResource) return null
       throw error
     }
   }
@@ -127,23 +143,55 @@ export function createBluum(options: BluumOptions): Broker {
   // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
   async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const answers = new Map<OrderKey, Order | null | UpstreamError>()
-    const groups = Map.groupBy(keys, (key) =>
-      key.mustBeWhole ? null : (owners.get(key.id)?.accountId ?? key.accountId),
-    )
+    const { accountOf, isHearsay } = await findAccounts(keys)
+    const groups = Map.groupBy(keys, (key) => `${key.mustBeWhole} ${accountOf(key)}`)
     await Promise.all(
-      [...groups].map(async ([accountId, group]) => {
+      [...groups.values()].map(async (group) => {
+        const [first] = group
+        if (first === undefined) return
+        const accountId = accountOf(first)
         const ids = new Set(group.map((key) => key.id))
         const found: Map<string, Order | null | UpstreamError> =
-          accountId !== null && isWorthList(ids) ? await findInList(accountId, ids, scope) : new Map()
+          !first.mustBeWhole && accountId !== null && isWorthList(ids)
+            ? await findInList(accountId, ids, scope)
+            : new Map()
         await Promise.all(
           [...ids]
             .filter((id) => !found.has(id))
-            .map(async (id) => found.set(id, await readOrder(id, scope).catch(keepUpstreamError))),
+            .map(async (id) => found.set(id, await readOrder(id, accountId, scope).catch(keepUpstreamError))),
         )
-        for (const key of group) answers.set(key, found.get(key.id) ?? null)
+        for (const key of group) {
+          const answer = found.get(key.id) ?? null
+          // That there is none in an account that somebody else named says nothing to who named none.
+          answers.set(key, answer === null && isHearsay.has(key) ? new AccountNeeded() : answer)
+        }
       }),
     )
     return keys.map((key) => answers.get(key) ?? null)
+  }
+
+  /**
+   * Whose order each key is taken to be: as the broker told, as who asks says, as our records have it, or else as another
+   * one says who asks for the same order, which is hearsay where orders are read under their account.
+   */
+  async function findAccounts(keys: readonly OrderKey[]) {
+    const told = new Map<OrderKey, string>()
+    const isHearsay = new Set<OrderKey>()
+    const said = new Map(keys.flatMap(({ id, accountId }) => (accountId === null ? [] : [[id, accountId]])))
+    await Promise.all(
+      keys.map(async (key) => {
+        const known = owners.get(key.id)?.accountId ?? key.accountId ?? (await findRecorded(key.id))
+        const accountId = known ?? said.get(key.id)
+        if (accountId !== undefined) told.set(key, accountId)
+        if (known === null && dialect.paths.order(key.id, null) === null) isHearsay.add(key)
+      }),
+    )
+    return { accountOf: (key: OrderKey) => told.get(key) ?? null, isHearsay }
+  }
+
+  async function findRecorded(id: string): Promise<string | null> {
+    if (options.findAccount === undefined || dialect.paths.order(id, null) !== null) return null
+    return await options.findAccount(id).catch(() => null)
   }
 
   // A few old orders are cheaper to read singly; many are worth a search, wherever they are.
@@ -203,8 +251,8 @@ export function createBluum(options: BluumOptions): Broker {
 
   // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
   function toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
-    const listPath = path`/trading/accounts/${accountId}/orders`
-    const words = toListFilter(filter)
+    const listPath = dialect.paths.orders(accountId)
+    const words = toListFilter(filter, dialect)
     return {
       key: JSON.stringify([accountId, words]),
       limitMax: pageSizeMax,
@@ -213,7 +261,7 @@ export function createBluum(options: BluumOptions): Broker {
         const query = { ...words, limit: String(limit), offset: String(offset) }
         const body = await read({ path: listPath, query, lane, times: readPageTimes, tags: [accountId] }, scope)
         const list = parseList(body)
-        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index))
+        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, dialect))
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
         const unique = [...new Map(all.map((row) => [row.id, row])).values()]
         const rows = unique.slice(0, limit)
@@ -229,23 +277,32 @@ export function createBluum(options: BluumOptions): Broker {
 
   async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
     const { status, symbol, side, submittedAfter, submittedBefore, olderThan } = query
+    const isGroup = status !== null && dialect.statusFilters[status]?.isGroup === true
+    // No row that is listed from here on can have been submitted in time.
+    const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, dialect.submittedLaterMs)
     const page = await readListPage<Order | UpstreamError>(
       {
         ...toList(query.accountId, query, scope),
         after: query.after,
         first: query.first,
         wantsMore: query.wantsMore,
-        searches: submittedAfter !== null || submittedBefore !== null,
+        searches: submittedAfter !== null || submittedBefore !== null || isGroup,
         judge({ at, value: order }) {
-          if (submittedAfter !== null && at !== null && compareInstants(at, submittedAfter) < 0) return 'end'
-          if (submittedBefore !== null && at !== null && compareInstants(at, submittedBefore) >= 0) return 'drop'
+          if (listedAfter !== null && at !== null && compareInstants(at, listedAfter) < 0) return 'end'
+          const submittedAt = order instanceof UpstreamError ? at : rankOf(order).submittedAt
+          if (submittedAfter !== null && submittedAt !== null && compareInstants(submittedAt, submittedAfter) < 0) {
+            return 'drop'
+          }
+          if (submittedBefore !== null && submittedAt !== null && compareInstants(submittedAt, submittedBefore) >= 0) {
+            return 'drop'
+          }
           if (order instanceof UpstreamError) return 'take'
-          if (olderThan !== null && at !== null) {
-            const difference = compareInstants(at, olderThan.at)
-            if (difference > 0 || (difference === 0 && olderThan.ids.includes(order.id))) return 'drop'
+          if (olderThan !== null) {
+            if (olderThan.ids.includes(order.id)) return 'drop'
+            if (at !== null && compareInstants(at, olderThan.at) > 0) return 'drop'
           }
           // A time that is not known counts as newest.
-          if (submittedBefore !== null && at === null) return 'drop'
+          if (submittedBefore !== null && submittedAt === null) return 'drop'
           // A broker that ignores the filter shows nothing that was not asked for.
           if (status !== null && order.status !== status) return 'drop'
           if (symbol !== null && order.symbol !== symbol) return 'drop'
@@ -275,19 +332,31 @@ export function createBluum(options: BluumOptions): Broker {
     return { orders: values, isComplete }
   }
 
+  async function readAccounts(scope: ReadScope): Promise<string[]> {
+    const ids = new Set<string>()
+    for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
+      const query = { limit: String(pageSizeMax), offset: String(offset) }
+      const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readPageTimes, tags: [] }
+      const list = parseList(await read(dialect.pagesAccounts ? { ...page, query } : page, scope))
+      for (const row of list.rows) if (isRecord(row) && isBluumId(row.id)) ids.add(row.id)
+      const { length } = list.rows
+      if (!dialect.pagesAccounts || !(list.hasMore ?? length >= pageSizeMax)) return [...ids]
+      if (length === 0) break
+      offset += length
+    }
+    throw new UpstreamError('unreadable', 'Bluum answered a list of accounts that does not end')
+  }
+
   return {
     id: 'BLUUM',
     capabilities,
-    statuses: Object.values(statuses),
+    statuses: [...new Set(Object.values(dialect.statuses))],
     sides: ['BUY', 'SELL'],
 
     orders: readOrders,
     pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
 
-    async accounts(scope) {
-      const list = parseList(await read({ path: path`/accounts`, lane: 'list', times: readPageTimes, tags: [] }, scope))
-      return list.rows.flatMap((row) => (isRecord(row) && isBluumId(row.id) ? [row.id] : []))
-    },
+    accounts: readAccounts,
 
     unsupported(order) {
       if (order.side in sidesSent) return []
@@ -299,23 +368,25 @@ export function createBluum(options: BluumOptions): Broker {
     async place(order, { idempotencyKey, sendBy, beforeSend }) {
       const call: Call = {
         method: 'POST',
-        path: path`/trading/accounts/${order.accountId}/orders`,
+        path: dialect.paths.orders(order.accountId),
         headers: { 'idempotency-key': idempotencyKey },
-        body: toRequest(order),
+        body: toRequest(order, dialect),
         ...placeTimes,
       }
-      const answer = parsePlaceAnswer(takeBody(await calls.place(call, sendBy, [order.accountId], beforeSend)), order)
+      const body = takeBody(await calls.place(call, sendBy, [order.accountId], beforeSend), dialect)
+      const answer = parsePlaceAnswer(body, order, dialect)
       owners.set(answer.orderId, { accountId: order.accountId, at: null })
       return answer
     },
 
-    // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented.
+    // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented. The
+    // newer generation confirms the request only, and shows the order as it still is.
     async cancel({ id, account }, sendBy) {
-      const cancelPath = path`/trading/accounts/${account.id}/orders/${id}/cancel`
+      const cancelPath = dialect.paths.cancel(id, account.id)
       const call: Call = { method: 'POST', path: cancelPath, ...cancelTimes }
-      const body = takeBody(await calls.cancel(call, sendBy, [id, account.id]))
+      const body = takeBody(await calls.cancel(call, sendBy, [id, account.id]), dialect)
       if (!isRecord(body) || body.id !== id) return null
-      const canceled = readWhole(body, account.id)
+      const canceled = readWhole(body, account.id, dialect)
       return canceled?.account.id === account.id ? canceled : null
     },
 
@@ -338,25 +409,17 @@ function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapabilities
   })
 }
 
-// ---- paths ------------------------------------------------------------------------------------------------------
-
-// The one place where a path is made. Ids have been checked at the door; whoever forgot that ends here, before a `..`
-// turns one call into another under the broker's key.
-function path(texts: TemplateStringsArray, ...ids: string[]): string {
-  return texts.reduce((made, text, index) => {
-    const id = ids[index - 1] ?? ''
-    if (!isId(id)) throw new RangeError('not an id: refused as a part of a path')
-    return made + encodeURIComponent(id) + text
-  })
-}
+// ---- lists ------------------------------------------------------------------------------------------------------
 
 type ListFilter = Pick<PageQuery, 'status' | 'symbol' | 'side'>
 
 const wholeList: ListFilter = { status: null, symbol: null, side: null }
 
-function toListFilter({ status, symbol, side }: ListFilter): Record<string, string> {
+function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: Dialect): Record<string, string> {
+  const filter = status === null ? null : statusFilters[status]
+  if (filter === undefined) throw new RangeError(`Bluum lists no orders by the status ${status}`)
   return {
-    ...(status === null ? {} : { status: wordOf(statuses, status) }),
+    ...(filter === null ? {} : { status: filter.word }),
     ...(symbol === null ? {} : { symbol }),
     ...(side === null ? {} : { side: wordOf(sides, side) }),
   }
@@ -364,36 +427,7 @@ function toListFilter({ status, symbol, side }: ListFilter): Record<string, stri
 
 // ---- words ------------------------------------------------------------------------------------------------------
 
-// Bluum, "OrderStatus": there is no expired state; an unfilled day order ends as canceled.
-const statuses = {
-  accepted: 'ACCEPTED',
-  partially_filled: 'PARTIALLY_FILLED',
-  filled: 'FILLED',
-  canceled: 'CANCELED',
-  rejected: 'REJECTED',
-} as const satisfies Record<string, KnownOrderStatus>
-
-const sides = { buy: 'BUY', sell: 'SELL' } as const satisfies Record<string, OrderSide>
 const sidesSent: Partial<Record<OrderSide, string>> = { BUY: 'buy', SELL: 'sell' }
-const types = {
-  market: 'MARKET',
-  limit: 'LIMIT',
-  stop: 'STOP',
-  stop_limit: 'STOP_LIMIT',
-  trailing_stop: 'TRAILING_STOP',
-} as const satisfies Record<string, OrderType>
-const timesInForce = {
-  day: 'DAY',
-  gtc: 'GTC',
-  opg: 'OPG',
-  cls: 'CLS',
-  ioc: 'IOC',
-  fok: 'FOK',
-} as const satisfies Record<string, TimeInForce>
-const commissionTypes = { notional: 'NOTIONAL', qty: 'QTY', bps: 'BPS' } as const satisfies Record<
-  string,
-  CommissionType
->
 
 function wordOf<Ours extends string>(table: Readonly<Record<string, Ours>>, ours: string): string {
   const found = Object.entries(table).find(([, value]) => value === ours)
@@ -419,9 +453,9 @@ function keepUpstreamError(error: unknown): UpstreamError {
 }
 
 /** The body of a success; throws what a refusal means. */
-function takeBody(answer: Answer): unknown {
+function takeBody(answer: Answer, dialect: Dialect): unknown {
   if (answer.status < 400) return answer.body
-  throw toRefusal(answer)
+  throw toRefusal(answer, dialect)
 }
 
 // A list is a bare array in the reference and `{object, data, has_more}` in the vendor's newer pages.
@@ -434,34 +468,43 @@ function parseList(body: unknown): { rows: readonly unknown[]; hasMore: boolean 
 }
 
 // A row that cannot be read keeps its place: by its own id and time where it has them, else by where it stands.
-function toListRow(body: unknown, accountId: string, offset: number): ListRow<Order | UpstreamError> {
+function toListRow(body: unknown, accountId: string, offset: number, dialect: Dialect): ListRow<Order | UpstreamError> {
+  const at = readListedAt(body, dialect)
   try {
-    const order = parseOrder(body, accountId)
+    const order = parseOrder(body, accountId, dialect)
     if (order.account.id !== accountId) {
       throw new UpstreamError('unreadable', 'Bluum listed an order of another account')
     }
-    return { id: order.id, at: rankOf(order).submittedAt, value: order }
+    return { id: order.id, at, value: order }
   } catch (error) {
-    const { id, submitted_at: time } = isRecord(body) ? body : {}
-    return {
-      id: typeof id === 'string' ? id : `row ${offset}`,
-      at: typeof time === 'string' ? parseInstant(time) : null,
-      value: keepUpstreamError(error),
-    }
+    const id = isRecord(body) ? body.id : undefined
+    return { id: typeof id === 'string' ? id : `row ${offset}`, at, value: keepUpstreamError(error) }
   }
 }
 
+function readListedAt(body: unknown, { readListedAt: read }: Dialect): string | null {
+  return isRecord(body) ? read(body) : null
+}
+
+function toEarlier(instant: string, ms: number): string {
+  return ms === 0 ? instant : new Date(Date.parse(instant) - ms).toISOString()
+}
+
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
-function parseOrder(body: unknown, accountId: string | null): Order {
+function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
   if (!isRecord(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
   const id = requireId(body, 'id')
   const symbol = requireText(body, 'symbol')
-  const owner = body.account_id === undefined || body.account_id === null ? accountId : requireId(body, 'account_id')
-  if (owner === null) throw new UpstreamError('unreadable', 'Bluum answered an order without account_id')
+  const told = body[fields.accountId]
+  const owner = told === undefined || told === null ? accountId : requireId(body, fields.accountId)
+  if (owner === null) throw new UpstreamError('unreadable', `Bluum answered an order without ${fields.accountId}`)
   if (body.status === undefined || body.status === null) {
     throw new UpstreamError('unreadable', 'Bluum answered an order without status')
   }
-  const status: OrderStatus = parseWord(statuses, body.status)
+  const filledQuantity = parseDecimal(body, fields.filledQuantity)
+  const hasFilled = typeof filledQuantity === 'string' && compareDecimals(filledQuantity, '0') > 0
+  const onceFilled = hasFilled ? parseWord(dialect.statusesOnceFilled, body.status) : 'UNKNOWN'
+  const status: OrderStatus = onceFilled === 'UNKNOWN' ? parseWord(dialect.statuses, body.status) : onceFilled
   const state = stateOf(status)
   return {
     id,
@@ -476,7 +519,7 @@ function parseOrder(body: unknown, accountId: string | null): Order {
     side: parseWord(sides, body.side),
     type: parseWord(types, body.type),
     timeInForce: parseWord(timesInForce, body.time_in_force),
-    quantity: parseDecimal(body, 'qty'),
+    quantity: parseDecimal(body, fields.quantity),
     notional: parseDecimal(body, 'notional'),
     limitPrice: parseDecimal(body, 'limit_price'),
     stopPrice: parseDecimal(body, 'stop_price'),
@@ -487,18 +530,18 @@ function parseOrder(body: unknown, accountId: string | null): Order {
     brokerStatus: typeof body.status === 'string' ? cleanText(body.status) : null,
     state,
     isCancelable: state !== 'CLOSED',
-    filledQuantity: parseDecimal(body, 'filled_qty'),
-    remainingQuantity: parseDecimal(body, 'remaining_qty'),
+    filledQuantity,
+    remainingQuantity: parseDecimal(body, fields.remainingQuantity),
     averagePrice: zeroToNull(parseDecimal(body, 'average_price')),
     commission: parseDecimal(body, 'commission'),
     commissionType:
       body.commission_type === undefined || body.commission_type === null || body.commission_type === ''
         ? null
-        : parseWord(commissionTypes, body.commission_type),
+        : parseWord(dialect.commissionTypes, body.commission_type),
     submittedAt: parseTime(body, 'submitted_at'),
     filledAt: parseTime(body, 'filled_at'),
-    canceledAt: parseTime(body, 'canceled_at'),
-    rejectReason: parseText(body, 'reject_reason'),
+    canceledAt: parseTime(body, fields.canceledAt),
+    rejectReason: parseText(body, fields.rejectReason),
     // Bluum's examples of lists leave out what they leave out together with extended_hours.
     isPartial: body.extended_hours === undefined,
   }
@@ -562,10 +605,10 @@ function cleanText(text: string): string {
 
 // ---- placing ----------------------------------------------------------------------------------------------------
 
-function toRequest(order: NewOrder): Record<string, unknown> {
+function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Record<string, unknown> {
   const body = {
     symbol: order.symbol,
-    qty: order.quantity,
+    [fields.quantity]: order.quantity,
     notional: order.notional,
     side: wordOf(sides, order.side),
     type: wordOf(types, order.type),
@@ -584,39 +627,40 @@ function toRequest(order: NewOrder): Record<string, unknown> {
 
 // Accepted only if the answer is about this order: an id, and whatever else it repeats equal to what was sent. An
 // answer about another order says nothing about ours.
-function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
+function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
+  const { fields } = dialect
   if (!isRecord(body) || !isBluumId(body.id)) {
     throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
   }
-  const request: Body = { account_id: sent.accountId, ...toRequest(sent) }
-  for (const field of [...textsCompared, ...decimalsCompared]) {
+  const request: Body = { [fields.accountId]: sent.accountId, ...toRequest(sent, dialect) }
+  const decimals = [fields.quantity, 'notional']
+  for (const field of [fields.accountId, ...textsCompared, ...decimals]) {
     const answered = body[field]
     if (answered === undefined || answered === null || request[field] === undefined) continue
-    const isDecimalField = decimalsCompared.includes(field)
-    if (isDecimalField ? !equalDecimals(answered, request[field]) : answered !== request[field]) {
+    if (decimals.includes(field) ? !equalDecimals(answered, request[field]) : answered !== request[field]) {
       throw new UpstreamError('unreadable', `Bluum answered a placement with another ${field}`)
     }
   }
-  const order = readWhole(body, sent.accountId)
+  const order = readWhole(body, sent.accountId, dialect)
+  const reason = body[fields.rejectReason]
   return {
     orderId: body.id,
-    status: order?.status ?? parseWord(statuses, body.status),
+    status: order?.status ?? parseWord(dialect.statuses, body.status),
     order,
-    rejectReason: typeof body.reject_reason === 'string' ? cleanText(body.reject_reason) || null : null,
+    rejectReason: typeof reason === 'string' ? cleanText(reason) || null : null,
   }
 }
 
-const textsCompared = ['account_id', 'symbol', 'side', 'type', 'client_order_id']
-const decimalsCompared = ['qty', 'notional']
+const textsCompared = ['symbol', 'side', 'type', 'client_order_id']
 
 function equalDecimals(a: unknown, b: unknown): boolean {
   const left = typeof a === 'string' ? expandExponent(a) : null
   return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0
 }
 
-function readWhole(body: Body, accountId: string): Order | null {
+function readWhole(body: Body, accountId: string, dialect: Dialect): Order | null {
   try {
-    return parseOrder(body, accountId)
+    return parseOrder(body, accountId, dialect)
   } catch (error) {
     if (error instanceof UpstreamError) return null
     throw error
@@ -625,27 +669,7 @@ function readWhole(body: Body, accountId: string): Order | null {
 
 // ---- refusals ---------------------------------------------------------------------------------------------------
 
-// Bluum's refusals of an order, by its own codes; where a code is not listed, by its HTTP status. A code carries a
-// status too (Bluum, "Error"), and one that says something else than no to this order is no refusal of it: a 422 with
-// BLUM-409-001 still means that the order may exist.
-const rejections: Readonly<Record<string, OrderRejectionCode>> = {
-  'BLUM-403-002': 'ACCOUNT_NOT_APPROVED',
-  'BLUM-403-004': 'ACCOUNT_RESTRICTED',
-  'BLUM-404-001': 'ACCOUNT_NOT_FOUND',
-  'BLUM-404-003': 'ASSET_NOT_FOUND',
-  'BLUM-422-001': 'INSUFFICIENT_FUNDS',
-  'BLUM-422-002': 'MARKET_CLOSED',
-  'BLUM-422-003': 'ASSET_NOT_TRADABLE',
-  'BLUM-422-004': 'INSUFFICIENT_POSITION',
-  '400': 'INVALID_ORDER',
-  '403': 'OTHER',
-  '422': 'OTHER',
-}
-
-// These are about our key, our plan or our address, not about the order: it was not looked at.
-const notAboutTheOrder = new Set(['BLUM-403-001', 'BLUM-403-003', 'BLUM-404-002', 'PRODUCT_NOT_ENABLED'])
-
-function toRefusal(answer: Answer): UpstreamError {
+function toRefusal(answer: Answer, { paramsAbout }: Dialect): UpstreamError {
   const { status } = answer
   const envelope = parseEnvelope(answer.body)
   const wait = answer.retryAfterMs === null ? {} : { retryAfterMs: answer.retryAfterMs }
@@ -658,7 +682,7 @@ function toRefusal(answer: Answer): UpstreamError {
       ...wait,
     })
   }
-  const { code, reason } = envelope
+  const { code, type, param, reason } = envelope
   const known = { status, brokerCode: code, reason }
   const text = `HTTP ${status} ${code}`
   if (status === 429) return new UpstreamError('throttled', text, { ...known, ...wait })
@@ -669,17 +693,40 @@ function toRefusal(answer: Answer): UpstreamError {
   }
   const codeStatus = /^BLUM-(\d{3})-/.exec(code)?.[1] ?? String(status)
   const rejection = rejections[code] ?? (rejections[codeStatus] && rejections[String(status)])
-  if (rejection === undefined) return new UpstreamError('refused', text, { ...known, effect: 'unknown' })
+  if (rejection === undefined || typesInDoubt.has(type))
+    return new UpstreamError('refused', text, { ...known, effect: 'unknown' })
+  if (status === 400 && paramsAbout[param] === 'account') {
+    return new UpstreamError('refused', text, { ...known, rejection: 'ACCOUNT_NOT_FOUND' })
+  }
   return new UpstreamError('refused', text, { ...known, rejection })
+}
+
+/** Whether the answer says that the id of the order in the path can be none, so that no order has it. */
+function isNoOrderId({ status, body }: Answer, { paramsAbout }: Dialect): boolean {
+  return status === 400 && paramsAbout[parseEnvelope(body)?.param ?? ''] === 'orderId'
+}
+
+interface Envelope {
+  code: string
+  /** Empty where the shape has none, as are the others. */
+  type: string
+  /** The field of the request or of its path that is refused. */
+  param: string
+  reason: string
 }
 
 // Three shapes are in use: {code, message}, {error: {type, code, message, param}} and {status: 'error', code, message}.
 // Only Bluum's own codes make one: other software in between also answers {"code": 403}.
-function parseEnvelope(body: unknown): { code: string; reason: string } | null {
+function parseEnvelope(body: unknown): Envelope | null {
   if (!isRecord(body)) return null
   const inner = isRecord(body.error) ? body.error : body
-  const { code, message } = inner
+  const { code, message, type, param } = inner
   if (typeof code !== 'string') return null
   if (!/^BLUM-\d{3}-\d{3}$/.test(code) && !(body.status === 'error' && /^[A-Z][A-Z_]{2,63}$/.test(code))) return null
-  return { code, reason: typeof message === 'string' ? cleanText(message) : '' }
+  return {
+    code,
+    type: typeof type === 'string' ? type : '',
+    param: typeof param === 'string' ? param : '',
+    reason: typeof message === 'string' ? cleanText(message) : '',
+  }
 }

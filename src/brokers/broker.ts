@@ -28,7 +28,10 @@ export interface Broker {
   readonly statuses: readonly KnownOrderStatus[]
   /** The sides this broker knows; it must not be asked for a list of another one. */
   readonly sides: readonly OrderSideSent[]
-  /** Each order, or null where the broker says that there is none. */
+  /**
+   * Each order, or null where the broker says that there is none; AccountNeeded where it can only be asked with the
+   * account, and nobody has named it.
+   */
   orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]>
   /** Each page, newest first. */
   pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]>
@@ -224,7 +227,7 @@ export interface UpstreamFailure {
 
 /** A call to a broker that did not end with a usable answer. `effect` is what a write has to look at. */
 export class UpstreamError extends Error {
-  override readonly name = 'UpstreamError'
+  override readonly name: string = 'UpstreamError'
   readonly kind: UpstreamErrorKind
   readonly effect: UpstreamEffect
   readonly timedOut: boolean
@@ -245,5 +248,14 @@ export class UpstreamError extends Error {
     this.reason = failure.reason ?? null
     this.retryAfterMs = failure.retryAfterMs ?? null
     this.rejection = failure.rejection ?? null
+  }
+}
+
+/** Nothing was asked: the broker reads an order only under its account, and neither the key nor an earlier answer names it. */
+export class AccountNeeded extends UpstreamError {
+  override readonly name = 'AccountNeeded'
+
+  constructor() {
+    super('not_sent', 'the broker reads an order only under its account, which nobody has named')
   }
 }

@@ -1,7 +1,7 @@
 // Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target,
 // so it may be repeated; its result is what races, and the order is read until it tells.
 
-import { createTally, UpstreamError } from '../brokers/broker.ts'
+import { AccountNeeded, createTally, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
@@ -60,6 +60,8 @@ export interface Cancels {
 
 // One cancel of an order. It runs once somebody whose order it is has joined.
 interface Flight {
+  /** The account that it was asked for with. */
+  accountId: string | null
   /** The order as it was before, or why it could not be read. */
   before: Promise<Order | null | UpstreamError>
   result: Promise<CancelOrderResult> | null
@@ -129,21 +131,23 @@ export function createCancels(options: CancelsOptions): Cancels {
     until: number,
   ): Promise<CancelOrderResult> {
     if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
-    const flight = flights.get(orderId) ?? startFlight(broker, orderId)
-    const caller = { hasLeft: false }
-    return await within(clock, until, join(broker, flight, { orderId, accountId }, caller), () => {
-      if (flight.isAsked) return toCancelPending(orderId, flight.seen)
+    const flight = flights.get(orderId) ?? startFlight(broker, orderId, accountId)
+    const caller = { flight, hasLeft: false }
+    return await within(clock, until, join(broker, caller, { orderId, accountId }), () => {
+      if (caller.flight.isAsked) return toCancelPending(orderId, caller.flight.seen)
       caller.hasLeft = true
       return toUnread(orderId)
     })
   }
 
-  function startFlight(broker: Broker, orderId: string): Flight {
+  function startFlight(broker: Broker, orderId: string, accountId: string | null): Flight {
     const deadline = clock.monotonic() + replyMs
-    const before = track(readOrder(broker, orderId, deadline))
-    const flight: Flight = { before, result: null, seen: null, isAsked: false, deadline }
+    const before = track(readOrder(broker, orderId, accountId, deadline))
+    const flight: Flight = { accountId, before, result: null, seen: null, isAsked: false, deadline }
     flights.set(orderId, flight)
-    const forget = (): void => void flights.delete(orderId)
+    const forget = (): void => {
+      if (flights.get(orderId) === flight) flights.delete(orderId)
+    }
     // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
     const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
     before.then(() => setImmediate(forgetWhenRun), forget)
@@ -152,17 +156,24 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   async function join(
     broker: Broker,
-    flight: Flight,
+    caller: { flight: Flight; hasLeft: boolean },
     { orderId, accountId }: { orderId: string; accountId: string | null },
-    caller: { hasLeft: boolean },
   ): Promise<CancelOrderResult> {
-    const before = await flight.before
+    let before = await caller.flight.before
+    if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
+      // Under another account than ours: of a broker that reads orders only so, that says nothing.
+      if (caller.hasLeft) return toUnread(orderId)
+      caller.flight = startFlight(broker, orderId, accountId)
+      before = await caller.flight.before
+    }
+    if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
     // Also for an order of another account: it answers exactly like one that does not exist.
     if (before === null || (accountId !== null && before.account.id !== accountId)) {
       return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     }
     // Nothing is asked of the broker for a caller who was told that nothing was.
+    const { flight } = caller
     if (caller.hasLeft && flight.result === null) return toUnread(orderId)
     return await (flight.result ??= track(run(broker, before, flight)))
   }
@@ -224,7 +235,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       }
       // Whatever the broker answered: what it says of the order now decides.
       if (unreached === null || hasReached) {
-        const after = await readOrder(broker, id, deadline)
+        const after = await readOrder(broker, id, before.account.id, deadline)
         if (after !== null && !(after instanceof UpstreamError)) {
           flight.seen = after
           if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
@@ -370,7 +381,7 @@ export function createCancels(options: CancelsOptions): Cancels {
         await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
         continue
       }
-      const order = await readOrder(broker, orderId, clock.monotonic() + readMs)
+      const order = await readOrder(broker, orderId, wish.accountId, clock.monotonic() + readMs)
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
       return await settle(wish, order)
     }
@@ -406,8 +417,13 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
   }
 
-  async function readOrder(broker: Broker, id: string, deadline: number): Promise<Order | null | UpstreamError> {
-    const key = { broker: broker.id, id, accountId: null, mustBeWhole: false }
+  async function readOrder(
+    broker: Broker,
+    id: string,
+    accountId: string | null,
+    deadline: number,
+  ): Promise<Order | null | UpstreamError> {
+    const key = { broker: broker.id, id, accountId, mustBeWhole: false }
     const [order = null] = await broker.orders([key], toScope(deadline))
     return order
   }
@@ -457,6 +473,12 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
 function isUnasked(result: CancelOrderResult): boolean {
   if (result.outcome !== 'REFUSED') return false
   return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'NOT_FOUND'].includes(result.refusalCode)
+}
+
+function toAccountNeeded(orderId: string): CancelOrderResult {
+  const help = 'The broker reads an order only under its account, which is not known of this order: give its accountId.'
+  const problems = [createProblem('accountId', 'REQUIRED', help)]
+  return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
 }
 
 function toStopping(orderId: string | null): CancelOrderResult {

@@ -28,22 +28,17 @@ export interface Loaders {
   replace(order: Order): void
 }
 
-type PartialOrder = Pick<Order, PartialField | 'id'>
+type PartialOrder = Pick<Order, PartialField | 'id' | 'account'>
 
 // Single reads that one operation may take to complete rows of lists: beyond, a page of 100 would cost 100 calls.
 const completionsMax = 10
 
 /** Loaders over `brokers` for one request, on behalf of `scope`. */
 export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
-  // Whoever of those that ask for an order names its account, names it for all.
-  const accountOf = new Map<string, string>()
+  // By account too: a broker that reads orders under their account knows none of them under another one.
   const orders = new DataLoader<OrderKey, Order | null, string>(
-    (keys) =>
-      splitByBroker(
-        keys.map((key) => ({ ...key, accountId: accountOf.get(key.id) ?? null })),
-        (broker, group) => broker.orders(group, scope),
-      ),
-    { cacheKeyFn: (key) => key.id },
+    (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
+    { cacheKeyFn: ({ id, accountId }) => `${id} ${accountId ?? ''}` },
   )
   const wholeOrders = new DataLoader<OrderKey, Order | null, string>(
     (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
@@ -89,6 +84,12 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     return lists.flat()
   }
 
+  /** From now on the order is answered as it is, whoever asks for it, with its account or without. */
+  function prime(order: Order): void {
+    const key = { broker: order.broker, id: order.id, mustBeWhole: false }
+    orders.prime({ ...key, accountId: order.account.id }, order).prime({ ...key, accountId: null }, order)
+  }
+
   function requireBroker(id: BrokerId): Broker {
     const broker = brokers.get(id)
     if (!broker) throw new Error(`no broker ${id}`)
@@ -109,10 +110,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
 
   return {
     async order(id, accountId, argument = 'id') {
-      if (accountId !== null) {
-        findBroker(accountId, 'accountId')
-        accountOf.set(id, accountId)
-      }
+      if (accountId !== null) findBroker(accountId, 'accountId')
       const key = { broker: findBroker(id, argument), id, accountId, mustBeWhole: false }
       askedById.add(id)
       const order = await orders.load(key)
@@ -120,7 +118,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     },
 
     async completed(order, field) {
-      const { id } = order
+      const { id, account } = order
       // Who asks for an order by its id has asked for that read.
       if (!askedById.has(id) && !completed.has(id)) {
         if (completed.size === completionsMax) {
@@ -131,14 +129,14 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
         }
         completed.add(id)
       }
-      const whole = await wholeOrders.load({ broker: brokerOf(id), id, accountId: null, mustBeWhole: true })
+      const whole = await wholeOrders.load({ broker: brokerOf(id), id, accountId: account.id, mustBeWhole: true })
       return fieldOf(whole ?? order, field)
     },
 
     async page(query) {
       const page = await pages.load(query)
       for (const { order } of page.rows) {
-        if (!(order instanceof UpstreamError)) orders.prime(toKey(order), order)
+        if (!(order instanceof UpstreamError)) prime(order)
       }
       return page
     },
@@ -150,14 +148,12 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     broker: requireBroker,
 
     replace(order) {
-      orders.clear(toKey(order)).prime(toKey(order), order)
-      wholeOrders.clear(toKey(order))
+      const key = { broker: order.broker, id: order.id, mustBeWhole: false }
+      orders.clear({ ...key, accountId: order.account.id }).clear({ ...key, accountId: null })
+      wholeOrders.clear({ ...key, accountId: null })
+      prime(order)
     },
   }
-}
-
-function toKey({ broker, id, account }: Order): OrderKey {
-  return { broker, id, accountId: account.id, mustBeWhole: false }
 }
 
 function fieldOf<Name extends PartialField>(order: PartialOrder, field: Name): Exclude<Order[Name], Error>

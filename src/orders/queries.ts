@@ -15,7 +15,8 @@ import { OrderConnectionObject, OrderFilterInput, OrderObject, TradingAccountObj
 const idsMax = 100
 
 const accountIdDescription =
-  'The account that the order must be of; an order of another account is null, like one that does not exist.'
+  'The account that the order must be of; an order of another account is null, like one that does not exist. Needed where ' +
+  'the broker reads an order only under its account, unless an answer here has named it before.'
 
 const pageArguments = {
   filter: 'Which orders; all of the account when left out.',

@@ -362,7 +362,8 @@ export const CancelOrderInput = builder.inputType('CancelOrderInput', {
     orderId: t.id({ description: 'The id of the order.' }),
     accountId: t.id({
       description:
-        'The account of the order; needed with `clientOrderId`. When given, an order of another account answers like one ' +
+        'The account of the order; needed with `clientOrderId`, and where the broker reads an order only under its ' +
+        'account, unless an answer here has named it before. When given, an order of another account answers like one ' +
         'that does not exist.',
     }),
     clientOrderId: t.id({ description: 'The key that the order was placed under, instead of `orderId`.' }),

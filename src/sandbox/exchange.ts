@@ -79,6 +79,10 @@ export interface Order extends NewOrder {
   bestPriceCents: string | null
   /** Taken in, and unknown to every reader until it enters the book at submittedAt. */
   coming?: true
+  /** In the book, and not yet at the custodian: it does not trade. One that failed before stays so. */
+  queued?: true
+  /** When the custodian has it, where that is not when it was submitted. */
+  custodyAt?: number
   /** When a cancel that was taken in takes effect; until then the order lives on. */
   cancelAt?: number
   /** Moved only from outside: it holds nothing, never trades by itself and outlives its day. */
@@ -146,10 +150,13 @@ export interface Refusal {
   message: string
 }
 
-export interface OrderFilter {
-  status?: OrderStatus
-  symbol?: string
-  side?: OrderSide
+export interface PlaceOptions {
+  /** The order is held and answered now, and enters the book, as submitted then, so long afterwards. */
+  delayMs?: number | null
+  /** The order reaches the custodian, where it trades, so long after it was submitted. */
+  custodyMs?: number
+  /** Too little cash or shares, an untradable asset or a closed market makes a rejected order, not a refusal. */
+  takeIn?: boolean
 }
 
 // A limit order of this many shares or more finds only half of them at first; the rest fills in a later second.
@@ -225,6 +232,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   const open = new Set<Order>() // those the market decides about, in the order of submission
   const canceling = new Set<Order>() // open orders with a cancelAt
   const coming = new Set<Order>() // orders not yet in any book
+  const queued = new Set<Order>() // open orders not yet at the custodian
   const versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
   const heldCents = new Map<string, bigint>() // per account
   const heldShares = new Map<string, Decimal>() // per account and symbol
@@ -241,6 +249,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     open.clear()
     canceling.clear()
     coming.clear()
+    queued.clear()
     const loaded = ledger.load()
     for (const account of loaded.accounts) {
       accounts.set(account.id, account)
@@ -280,11 +289,18 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     watch(order)
   }
 
+  function leaveQueue(order: Order, at: number): void {
+    if (order.queued === true) order.custodyAt = at
+    delete order.queued
+  }
+
   function watch(order: Order): void {
     if (isOpen(order) && order.manual !== true) open.add(order)
     else open.delete(order)
     if (isOpen(order) && order.cancelAt !== undefined) canceling.add(order)
     else canceling.delete(order)
+    if (isOpen(order) && order.queued === true) queued.add(order)
+    else queued.delete(order)
   }
 
   /** Keeps the order's state as of `at`. In memory only: a restart forgets all but the present. */
@@ -391,6 +407,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     order.filledQuantity = whole && order.quantity !== null ? order.quantity : toText(filled)
     order.status = whole ? 'filled' : 'partially_filled'
     if (whole) order.filledAt = at
+    leaveQueue(order, at)
     ledger.saveAccount(account)
     settle(order, quantity, tradePrice, at)
     save(order, at)
@@ -503,7 +520,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   }
 
   function evaluate(order: Order, at: number): void {
-    if (!isOpen(order) || at <= order.submittedAt) return
+    if (!isOpen(order) || order.queued === true || at <= order.submittedAt) return
     const deadline = deadlineOf(order)
     if (isAuction(order)) {
       if (deadline === null || at < deadline) return
@@ -519,14 +536,16 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   /**
    * Brings the book up to the clock. Prices change once a second; a longer stretch is looked at in at most 500 evenly
    * spread seconds, and at every open or close that decides about an order, so a short spike can be missed. An order
-   * or a cancel that was taken in takes effect at its own millisecond; what would have filled before has filled.
+   * or a cancel that was taken in takes effect, and an order reaches the custodian, at its own millisecond; what would
+   * have filled before has filled.
    */
   function catchUp(): void {
     const at = clock()
     const seconds = Math.floor(at / 1000) - Math.floor(evaluatedAt / 1000)
     const cancels = [...canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
     const arrivals = [...coming].filter((order) => order.submittedAt <= at)
-    if (seconds <= 0 && cancels.length === 0 && arrivals.length === 0) return
+    const reaching = [...queued, ...arrivals].map(({ custodyAt = Infinity }) => custodyAt).filter((time) => time <= at)
+    if (seconds <= 0 && cancels.length === 0 && arrivals.length === 0 && reaching.length === 0) return
     transaction(() => {
       const times = new Set<number>()
       const watched = [...open, ...arrivals]
@@ -540,10 +559,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
           if (deadline !== null && deadline > evaluatedAt && deadline <= at) times.add(deadline)
         }
       }
-      const moments = new Set([...times, ...cancels, ...arrivals.map(({ submittedAt }) => submittedAt)])
+      const moments = new Set([...times, ...cancels, ...reaching, ...arrivals.map(({ submittedAt }) => submittedAt)])
       for (const time of [...moments].sort((a, b) => a - b)) {
         for (const order of canceling) if ((order.cancelAt ?? at) <= time) end(order, 'canceled', time, null)
         for (const order of arrivals) if (order.submittedAt === time) arrive(order)
+        for (const order of queued) if ((order.custodyAt ?? Infinity) <= time) reach(order, time)
         if (times.has(time)) for (const order of open) evaluate(order, time)
       }
       evaluatedAt = at
@@ -553,11 +573,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   // --- what a caller does ---
 
-  /**
-   * Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. With
-   * `delayMs` it is held and answered now, and enters the book, as submitted then, so long afterwards.
-   */
-  function place(account: Account, wanted: NewOrder, delayMs: number | null = null): Order | Refusal {
+  /** Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. */
+  function place(account: Account, wanted: NewOrder, options: PlaceOptions = {}): Order | Refusal {
+    const { delayMs = null, custodyMs = 0, takeIn = false } = options
     catchUp()
     const at = clock()
     if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
@@ -566,11 +584,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (account.status !== 'ACTIVE') return { refused: 'accountRestricted', message: 'Account state forbids this.' }
     const asset = market.asset(wanted.symbol)
     if (asset === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
-    const whole = wanted.quantity !== null && isWhole(toDecimal(wanted.quantity))
-    if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
-    if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
-    if (mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
 
+    const submittedAt = at + (delayMs ?? 0)
     const order: Order = {
       ...wanted,
       id: newId('ord_', 16),
@@ -578,7 +593,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       status: 'accepted',
       filledQuantity: '0',
       filledValue: '0',
-      submittedAt: at + (delayMs ?? 0),
+      submittedAt,
       filledAt: null,
       canceledAt: null,
       rejectReason: null,
@@ -586,10 +601,17 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       triggered: false,
       bestPriceCents: null,
     }
-    const needs = wantedHold(order)
-    if (needs.cents > 0n && needs.cents > freeCents(account)) return { refused: 'funds', message: 'Not enough cash.' }
-    if (compare(needs.shares, freeShares(order)) > 0)
-      return { refused: 'shares', message: 'Not enough shares to sell.' }
+    if (custodyMs > 0) {
+      order.queued = true
+      order.custodyAt = submittedAt + custodyMs
+    }
+    const refusal = refuse(account, asset, order)
+    if (refusal !== null && !takeIn) return refusal
+    if (refusal !== null) {
+      order.status = 'rejected'
+      order.rejectReason = refusal.message
+      order.queued = true
+    }
 
     transaction(() => {
       if (delayMs === null) return arrive(order)
@@ -601,17 +623,43 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     return order
   }
 
+  /** Why the market or the account cannot take this order; null when they can. */
+  function refuse(account: Account, asset: Asset, order: Order): Refusal | null {
+    const whole = order.quantity !== null && isWhole(toDecimal(order.quantity))
+    if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
+    if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
+    if (mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
+    const needs = wantedHold(order)
+    if (needs.cents > 0n && needs.cents > freeCents(account)) return { refused: 'funds', message: 'Not enough cash.' }
+    if (compare(needs.shares, freeShares(order)) > 0)
+      return { refused: 'shares', message: 'Not enough shares to sell.' }
+    return null
+  }
+
   /** An order's first moment in the book. */
   function arrive(order: Order): void {
     const at = order.submittedAt
     coming.delete(order)
     delete order.coming
-    if (mode === 'closed-rejects') {
+    if (mode === 'closed-rejects' && isOpen(order)) {
       order.status = 'rejected'
       order.rejectReason = 'Market is closed.'
     }
     enter(order)
     save(order, at)
+    if (order.queued !== true) attemptFirst(order, at)
+  }
+
+  /** An order's first moment at the custodian. */
+  function reach(order: Order, at: number): void {
+    leaveQueue(order, at)
+    save(order, at)
+    const deadline = deadlineOf(order)
+    if (deadline === null || at < deadline) attemptFirst(order, at)
+  }
+
+  /** The first look at an order, which is the only one that ioc and fok get. */
+  function attemptFirst(order: Order, at: number): void {
     if (!isOpen(order) || isAuction(order)) return
     if (mode === 'open') attempt(order, at)
     const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
@@ -734,6 +782,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       order.status = status
       order.manual = true
       delete order.cancelAt
+      leaveQueue(order, at)
       save(order, at)
     })
   }
@@ -756,10 +805,10 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     })
   }
 
-  /** One page of an account's orders that pass the filter, newest first (ties by id, descending) unless asked otherwise. */
+  /** One page of an account's orders that `keep` keeps, newest first (ties by id, descending) unless asked otherwise. */
   function page(
     accountId: string,
-    filter: OrderFilter,
+    keep: (order: Order) => boolean,
     window: { offset: number; limit: number; oldestFirst?: boolean; lagMs?: number },
   ): { rows: Order[]; hasMore: boolean } {
     catchUp()
@@ -769,10 +818,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     for (let i = 0; i < book.length; i++) {
       const present = book[window.oldestFirst === true ? i : book.length - 1 - i]
       const order = present === undefined ? undefined : asOf(present, window.lagMs ?? 0)
-      if (order === undefined) continue
-      if (filter.status !== undefined && order.status !== filter.status) continue
-      if (filter.symbol !== undefined && order.symbol !== filter.symbol) continue
-      if (filter.side !== undefined && order.side !== filter.side) continue
+      if (order === undefined || !keep(order)) continue
       if (skipped < window.offset) {
         skipped++
         continue

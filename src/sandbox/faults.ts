@@ -345,8 +345,8 @@ function parseHeader(name: string, value: unknown, at: string): string {
   return value
 }
 
-/** The rules in force. `accountOf` tells the account of a request that does not name it in its path. */
-export function createFaults(accountOf: (url: string) => string | null) {
+/** The rules in force. `accountNames` tells every id of the account that a request is about; none when it has none. */
+export function createFaults(accountNames: (url: string) => readonly string[]) {
   let rules: { rule: Rule; path: RegExp | null; seen: number; applied: number }[] = []
 
   return {
@@ -382,7 +382,8 @@ export function createFaults(accountOf: (url: string) => string | null) {
         const { match, fault } = entry.rule
         if (match.method !== undefined && match.method !== method) continue
         if (entry.path !== null && !entry.path.test(url)) continue
-        if (match.account !== undefined && !url.includes(match.account) && accountOf(url) !== match.account) continue
+        const { account } = match
+        if (account !== undefined && !url.includes(account) && !accountNames(url).includes(account)) continue
         entry.seen++
         if (match.nth !== undefined && entry.seen !== match.nth) continue
         if (match.times !== undefined && entry.applied >= match.times) continue

@@ -93,7 +93,7 @@ function uuid(text: string): string {
 }
 
 /** `length` lower-case letters and digits that follow from the text. */
-function letters(text: string, length: number): string {
+export function letters(text: string, length: number): string {
   const digest = createHash('sha256').update(text).digest()
   return Array.from(digest.subarray(0, length), (byte) => (byte % 36).toString(36)).join('')
 }

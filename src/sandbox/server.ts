@@ -5,10 +5,13 @@ import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { bodyBytesMax, createBluum } from './bluum.ts'
+import { createBluum } from './bluum.ts'
+import { bodyBytesMax, createFront } from './dialect.ts'
+import type { Dialect } from './dialect.ts'
 import { createExchange } from './exchange.ts'
 import type { Account } from './exchange.ts'
 import { createFaults, run } from './faults.ts'
+import { createInvestors, isOfInvestors, toInvestorId } from './investors.ts'
 import { createMarket, seedHistory } from './seed.ts'
 import { openState } from './state.ts'
 
@@ -36,6 +39,8 @@ export interface Sandbox {
   apiSecret: string
   /** Ids of the seeded accounts, the one to show first. */
   accounts: readonly string[]
+  /** The same accounts, in the same order, by their ids in the investors dialect. */
+  investors: readonly string[]
   /** Orders of the first account, and a limit price far below the market for a buy that rests. */
   demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
   /** Stops both listeners, ends every connection, closes the file. May be called again. */
@@ -85,10 +90,15 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const seeded = seedHistory(seed, market)
   const state = openState(stateFile, seed, Math.floor(now()), () => seeded)
   const exchange = createExchange({ ledger: state, market, now })
-  const bluum = createBluum({ exchange, state, apiKey, apiSecret, requestsPerSecond })
+  const front = createFront({ exchange, state, apiKey, apiSecret, requestsPerSecond })
+  const bluum = createBluum(exchange, front)
+  const investors = createInvestors(exchange, front)
+  const dialectOf = (url: string): Dialect => (isOfInvestors(url) ? investors : bluum.dialect)
+  const findAccount = (id: string): Account | undefined => exchange.account(id) ?? investors.account(id)
   const faults = createFaults((url) => {
-    const id = /\/orders\/([^/?]+)/.exec(url)?.[1]
-    return id === undefined ? null : (exchange.order(id)?.accountId ?? null)
+    const named = findAccount(/\/(?:accounts|investors)\/([^/?]+)/.exec(url)?.[1] ?? '')?.id
+    const owner = exchange.order(/\/orders\/([^/?]+)/.exec(url)?.[1] ?? '')?.accountId
+    return [named, owner].flatMap((id) => (id === undefined ? [] : [id, toInvestorId(id)]))
   })
 
   const log: LogEntry[] = []
@@ -102,7 +112,9 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
 
   const broker = createServer((request, response) => {
     const entry = logRequest(request)
-    const plan = faults.plan(entry.method, entry.path)
+    const { method, path: url } = entry
+    const plan = faults.plan(method, url)
+    const dialect = dialectOf(url)
     let body: string | null = null
     run(plan, {
       response,
@@ -113,18 +125,21 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         return read.whole
       },
       work() {
-        const { method, path: url } = entry
         const headers = { ...entry.headers }
         if (request.headers.authorization !== undefined) headers['authorization'] = request.headers.authorization
-        const answer = bluum.answer({ method, url, headers, body, whims: plan.whims })
+        const answer = front.answer({ method, url, headers, body, whims: plan.whims }, dialect)
         // What is left of a body that nobody read cannot share the connection with the next request.
         if (body === null) answer.headers['connection'] = 'close'
         return answer
       },
-      places: bluum.isPlacement(entry.method, entry.path),
-      placeTwin: () => bluum.placeTwin(entry.method, entry.path, body),
-      throttle: bluum.throttle,
-      strangeOrder: (text) => bluum.strangeOrder(entry.path + text),
+      places: method === 'POST' && dialect.placementPath.test(url),
+      placeTwin: () => front.placeTwin(method, url, body, dialect),
+      throttle: (status) => dialect.fail({ code: `BLUM-${status}-001`, message: 'Slow down.' }),
+      strangeOrder(text) {
+        // The oldest one that is not named, as nobody will ask for it next.
+        const order = front.book().findLast(({ id }) => !(url + text).includes(id))
+        return order === undefined ? null : dialect.toOrderJson(order)
+      },
       closing: ending.signal,
       refuse: shut,
       answering(status) {
@@ -134,7 +149,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       // A bug of ours, or a full disk: nothing was committed.
       process.emitWarning(`sandbox: ${entry.method} ${entry.path}: ${String(error)}`)
       if (response.headersSent) response.destroy()
-      else sendJson(response, 500, { code: 'BLUM-500-001', message: 'Something broke.' })
+      else sendJson(response, 500, dialect.fail({ code: 'BLUM-500-001', message: 'Something broke.' }).body)
       entry.status = 500
     })
   })
@@ -231,7 +246,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     )
     const named =
       area === 'book' ? new URLSearchParams(query).get('account') : area === 'orders' ? fields.get('account') : id
-    const account = exchange.account(String(named))
+    const account = findAccount(String(named))
 
     const known = controlFields.get(verb === '' ? area : `${area} ${verb}`)
     const unknown = [...fields.keys()].find((name) => known?.includes(name) === false)
@@ -261,7 +276,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       case 'GET /book':
         if (query.includes('account=') && account === undefined)
           return sendJson(response, 404, { message: 'no such account' })
-        return sendJson(response, 200, bluum.book(account))
+        return sendJson(response, 200, front.book(account).map(bluum.dialect.toOrderJson))
       case 'DELETE /book':
         if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
         exchange.clear(account.id)
@@ -277,11 +292,11 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         return sendJson(response, 200, { now: exchange.clock() })
       }
       case 'GET /switches':
-        return sendJson(response, 200, bluum.switches())
+        return sendJson(response, 200, front.switches)
       case 'PUT /switches': {
-        const problem = bluum.setSwitches(body)
+        const problem = front.setSwitches(body)
         return problem === null
-          ? sendJson(response, 200, bluum.switches())
+          ? sendJson(response, 200, front.switches)
           : sendJson(response, 400, { message: problem })
       }
       case 'POST /orders': {
@@ -347,6 +362,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     apiKey,
     apiSecret,
     accounts: seeded.accounts.map(({ id }) => id),
+    investors: seeded.accounts.map(({ id }) => toInvestorId(id)),
     demo: seeded.demo,
     close: () => (closing ??= close()),
   }

@@ -6,7 +6,7 @@ export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' |
 import type { DocumentTypeDecoration } from '@graphql-typed-document-node/core';
 /** The order to cancel: `orderId`, or `accountId` with the `clientOrderId` that it was placed under, also while it is not known whether there is an order. */
 export type CancelOrderInput = {
-  /** The account of the order; needed with `clientOrderId`. When given, an order of another account answers like one that does not exist. */
+  /** The account of the order; needed with `clientOrderId`, and where the broker reads an order only under its account, unless an answer here has named it before. When given, an order of another account answers like one that does not exist. */
   accountId?: string | null | undefined;
   /** The key that the order was placed under, instead of `orderId`. */
   clientOrderId?: string | null | undefined;

@@ -1,0 +1,533 @@
+// What both dialects of Bluum share: credentials, the rate limit, the answers kept for keys, the rules for placements,
+// the whims of lists and cancels, and the switches. A dialect is paths, words and envelopes.
+//
+// Where the vendor's documents are silent the comment says what we chose; where its pages contradict each other there
+// is a switch.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { marketModes, orderSides, orderTypes, timesInForce } from './exchange.ts'
+import type { Account, Exchange, NewOrder, Order, PlaceOptions, Refusal } from './exchange.ts'
+import type { Whims } from './faults.ts'
+import type { State } from './state.ts'
+
+/** Where the vendor's pages disagree or are silent, what is done. Kept over a restart. */
+const switchValues = {
+  /** Orders outside market hours: they wait, are refused with BLUM-422-002, or are taken in as rejected. */
+  market: marketModes,
+  /** A key used before, with the same request: its first answer again, or BLUM-409-001 for any reuse. */
+  idempotencyReuse: ['replay', 'conflict'],
+  /** Whether an Idempotency-Key is looked at: a broker may document it and place the order again. */
+  idempotencyKeys: ['honored', 'ignored'],
+  /** Whether an account may have a client_order_id twice, or a second one is refused with BLUM-409-001. */
+  clientOrderIds: ['free', 'unique'],
+  /** Which answers about an order carry its client_order_id; those to placements and cancels count as single reads. */
+  clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
+  /** Whether list rows leave out extended_hours, commission, commission_type and client_order_id. */
+  partialRows: [false, true],
+  listOrder: ['newestFirst', 'oldestFirst'],
+  /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
+  readLag: ['none', 'seconds'],
+  /** A cancel of a canceled order: BLUM-409-003, or 200 with the order. Of one that filled it is always the former. */
+  cancelOfCanceled: ['conflict', 'order'],
+
+  // Of the accounts dialect alone. Lists and errors of the investors dialect have one envelope each.
+  listEnvelope: ['array', 'object'],
+  errorEnvelope: ['flat', 'nested', 'status'],
+  /** A cancel takes effect before it is answered, or a second later, answered with the order still open. */
+  cancels: ['atOnce', 'later'],
+
+  // Of the investors dialect alone.
+  /** A placement is answered as pending and then is at the custodian, or a second later, or before it is answered. */
+  custody: ['afterAnswer', 'later', 'atOnce'],
+  /** What an order that rests at the custodian is called; some of the vendor's pages know no open orders. */
+  restingStatus: ['open', 'pending'],
+  /** Whether submitted_at is null while the custodian does not have the order, or its creation time, as in one sample. */
+  submittedAt: ['byCustodian', 'always'],
+  /** What `cancels` is for the accounts dialect. */
+  investorCancels: ['later', 'atOnce'],
+  cancelSuccess: [200, 202],
+  /** Too little cash, too few shares, an untradable asset, a closed market: BLUM-422, or 201 and an order that fails. */
+  refusals: ['http', 'failedOrder'],
+  /** Whether qty, commission type qty and the status names of the accounts dialect are taken too, as from a demo client. */
+  accountsWords: ['refused', 'taken'],
+  /** The most that a list's limit may be. */
+  listLimitMax: [200, 100],
+  /** Whether a page with more rows behind it is only half as long as its limit. */
+  shortPages: [false, true],
+  /** A field without a value is left out, but for the times and the reason of failure; or it is null. */
+  emptyFields: ['absent', 'null'],
+  /** Orders as the reference has them, or as the guide: without created, livemode and investor_id. */
+  envelopeKeys: ['reference', 'guide'],
+  /** Whether reads of orders say object investor, and lists the url of deposits, as the reference's samples do. */
+  templateLeftovers: [false, true],
+} as const
+
+type Switches = { -readonly [Name in keyof typeof switchValues]: (typeof switchValues)[Name][number] }
+
+export interface BluumRequest {
+  method: string
+  /** Path and query, as on the request line. */
+  url: string
+  /** Lower-case names. */
+  headers: Readonly<Record<string, string>>
+  /** Null when the body was larger than we read. */
+  body: string | null
+  whims: Whims
+}
+
+export interface Answer {
+  status: number
+  headers: Record<string, string>
+  /** A JSON value. */
+  body: unknown
+}
+
+export interface Problem {
+  code: string
+  message: string
+  param?: string
+}
+
+export interface Dialect {
+  /** The path that takes placements; its first group is the account's id in this dialect. */
+  placementPath: RegExp
+  /** Whether answers tell the rate limit in X-RateLimit headers. */
+  rateHeaders: boolean
+  account: (id: string) => Account | undefined
+  fail: (problem: Problem) => Answer
+  /** `parts` are the decoded segments of the path from v1 on; none of a path that is no good. */
+  route: (request: BluumRequest, parts: readonly string[], query: URLSearchParams) => Answer
+  parsePlacement: (body: string) => NewOrder | Problem
+  placeOptions: () => PlaceOptions
+  toOrderJson: (order: Order) => Record<string, unknown>
+}
+
+/** What a dialect calls the fields and values of a placement. */
+export interface PlacementWords {
+  quantity: string
+  commissionTypes: ReadonlyMap<unknown, NonNullable<NewOrder['commissionType']>>
+  /** Optional fields that must be text. */
+  texts: readonly string[]
+}
+
+export const bodyBytesMax = 65_536
+export const decimalPattern = /^-?\d+(\.\d+)?$/
+const idempotencyKeptMs = 24 * 3_600_000
+const idempotencyKeyLengthMax = 255
+const clientOrderIdLengthMax = 128
+const readLagMs = 2000
+const cancelLaterMs = 1000
+const decimalLengthMax = 100
+
+const refusalCodes: Record<Refusal['refused'], string> = {
+  accountNotApproved: 'BLUM-403-002',
+  accountRestricted: 'BLUM-403-004',
+  unknownAsset: 'BLUM-404-003',
+  final: 'BLUM-409-003',
+  funds: 'BLUM-422-001',
+  marketClosed: 'BLUM-422-002',
+  notTradable: 'BLUM-422-003',
+  shares: 'BLUM-422-004',
+}
+
+/** A refusal of the exchange in the vendor's catalogue of codes. */
+export function toProblem(refusal: Refusal): Problem {
+  return { code: refusalCodes[refusal.refused], message: refusal.message }
+}
+
+export const noResource: Problem = { code: 'BLUM-404-001', message: 'No such resource.' }
+export const noPath: Problem = { code: 'BLUM-404-002', message: 'No such path.' }
+
+/** Examples show whole seconds on orders and milliseconds on accounts; both appear here, as the time has them. */
+export function toTime(ms: number): string {
+  return new Date(ms).toISOString().replace('.000Z', 'Z')
+}
+
+export function isOneOf<T>(values: readonly T[], value: unknown): value is T {
+  return values.some((known) => known === value)
+}
+
+/** The fields of a body that have a value, or what is wrong with it. */
+export function parseFields(text: string): Map<string, unknown> | Problem {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch {
+    return { code: 'BLUM-400-003', message: 'Body is not JSON.' }
+  }
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    return { code: 'BLUM-400-003', message: 'Body is not a JSON object.' }
+  }
+  return new Map<string, unknown>(Object.entries(body).filter(([, value]) => value !== null))
+}
+
+/** The order that fields ask for, or the first thing wrong with it (Bluum, OrderRequest). Unknown fields are ignored. */
+export function parseNewOrder(fields: ReadonlyMap<string, unknown>, words: PlacementWords): NewOrder | Problem {
+  for (const param of ['symbol', 'side', 'type', 'time_in_force']) {
+    if (!fields.has(param)) return missing(param)
+  }
+  for (const param of ['symbol', 'client_order_id', ...words.texts]) {
+    const value = fields.get(param)
+    if (value === undefined) continue
+    if (typeof value !== 'string') return { code: 'BLUM-400-003', message: `${param} must be text.`, param }
+  }
+  const symbol = String(fields.get('symbol'))
+  if (symbol === '') return missing('symbol')
+  const side = fields.get('side')
+  const type = fields.get('type')
+  const timeInForce = fields.get('time_in_force')
+  const commissionType = words.commissionTypes.get(fields.get('commission_type') ?? 'notional')
+  if (!isOneOf(orderSides, side)) return unknownValue('side')
+  if (!isOneOf(orderTypes, type)) return unknownValue('type')
+  if (!isOneOf(timesInForce, timeInForce)) return unknownValue('time_in_force')
+  if (commissionType === undefined) return unknownValue('commission_type')
+
+  // Length rules of the client reference are not documented: our choice. Whether it is unique is a switch.
+  const clientOrderId = fields.has('client_order_id') ? String(fields.get('client_order_id')) : null
+  if (clientOrderId !== null && clientOrderId.length > clientOrderIdLengthMax) {
+    const message = `client_order_id is longer than ${clientOrderIdLengthMax} characters.`
+    return { code: 'BLUM-400-003', message, param: 'client_order_id' }
+  }
+  const extendedHours = fields.get('extended_hours') ?? false
+  if (typeof extendedHours !== 'boolean') {
+    return { code: 'BLUM-400-003', message: 'extended_hours must be true or false.', param: 'extended_hours' }
+  }
+
+  const decimals: Record<string, string | null> = {}
+  for (const param of [
+    words.quantity,
+    'notional',
+    'limit_price',
+    'stop_price',
+    'trail_percent',
+    'trail_price',
+    'commission',
+  ]) {
+    const value = fields.get(param)
+    decimals[param] = null
+    if (value === undefined) continue
+    const code = param === words.quantity ? 'BLUM-400-006' : 'BLUM-400-005'
+    // A JSON number is refused like any other text that is not a decimal string: digits would be lost before we look.
+    if (typeof value !== 'string' || !decimalPattern.test(value) || value.length > decimalLengthMax) {
+      return { code, message: `${param} must be a decimal string.`, param }
+    }
+    const positive = !value.startsWith('-') && /[1-9]/.test(value)
+    const zeroCommission = param === 'commission' && !value.startsWith('-')
+    if (!positive && !zeroCommission) return { code, message: `${param} must be positive.`, param }
+    decimals[param] = value
+  }
+  const read = (param: string): string | null => decimals[param] ?? null
+  const quantity = read(words.quantity)
+  const notional = read('notional')
+  if (quantity !== null && notional !== null) {
+    return { code: 'BLUM-400-001', message: `Send either ${words.quantity} or notional.`, param: 'notional' }
+  }
+  if (quantity === null && notional === null) return missing(words.quantity)
+  if (notional !== null && (side !== 'buy' || type !== 'market')) {
+    return { code: 'BLUM-400-001', message: 'notional is for market buys only.', param: 'notional' }
+  }
+  if ((type === 'limit' || type === 'stop_limit') && read('limit_price') === null) return missing('limit_price')
+  if ((type === 'stop' || type === 'stop_limit') && read('stop_price') === null) return missing('stop_price')
+  if (type === 'trailing_stop' && read('trail_percent') === null && read('trail_price') === null) {
+    return missing('trail_percent')
+  }
+  const commission = read('commission')
+  if (commission !== null && commissionType === 'bps' && /\.\d{3,}$/.test(commission)) {
+    return { code: 'BLUM-400-005', message: 'Basis points carry up to two decimals.', param: 'commission' }
+  }
+  return {
+    symbol,
+    side,
+    type,
+    timeInForce,
+    quantity,
+    notional,
+    limitPrice: read('limit_price'),
+    stopPrice: read('stop_price'),
+    trailPercent: read('trail_percent'),
+    trailPrice: read('trail_price'),
+    extendedHours,
+    clientOrderId,
+    commission,
+    commissionType: commission === null ? null : commissionType,
+  }
+}
+
+function missing(param: string): Problem {
+  return { code: 'BLUM-400-002', message: `Field ${param} is missing.`, param }
+}
+
+export function unknownValue(param: string): Problem {
+  return { code: 'BLUM-400-004', message: `${param} has an unknown value.`, param }
+}
+
+function readWhole(
+  query: URLSearchParams,
+  name: string,
+  byDefault: number,
+  min: number,
+  max: number,
+): number | Problem {
+  const text = query.get(name)
+  if (text === null) return byDefault
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : -1
+  if (value >= min && value <= max) return value
+  return { code: 'BLUM-400-001', message: `${name} must be a whole number from ${min} to ${max}.`, param: name }
+}
+
+export function succeed(body: unknown, status = 200): Answer {
+  return { status, headers: {}, body }
+}
+
+export type Front = ReturnType<typeof createFront>
+
+/** What stands between HTTP and the exchange, whatever the dialect. */
+export function createFront(options: {
+  exchange: Exchange
+  state: State
+  apiKey: string
+  apiSecret: string
+  requestsPerSecond: number
+}) {
+  const { exchange, state, apiKey, apiSecret, requestsPerSecond } = options
+  const authorization = `${apiKey}:${apiSecret}`
+  const admitted: number[] = [] // times of the last second's requests, oldest first
+  const switches: Switches = {
+    market: 'open',
+    idempotencyReuse: 'replay',
+    idempotencyKeys: 'honored',
+    clientOrderIds: 'free',
+    clientOrderIdEcho: 'everywhere',
+    partialRows: false,
+    listOrder: 'newestFirst',
+    readLag: 'none',
+    cancelOfCanceled: 'conflict',
+    listEnvelope: 'array',
+    errorEnvelope: 'flat',
+    cancels: 'atOnce',
+    custody: 'afterAnswer',
+    restingStatus: 'open',
+    submittedAt: 'byCustodian',
+    investorCancels: 'later',
+    cancelSuccess: 200,
+    refusals: 'http',
+    accountsWords: 'refused',
+    listLimitMax: 200,
+    shortPages: false,
+    emptyFields: 'absent',
+    envelopeKeys: 'reference',
+    templateLeftovers: false,
+  }
+  setSwitches(JSON.parse(state.readSetting('switches') ?? '{}'))
+
+  /** Merges what is given into the switches. Returns what is wrong with it, as text, having changed nothing. */
+  function setSwitches(change: unknown): string | null {
+    if (typeof change !== 'object' || change === null || Array.isArray(change)) return 'switches are an object'
+    for (const [name, value] of Object.entries(change)) {
+      if (!Object.hasOwn(switchValues, name)) {
+        return `unknown switch "${name}"; there are ${Object.keys(switchValues).join(', ')}`
+      }
+      const known: readonly unknown[] =
+        new Map<string, readonly unknown[]>(Object.entries(switchValues)).get(name) ?? []
+      if (!known.includes(value))
+        return `switch "${name}" is one of ${known.map((one) => JSON.stringify(one)).join(', ')}`
+    }
+    Object.assign(switches, change)
+    exchange.transaction(() => state.saveSetting('switches', JSON.stringify(switches)))
+    exchange.setMode(switches.market)
+    return null
+  }
+
+  /**
+   * What one request is answered with; never throws for a caller's mistake. All its changes are one transaction with
+   * the answer kept for its key.
+   */
+  function answer(request: BluumRequest, dialect: Dialect): Answer {
+    exchange.catchUp()
+    const problem = authorize(request)
+    const answered = problem === null ? limitRate(request, dialect) : dialect.fail(problem)
+    answered.headers['x-request-id'] = `req_${randomBytes(12).toString('hex')}`
+    return answered
+  }
+
+  /** Null when the credentials are right (Bluum, BasicAuth: the key as user name, the secret as password). */
+  function authorize(request: BluumRequest): Problem | null {
+    const header = request.headers['authorization']
+    if (header === undefined) return { code: 'BLUM-401-001', message: 'No Authorization header.' }
+    const encoded = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(header)?.[1]
+    const given = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString('utf8')
+    if (!given.includes(':')) return { code: 'BLUM-401-002', message: 'Header is not valid Basic credentials.' }
+    if (given !== authorization) return { code: 'BLUM-401-003', message: 'Key or secret is wrong.' }
+    return null
+  }
+
+  /**
+   * The algorithm is not documented. Ours: no more requests than allowed in any second, of both dialects together, on
+   * the exchange's clock; requests refused for it, or for their credentials, do not count.
+   */
+  function limitRate(request: BluumRequest, dialect: Dialect): Answer {
+    const perSecond = request.whims.requestsPerSecond ?? requestsPerSecond
+    const at = exchange.clock()
+    while (admitted[0] !== undefined && admitted[0] <= at - 1000) admitted.shift()
+    const over = admitted.length >= perSecond
+    if (!over) admitted.push(at)
+    const answered = over ? dialect.fail({ code: 'BLUM-429-001', message: 'Slow down.' }) : route(request, dialect)
+    if (over) answered.headers['retry-after'] = '1'
+    if (dialect.rateHeaders) {
+      answered.headers['x-ratelimit-limit'] = String(perSecond)
+      answered.headers['x-ratelimit-remaining'] = String(Math.max(0, perSecond - admitted.length))
+      answered.headers['x-ratelimit-reset'] = String(Math.ceil(((admitted[0] ?? at) + 1000) / 1000))
+    }
+    return answered
+  }
+
+  function route(request: BluumRequest, dialect: Dialect): Answer {
+    if (request.body === null) return dialect.fail({ code: 'BLUM-400-008', message: 'Body is too large.' })
+    const [path = '', queryText = ''] = request.url.split('?', 2)
+    let parts: string[]
+    try {
+      parts = path.split('/').slice(1).map(decodeURIComponent)
+    } catch {
+      parts = []
+    }
+    const usable = parts[0] === 'v1' && !parts.includes('')
+    return dialect.route(request, usable ? parts : [], new URLSearchParams(queryText))
+  }
+
+  /**
+   * Bluum, Idempotency-Key. Scope, length and what is kept are not documented. Ours: one space of keys for the key
+   * pair, at most 255 characters; "the same body" means the same method, path and bytes; every answer that the work
+   * gave is kept, refusals too, for 24 hours of the exchange's clock. Refusals for credentials or rate come earlier
+   * and are not kept.
+   */
+  function once(request: BluumRequest, fail: Dialect['fail'], work: () => Answer): Answer {
+    const key = request.headers['idempotency-key'] ?? ''
+    if (key === '' || switches.idempotencyKeys === 'ignored') return exchange.transaction(work)
+    if (key.length > idempotencyKeyLengthMax) {
+      return fail({ code: 'BLUM-400-003', message: 'Idempotency-Key is too long.', param: 'Idempotency-Key' })
+    }
+    const at = exchange.clock()
+    const fingerprint = createHash('sha256').update(`${request.method} ${request.url}\n${request.body}`).digest('hex')
+    const kept = state.readAnswer(key)
+    if (kept !== undefined && kept.keptAt > at - idempotencyKeptMs) {
+      if (switches.idempotencyReuse === 'conflict') {
+        return fail({ code: 'BLUM-409-001', message: 'Key was used before.', param: 'Idempotency-Key' })
+      }
+      if (kept.fingerprint !== fingerprint) {
+        return fail({ code: 'BLUM-409-002', message: 'Key was used with another body.', param: 'Idempotency-Key' })
+      }
+      return { status: kept.status, headers: {}, body: JSON.parse(kept.body) }
+    }
+    return exchange.transaction(() => {
+      const answered = work()
+      state.forgetAnswers(at - idempotencyKeptMs)
+      const { status, body } = answered
+      state.saveAnswer(key, { fingerprint, status, body: JSON.stringify(body), keptAt: at })
+      return answered
+    })
+  }
+
+  /** Whether an answer leaves out the client order id. */
+  function hidesClientOrderId(inList: boolean): boolean {
+    const { clientOrderIdEcho } = switches
+    return clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')
+  }
+
+  const lagMs = (): number => (switches.readLag === 'seconds' ? readLagMs : 0)
+
+  function place(account: Account, request: BluumRequest, dialect: Dialect): Order | Refusal | Problem {
+    const wanted = dialect.parsePlacement(request.body ?? '')
+    if ('code' in wanted) return wanted
+    const { dedupe, commitDelayMs } = request.whims
+    const { clientOrderId } = wanted
+    const unique = clientOrderId !== null && (dedupe || switches.clientOrderIds === 'unique')
+    if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
+      return { code: 'BLUM-409-001', message: 'Resource exists already.', param: 'client_order_id' }
+    }
+    return exchange.place(account, wanted, { ...dialect.placeOptions(), delayMs: commitDelayMs })
+  }
+
+  /** Another channel places the order that this request asks for, without a client order id. It may be refused. */
+  function placeTwin(method: string, url: string, body: string | null, dialect: Dialect): void {
+    const id = method === 'POST' ? dialect.placementPath.exec(url)?.[1] : undefined
+    const account = id === undefined ? undefined : dialect.account(id)
+    const wanted = dialect.parsePlacement(body ?? '')
+    if (account === undefined || 'code' in wanted) return
+    exchange.place(account, { ...wanted, clientOrderId: null }, dialect.placeOptions())
+  }
+
+  /** The order as it is now, or as it is seen through the lag of single reads; undefined if it is another account's. */
+  function read(orderId: string, whims: Whims, account?: Account): Order | undefined {
+    const order = exchange.order(orderId, whims.getLagMs ?? lagMs())
+    return account === undefined || order?.accountId === account.id ? order : undefined
+  }
+
+  /** An order of another account answers like one that does not exist. `later`: unless a rule says when. */
+  function cancel(account: Account, orderId: string, whims: Whims, later: boolean): Order | Refusal | Problem {
+    const order = exchange.order(orderId)
+    if (order === undefined || order.accountId !== account.id) return noResource
+    const { fillOnCancel } = whims
+    if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
+    if (order.status === 'canceled' && switches.cancelOfCanceled === 'order') return order
+    return exchange.cancel(order, whims.cancelDelayMs ?? (later ? cancelLaterMs : null))
+  }
+
+  /** The window that a list's query asks for, or what is wrong with it. */
+  function readWindow(query: URLSearchParams, limitMax: number): { limit: number; offset: number } | Problem {
+    const limit = readWhole(query, 'limit', 50, 1, limitMax)
+    if (typeof limit !== 'number') return limit
+    const offset = readWhole(query, 'offset', 0, 0, 999_999_999)
+    return typeof offset === 'number' ? { limit, offset } : offset
+  }
+
+  /**
+   * Bluum, 'List orders'. Undocumented, so chosen: newest first by submission unless switched, ties by id likewise; an
+   * offset beyond the end is an empty page; filters are case sensitive; an unknown ticker matches nothing; unknown
+   * parameters are ignored. `keep` is what the dialect filters besides.
+   */
+  function list(
+    account: Account,
+    query: URLSearchParams,
+    whims: Whims,
+    wanted: { limit: number; offset: number; keep: (order: Order) => boolean },
+  ): { rows: Order[]; hasMore: boolean } | Problem {
+    const side = query.get('side')
+    if (side !== null && !isOneOf(orderSides, side)) return unknownValue('side')
+    const symbol = query.get('symbol')
+    const passes = (order: Order): boolean =>
+      (side === null || order.side === side) && (symbol === null || order.symbol === symbol) && wanted.keep(order)
+    const { listOrder, ignoreFilter, extraRows, listLagMs } = whims
+    // Half of the extra rows are the list's next ones; the others repeat its first ones, each beside its twin.
+    const repeated = Math.ceil(extraRows / 2)
+    const { rows, hasMore } = exchange.page(account.id, ignoreFilter ? () => true : passes, {
+      offset: wanted.offset,
+      limit: wanted.limit + extraRows - repeated,
+      oldestFirst: (listOrder ?? switches.listOrder) === 'oldestFirst',
+      lagMs: listLagMs ?? lagMs(),
+    })
+    return { rows: rows.flatMap((order, index) => (index < repeated ? [order, order] : [order])), hasMore }
+  }
+
+  /** Every order of one account, or of all of them, newest first and complete, whatever the switches say. */
+  function book(account?: Account): Order[] {
+    const accounts = account === undefined ? exchange.accounts() : [account]
+    const all = accounts.flatMap(({ id }) => exchange.page(id, () => true, { offset: 0, limit: Infinity }).rows)
+    return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
+  }
+
+  return {
+    /** As they stand; to be changed by `setSwitches` only. */
+    switches: switches as Readonly<Switches>,
+    setSwitches,
+    answer,
+    once,
+    hidesClientOrderId,
+    place,
+    placeTwin,
+    read,
+    cancel,
+    readWindow,
+    list,
+    book,
+  }
+}

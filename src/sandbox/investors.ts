@@ -1,0 +1,347 @@
+// Bluum's investors dialect over the exchange: paths, JSON and envelopes, read from the vendor's document (the investor
+// generation, 2026-07) and from nothing else. Order estimates, positions, wallets, transactions and assets are not here.
+//
+// How ids of one generation become ids of the other is not published. Ours: an investor's id follows from its account's,
+// and an order has one id in both.
+
+import {
+  isOneOf,
+  noPath,
+  noResource,
+  parseFields,
+  parseNewOrder,
+  succeed,
+  toProblem,
+  toTime,
+  unknownValue,
+} from './dialect.ts'
+import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './dialect.ts'
+import { averagePrice, isOpen, orderStatuses, remainingQuantity } from './exchange.ts'
+import type { Account, AccountStatus, Exchange, NewOrder, Order, Refusal } from './exchange.ts'
+import { letters } from './seed.ts'
+
+const orderStatusFilters = ['open', 'pending', 'filled', 'partial', 'cancelled', 'failed'] as const
+type OrderStatus = (typeof orderStatusFilters)[number]
+
+// The default, and the two decimals of basis points, are documented for the accounts generation only and kept here.
+const words: PlacementWords = {
+  quantity: 'quantity',
+  commissionTypes: new Map([
+    ['notional', 'notional'],
+    ['per_share', 'qty'],
+    ['bps', 'bps'],
+  ]),
+  texts: ['market', 'isin', 'figi', 'class', 'country'],
+}
+const wordsWithAccounts: PlacementWords = {
+  ...words,
+  commissionTypes: new Map([...words.commissionTypes, ['qty', 'qty']]),
+}
+const walletCurrencies = ['USD', 'NGN', 'GBP', 'EUR', 'KES']
+// All that trades here.
+const assetClass = 'equity'
+const custodyLaterMs = 1000
+const pathPattern = /^\/v1\/investors(?:[/?]|$)/
+
+/** The vendor's pairs are marked as assumed; what cannot trade any more is closed here. */
+const investorStatuses: Record<AccountStatus, string> = {
+  ACTIVE: 'active',
+  SUSPENDED: 'suspended',
+  PENDING: 'onboarding',
+  SUBMITTED: 'under_review',
+  INACTIVE: 'closed',
+}
+
+const commissionTypeNames: Record<NonNullable<NewOrder['commissionType']>, string> = {
+  notional: 'notional',
+  qty: 'per_share',
+  bps: 'bps',
+}
+
+const errorTypes = new Map([
+  [400, 'invalid_request_error'],
+  [401, 'authentication_error'],
+  [403, 'permission_error'],
+  [404, 'not_found_error'],
+  [409, 'conflict_error'],
+  [422, 'invalid_request_error'],
+  [429, 'rate_limit_error'],
+])
+
+const refusalParams = new Map<Refusal['refused'], string>([
+  ['unknownAsset', 'symbol'],
+  ['notTradable', 'symbol'],
+  ['shares', 'quantity'],
+])
+
+/** Whether a request line speaks this dialect. */
+export function isOfInvestors(url: string): boolean {
+  return pathPattern.test(url)
+}
+
+/** The investor that an account is in this dialect: always the same, for any seed and after any restart. */
+export function toInvestorId(accountId: string): string {
+  return `inv_${letters(`investor ${accountId}`, 26)}`
+}
+
+/** A new order as it was taken in, whatever became of it at once. */
+function asTakenIn(order: Order): Order {
+  const untouched = { filledQuantity: '0', filledValue: '0', filledAt: null, canceledAt: null, rejectReason: null }
+  return { ...order, ...untouched, status: 'accepted', queued: true }
+}
+
+/** Types of codes are assumed from their names, as in the vendor's document. */
+function fail({ code, message, param }: Problem): Answer {
+  const status = Number(code.slice(5, 8))
+  const type = code === 'BLUM-409-002' ? 'idempotency_error' : (errorTypes.get(status) ?? 'api_error')
+  return { status, headers: {}, body: { error: { type, code, message, ...(param === undefined ? {} : { param }) } } }
+}
+
+function refuse(no: Refusal | Problem): Answer {
+  if (!('refused' in no)) return fail(no)
+  const param = refusalParams.get(no.refused)
+  return fail({ ...toProblem(no), ...(param === undefined ? {} : { param }) })
+}
+
+/** "A bare uuid in place of a prefixed id answers 400"; ours: so does anything else that is not prefix and letters. */
+function checkId(id: string, prefix: 'inv_' | 'ord_', param: string): Problem | null {
+  if (id.startsWith(prefix) && /^[0-9A-Za-z]+$/.test(id.slice(prefix.length))) return null
+  return { code: 'BLUM-400-003', message: `An ${prefix} id is expected.`, param }
+}
+
+/** The dialect. Null and absent mean the same to it in requests. */
+export function createInvestors(exchange: Exchange, front: Front): Dialect {
+  const { switches } = front
+  const accountIds = new Map(exchange.accounts().map(({ id }) => [toInvestorId(id), id]))
+
+  function route(request: BluumRequest, parts: readonly string[], query: URLSearchParams): Answer {
+    const { whims } = request
+    const get = request.method === 'GET'
+    const post = request.method === 'POST'
+    const size = parts.length
+    const [, area, investorId = '', third, orderId = '', fifth] = parts
+    const withOrder = (work: (account: Account) => Answer): Answer => {
+      const problem = checkId(orderId, 'ord_', 'order_id')
+      return withInvestor(investorId, (account) => (problem === null ? work(account) : fail(problem)))
+    }
+
+    if (area !== 'investors') return fail(noPath)
+    if (size === 2 && get) return listInvestors(query)
+    if (size === 3 && get) return withInvestor(investorId, (account) => succeed(toInvestorJson(account)))
+    if (third !== 'orders') return fail(noPath)
+    if (size === 4 && get) return withInvestor(investorId, (account) => list(account, query, request))
+    if (size === 4 && post) {
+      return front.once(request, fail, () => withInvestor(investorId, (account) => place(account, request)))
+    }
+    if (size === 5 && get) {
+      return withOrder((account) => {
+        const order = front.read(orderId, whims, account)
+        return order === undefined ? fail(noResource) : succeed(asRead(showOrder(order)))
+      })
+    }
+    if (size === 6 && post && fifth === 'cancel') {
+      return front.once(request, fail, () =>
+        withOrder((account) => {
+          const canceled = front.cancel(account, orderId, whims, switches.investorCancels === 'later')
+          // The order as it stands, which says nothing of a request under way. Only this success can be a 202.
+          return 'id' in canceled ? succeed(showOrder(canceled), switches.cancelSuccess) : refuse(canceled)
+        }),
+      )
+    }
+    return fail(noPath)
+  }
+
+  function accountOf(investorId: string): Account | undefined {
+    return exchange.account(accountIds.get(investorId) ?? '')
+  }
+
+  function withInvestor(id: string, work: (account: Account) => Answer): Answer {
+    const problem = checkId(id, 'inv_', 'investor_id')
+    if (problem !== null) return fail(problem)
+    const account = accountOf(id)
+    return account === undefined ? fail(noResource) : work(account)
+  }
+
+  // --- orders ---
+
+  function toStatus(order: Order): OrderStatus {
+    switch (order.status) {
+      case 'accepted':
+        return order.queued === true ? 'pending' : switches.restingStatus
+      case 'partially_filled':
+        return 'partial'
+      case 'filled':
+        return 'filled'
+      case 'canceled':
+        return 'cancelled'
+      case 'rejected':
+        return 'failed'
+      default:
+        return order.status satisfies never
+    }
+  }
+
+  function toSubmittedAt(order: Order): string | null {
+    if (order.queued !== true) return toTime(order.custodyAt ?? order.submittedAt)
+    return switches.submittedAt === 'always' ? toTime(order.submittedAt) : null
+  }
+
+  /** Which of null and absent a field uses is not documented: a switch. */
+  function toOrderJson(order: Order): Record<string, unknown> {
+    const { commissionType, filledAt, canceledAt } = order
+    const reference = switches.envelopeKeys === 'reference'
+    const fields: Record<string, unknown> = {
+      id: order.id,
+      object: 'order',
+      ...(reference ? { created: Math.floor(order.submittedAt / 1000), livemode: false } : {}),
+      metadata: {},
+      ...(reference ? { investor_id: toInvestorId(order.accountId) } : {}),
+      symbol: order.symbol,
+      class: assetClass,
+      currency: 'USD',
+      quantity: order.quantity,
+      notional: order.notional,
+      side: order.side,
+      type: order.type,
+      time_in_force: order.timeInForce,
+      limit_price: order.limitPrice,
+      stop_price: order.stopPrice,
+      trail_percent: order.trailPercent,
+      trail_price: order.trailPrice,
+      extended_hours: order.extendedHours,
+      client_order_id: order.clientOrderId,
+      status: toStatus(order),
+      filled_quantity: order.filledQuantity,
+      remaining_quantity: remainingQuantity(order),
+      average_price: averagePrice(order),
+      commission: order.commission,
+      commission_type: commissionType === null ? null : commissionTypeNames[commissionType],
+      settlement_date: null,
+      bond: null,
+    }
+    const shown = Object.entries(fields).filter(([, value]) => value !== null || switches.emptyFields === 'null')
+    return {
+      ...Object.fromEntries(shown),
+      submitted_at: toSubmittedAt(order),
+      filled_at: filledAt === null ? null : toTime(filledAt),
+      cancelled_at: canceledAt === null ? null : toTime(canceledAt),
+      failure_reason: order.rejectReason,
+    }
+  }
+
+  /** An order as the switches let a caller see it. */
+  function showOrder(order: Order, inList = false): Record<string, unknown> {
+    const fields = toOrderJson(order)
+    if (front.hidesClientOrderId(inList)) delete fields['client_order_id']
+    if (!inList || !switches.partialRows) return fields
+    for (const name of ['extended_hours', 'commission', 'commission_type', 'client_order_id']) delete fields[name]
+    return fields
+  }
+
+  function asRead(fields: Record<string, unknown>): Record<string, unknown> {
+    return switches.templateLeftovers ? { ...fields, object: 'investor' } : fields
+  }
+
+  function parsePlacement(text: string): NewOrder | Problem {
+    const fields = parseFields(text)
+    if (!(fields instanceof Map)) return fields
+    const old = switches.accountsWords === 'taken'
+    if (old && !fields.has('quantity') && fields.has('qty')) fields.set('quantity', fields.get('qty'))
+    const wanted = parseNewOrder(fields, old ? wordsWithAccounts : words)
+    if ('code' in wanted) return wanted
+    const currency = fields.get('wallet_currency') ?? 'USD'
+    if (typeof currency !== 'string' || !walletCurrencies.includes(currency)) return unknownValue('wallet_currency')
+    // Nobody here has another wallet, and what an empty one answers is not documented.
+    if (currency === 'USD') return wanted
+    return { code: 'BLUM-422-001', message: `No ${currency} wallet.`, param: 'wallet_currency' }
+  }
+
+  /** "The answer is the new order, normally pending"; what fills at once is found filled by the next read. */
+  function place(account: Account, request: BluumRequest): Answer {
+    const placed = front.place(account, request, dialect)
+    if (!('id' in placed)) return refuse(placed)
+    return succeed(showOrder(switches.custody === 'atOnce' ? placed : asTakenIn(placed)), 201)
+  }
+
+  function list(account: Account, query: URLSearchParams, request: BluumRequest): Answer {
+    const window = front.readWindow(query, switches.listLimitMax)
+    if ('code' in window) return fail(window)
+    const status = query.get('status')
+    const old = switches.accountsWords === 'taken' ? orderStatuses : []
+    const known: readonly string[] = [...orderStatusFilters, ...old]
+    if (status !== null && !known.includes(status)) return fail(unknownValue('status'))
+    const assets = query.get('class')
+    const hasStatus = (order: Order): boolean => {
+      if (status === null) return true
+      if (status === 'open') return isOpen(order)
+      return toStatus(order) === status || (isOneOf<string>(old, status) && order.status === status)
+    }
+    const limit = switches.shortPages ? Math.ceil(window.limit / 2) : window.limit
+    const keep = (order: Order): boolean => (assets === null || assets === assetClass) && hasStatus(order)
+    const page = front.list(account, query, request.whims, { limit, offset: window.offset, keep })
+    if ('code' in page) return fail(page)
+    const path = `investors/${toInvestorId(account.id)}/${switches.templateLeftovers ? 'deposits' : 'orders'}`
+    return toList(
+      path,
+      page.hasMore,
+      page.rows.map((order) => asRead(showOrder(order, true))),
+    )
+  }
+
+  /** There is no total. The url is the path without its query, as in the samples. */
+  function toList(path: string, hasMore: boolean, data: readonly unknown[]): Answer {
+    return succeed({ object: 'list', url: `/v1/${path}`, has_more: hasMore, data })
+  }
+
+  // --- investors ---
+
+  /** Filters and order of this list are not documented. Ours: none, and the one to show first. */
+  function listInvestors(query: URLSearchParams): Answer {
+    const window = front.readWindow(query, switches.listLimitMax)
+    if ('code' in window) return fail(window)
+    const end = window.offset + window.limit
+    const all = exchange.accounts()
+    return toList('investors', end < all.length, all.slice(window.offset, end).map(toInvestorJson))
+  }
+
+  /** A real answer also carries personal data; nobody lives behind these investors. */
+  function toInvestorJson(account: Account): Record<string, unknown> {
+    const cash = exchange.cash(account)
+    // The custodian's account comes with the approval.
+    const approved = account.status !== 'PENDING' && account.status !== 'SUBMITTED'
+    return {
+      id: toInvestorId(account.id),
+      object: 'investor',
+      created: Math.floor(account.createdAt / 1000),
+      livemode: false,
+      metadata: {},
+      status: investorStatuses[account.status],
+      account_type: 'individual',
+      management_type: 'self_directed',
+      account_number: approved ? account.number : null,
+      currency: 'USD',
+      balance: cash.balance,
+      buying_power: approved ? cash.available : '0',
+      cash_withdrawable: approved ? cash.available : '0',
+      last_equity: exchange.equity(account),
+      crypto_status: null,
+      trading_type: approved ? 'cash' : null,
+    }
+  }
+
+  const dialect: Dialect = {
+    placementPath: /^\/v1\/investors\/([^/?]+)\/orders(?:\?|$)/,
+    // The pages of this generation name no headers for the limit but Retry-After.
+    rateHeaders: false,
+    account: accountOf,
+    fail,
+    route,
+    parsePlacement,
+    placeOptions: () => ({
+      custodyMs: switches.custody === 'later' ? custodyLaterMs : 0,
+      takeIn: switches.refusals === 'failedOrder',
+    }),
+    toOrderJson,
+  }
+  return dialect
+}
