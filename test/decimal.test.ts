@@ -158,7 +158,8 @@ describe('a decimal', () => {
         const sign = negative ? -1n : 1n
         const text = toText({ unscaled: sign * digits, scale })
         const next = toText({ unscaled: sign * digits + 1n, scale })
-        expect(Number(text)).toBe(Number(next))
+        // Now and then the border between two floats lies just there.
+        fc.pre(Number(text) === Number(next))
         expect(compareDecimals(text, next)).toBe(-1)
         expect(compareDecimals(next, text)).toBe(1)
         expect(normalizeDecimal(text)).not.toBe(normalizeDecimal(next))
