@@ -4,7 +4,7 @@
 import { DatabaseSync } from 'node:sqlite'
 import { brokerOf } from '../src/orders/order.ts'
 import type { NewOrder } from '../src/orders/order.ts'
-import { advance, toFingerprint } from '../src/orders/placement.ts'
+import { advance, createPlacement } from '../src/orders/placement.ts'
 import type { Placement, PlacementEvent } from '../src/orders/placement.ts'
 import { openSqliteStore } from '../src/store/sqlite.ts'
 import { hashAuditRow, hashRecord } from '../src/store/store.ts'
@@ -69,32 +69,8 @@ export async function fillStore(file: string, { placed, lost }: Fill): Promise<v
 }
 
 function create(request: NewOrder, number: number, at: number): Placement {
-  const { accountId, clientOrderId } = request
-  return {
-    // Older than any that a service makes.
-    opId: `00000000-0000-7000-8000-${number.toString(16).padStart(12, '0')}`,
-    broker: brokerOf(accountId),
-    accountId,
-    clientOrderId,
-    fingerprint: toFingerprint(request),
-    request,
-    state: 'RESERVED',
-    attempt: 1,
-    sends: 0,
-    owner: 'an earlier process',
-    version: 1,
-    sendBy: at + 30_000,
-    firstSentAt: null,
-    lastSentAt: null,
-    preImage: null,
-    orderId: null,
-    foundBy: null,
-    outcome: null,
-    evidence: {},
-    cancelRequestedAt: null,
-    cancelSettledAt: null,
-    nextCheckAt: null,
-    createdAt: at,
-    resolvedAt: null,
-  }
+  // Older than any that a service makes.
+  const opId = `00000000-0000-7000-8000-${number.toString(16).padStart(12, '0')}`
+  const broker = brokerOf(request.accountId)
+  return createPlacement(request, { opId, broker, owner: 'an earlier process', sendBy: at + 30_000, at })
 }

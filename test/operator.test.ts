@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../src/clock.ts'
-import { toFingerprint } from '../src/orders/placement.ts'
+import { createPlacement } from '../src/orders/placement.ts'
 import type { Placement, PlacementEvent } from '../src/orders/placement.ts'
 import { createRecords } from '../src/orders/records.ts'
 import { openSqliteStore } from '../src/store/sqlite.ts'
@@ -46,30 +46,9 @@ function create(n: number, change: Partial<Placement> = {}): Placement {
     ...change.request,
   }
   const at = Date.UTC(2026, 2, 1, 12)
+  const made = { opId: toOpId(n), broker: 'BLUUM' as const, owner: 'gone', sendBy: at + 30_000, at }
   return {
-    opId: toOpId(n),
-    broker: 'BLUUM',
-    accountId,
-    clientOrderId,
-    fingerprint: toFingerprint(request),
-    state: 'RESERVED',
-    attempt: 1,
-    sends: 0,
-    owner: 'gone',
-    version: 1,
-    sendBy: at + 30_000,
-    firstSentAt: null,
-    lastSentAt: null,
-    preImage: null,
-    orderId: null,
-    foundBy: null,
-    outcome: null,
-    evidence: {},
-    cancelRequestedAt: null,
-    cancelSettledAt: null,
-    nextCheckAt: null,
-    createdAt: at,
-    resolvedAt: null,
+    ...createPlacement(request, made),
     ...change,
     request,
   }

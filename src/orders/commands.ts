@@ -25,7 +25,7 @@ import {
   toUnknown,
 } from './outcomes.ts'
 import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
-import { isSettled, isWished, toFingerprint, toSearchedSince } from './placement.ts'
+import { createPlacement, isSettled, isWished, toFingerprint, toSearchedSince } from './placement.ts'
 import type { NotSentOutcome, Placement, PreImage } from './placement.ts'
 import { createReconciler } from './reconcile.ts'
 import type { LookupTimes } from './reconcile.ts'
@@ -242,7 +242,7 @@ export function createCommands(options: CommandsOptions): Commands {
       const refusal = refuse(wishes)
       if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
       try {
-        const opened = await reserve(key, order, { fingerprint, wishes, found })
+        const opened = await reserve(broker, order, { wishes, found })
         if (opened !== null) return { placement: opened, state: { kind: 'ours' } }
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
@@ -264,11 +264,10 @@ export function createCommands(options: CommandsOptions): Commands {
 
   /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */
   async function reserve(
-    key: PlacementKey,
+    broker: Broker,
     request: NewOrder,
-    given: { fingerprint: string; wishes: PlaceWishes; found: Placement | null },
+    { wishes, found }: { wishes: PlaceWishes; found: Placement | null },
   ): Promise<Placement | null> {
-    const { fingerprint, wishes, found } = given
     const { acknowledged } = wishes
     const at = clock.now()
     const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
@@ -277,30 +276,8 @@ export function createCommands(options: CommandsOptions): Commands {
       const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, 'caller')
       return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
     }
-    const made: Placement = {
-      opId: toUuidV7(at, options.random),
-      ...key,
-      fingerprint,
-      request,
-      state: 'RESERVED',
-      attempt: 1,
-      sends: 0,
-      owner,
-      version: 1,
-      sendBy,
-      firstSentAt: null,
-      lastSentAt: null,
-      preImage: null,
-      orderId: null,
-      foundBy: null,
-      outcome: null,
-      evidence: {},
-      cancelRequestedAt: null,
-      cancelSettledAt: null,
-      nextCheckAt: null,
-      createdAt: at,
-      resolvedAt: null,
-    }
+    const opId = toUuidV7(at, options.random)
+    const made = createPlacement(request, { opId, broker: broker.id, owner, sendBy, at })
     return (await records.insert(made, acknowledged, 'caller')) ? made : null
   }
 

@@ -106,6 +106,39 @@ interface Evidence {
   candidates?: string[]
 }
 
+/** A new placement, RESERVED by `owner` at `at` (epoch ms). */
+export function createPlacement(
+  request: NewOrder,
+  { opId, broker, owner, sendBy, at }: Pick<Placement, 'opId' | 'broker' | 'owner' | 'sendBy'> & { at: number },
+): Placement {
+  return {
+    opId,
+    broker,
+    accountId: request.accountId,
+    clientOrderId: request.clientOrderId,
+    fingerprint: toFingerprint(request),
+    request,
+    state: 'RESERVED',
+    attempt: 1,
+    sends: 0,
+    owner,
+    version: 1,
+    sendBy,
+    firstSentAt: null,
+    lastSentAt: null,
+    preImage: null,
+    orderId: null,
+    foundBy: null,
+    outcome: null,
+    evidence: {},
+    cancelRequestedAt: null,
+    cancelSettledAt: null,
+    nextCheckAt: null,
+    createdAt: at,
+    resolvedAt: null,
+  }
+}
+
 /** What can happen to a placement. News of an attempt says of which one: a later one may be under way by then. */
 export type PlacementEvent =
   /** `acknowledged`: keys of unresolved equal orders of which it may be a duplicate, as its caller says. */
