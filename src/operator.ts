@@ -7,7 +7,7 @@ import { certify, probeOrders } from './certify.ts'
 import type { Certificate } from './certify.ts'
 import { systemClock } from './clock.ts'
 import { isLoopback, readConfig } from './config.ts'
-import { brokerOf, isId } from './orders/order.ts'
+import { brokerOf, isOrderId } from './orders/order.ts'
 import type { NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
 import type { Placement, PlacementEvent } from './orders/placement.ts'
@@ -161,7 +161,7 @@ function toRefusal({ opId, state, orderId, nextCheckAt }: Placement): OperatorEr
 }
 
 async function checkOrder(store: Store, { broker, opId }: Placement, orderId: string): Promise<void> {
-  if (!isId(orderId) || brokerOf(orderId) !== broker) {
+  if (!isOrderId(orderId) || brokerOf(orderId) !== broker) {
     throw new OperatorError(`${JSON.stringify(orderId)} cannot be an order of ${broker}. Nothing was changed.`)
   }
   const bound = await store.findByOrder(broker, orderId)

@@ -172,7 +172,7 @@ async function readPage(broker: Broker, query: Partial<PageQuery> = {}): Promise
   const whole: PageQuery = {
     broker: 'BLUUM',
     accountId: investor,
-    status: null,
+    statuses: null,
     symbol: null,
     side: null,
     submittedAfter: null,
@@ -520,7 +520,7 @@ describe('lists', () => {
       toRow('ord_cancelled', 2, { status: 'cancelled' }),
       toRow('ord_failed', 1, { status: 'failed', submitted_at: null }),
     ])
-    const page = await readPage(connect(), { status, symbol: 'KO', side: 'BUY', wantsMore: true })
+    const page = await readPage(connect(), { statuses: [status], symbol: 'KO', side: 'BUY', wantsMore: true })
     expect(idsOf(page)).toEqual(ids)
     expect(page).toMatchObject({ hasMore: false, isComplete: true })
     expect(requests.map(({ query }) => query)).toMatchObject([{ status: word, symbol: 'KO', side: 'buy' }])
@@ -529,13 +529,13 @@ describe('lists', () => {
   it('of a group promises no row that is of another status', async () => {
     const rows = Array.from({ length: 100 }, (_, index) => toRow(`ord_${index}`, -index, { status: 'open' }))
     answerBook([...rows, toRow('ord_partial', -100, { status: 'partial' })])
-    const page = await readPage(connect(), { status: 'ACCEPTED', first: 100, wantsMore: true })
+    const page = await readPage(connect(), { statuses: ['ACCEPTED'], first: 100, wantsMore: true })
     expect(page.rows).toHaveLength(100)
     expect(page.hasMore).toBe(false)
   })
 
   it('knows the statuses that it can report, each once', () => {
-    expect(connect().statuses).toEqual(['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'])
+    expect(connect().offer.statuses).toEqual(['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'])
   })
 
   it('an interval goes by the submission, though the list goes by the creation', async () => {
@@ -568,7 +568,7 @@ describe('lists', () => {
       toRow('ord_due', 3, { submitted_at: timeOf(6) }),
     ])
     const olderThan = { at: timeOf(5), ids: ['ord_given'] }
-    expect(idsOf(await readPage(connect(), { status: 'FILLED', olderThan }))).toEqual(['ord_due'])
+    expect(idsOf(await readPage(connect(), { statuses: ['FILLED'], olderThan }))).toEqual(['ord_due'])
   })
 
   it('a row that cannot be read is an error in its place', async () => {

@@ -12,6 +12,7 @@ import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, PlaceAnswer } from '../src/brokers/broker.ts'
+import { dialects } from '../src/brokers/dialects.ts'
 import { createBluum } from '../src/brokers/bluum.ts'
 import { systemClock } from '../src/clock.ts'
 import { createCommands } from '../src/orders/commands.ts'
@@ -945,8 +946,7 @@ describe('an adapter in memory', () => {
         requestsPerSecond: 1,
         breaker: false,
       }).capabilities,
-      statuses: [],
-      sides: ['BUY', 'SELL'],
+      offer: dialects.accounts.offer,
       orders: notAsked,
       pages: notAsked,
       accounts: notAsked,

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { brokerCapabilities, UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, BrokerCapabilities, PlaceAnswer } from '../src/brokers/broker.ts'
+import { dialects } from '../src/brokers/dialects.ts'
 import { createCommands } from '../src/orders/commands.ts'
 import type { Commands, PlaceTimes } from '../src/orders/commands.ts'
 import type { NewOrder, Order } from '../src/orders/order.ts'
@@ -89,8 +90,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
   const broker: Broker = {
     id: 'BLUUM',
     capabilities: { ...none, ...given.capabilities },
-    statuses: [],
-    sides: ['BUY', 'SELL'],
+    offer: dialects.accounts.offer,
     async orders(keys) {
       await script.read()
       return keys.map(({ id }) => book.get(id) ?? null)

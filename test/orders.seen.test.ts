@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { describe, expect, test, vi } from 'vitest'
 import { brokerCapabilities, createTally, UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, BrokerCapabilities, Page, PageQuery, ReadScope } from '../src/brokers/broker.ts'
+import { dialects } from '../src/brokers/dialects.ts'
 import { compareDecimals } from '../src/decimal.ts'
 import { stateOf } from '../src/orders/order.ts'
 import type { NewOrder, Order, OrderKey, OrderStatus } from '../src/orders/order.ts'
@@ -91,7 +92,7 @@ const key: OrderKey = { broker: 'BLUUM', id: 'ord_1', accountId: null, mustBeWho
 const pageQuery: PageQuery = {
   broker: 'BLUUM',
   accountId: 'acc_1',
-  status: null,
+  statuses: null,
   symbol: null,
   side: null,
   submittedAfter: null,
@@ -118,8 +119,7 @@ function start({
   const inner: Broker = {
     id: 'BLUUM',
     capabilities,
-    statuses: ['ACCEPTED', 'FILLED'],
-    sides: ['BUY', 'SELL'],
+    offer: dialects.accounts.offer,
     orders: () => Promise.resolve([...script]),
     pages: (queries) =>
       Promise.resolve(
@@ -434,7 +434,7 @@ describe('a page', () => {
     const rows = [other, parseOrder('ACCEPTED 0'), unreadable]
     say(rows, { hasMore: true, isComplete: false, position: 'here' })
     const whole = { hasMore: true, isComplete: false, position: 'here' }
-    expect(await broker.pages([{ ...pageQuery, status: 'ACCEPTED' }, pageQuery], scope)).toEqual([
+    expect(await broker.pages([{ ...pageQuery, statuses: ['ACCEPTED'] }, pageQuery], scope)).toEqual([
       {
         ...whole,
         rows: [
@@ -537,8 +537,8 @@ describe('the memory', () => {
 
 test('all else of a broker passes as it is', async () => {
   const { inner, broker } = start()
-  const { id, capabilities, statuses, sides, accounts, unsupported, close } = inner
-  expect(broker).toMatchObject({ id, capabilities, statuses, sides, accounts, unsupported, close })
+  const { id, capabilities, offer, accounts, unsupported, close } = inner
+  expect(broker).toMatchObject({ id, capabilities, offer, accounts, unsupported, close })
   expect(Object.keys(broker).toSorted()).toEqual(Object.keys(inner).toSorted())
   await broker.close(5)
   expect(close).toHaveBeenCalledExactlyOnceWith(5)

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker } from '../src/brokers/broker.ts'
+import { dialects } from '../src/brokers/dialects.ts'
 import { systemClock } from '../src/clock.ts'
 import type { Clock } from '../src/clock.ts'
 import { createCommands } from '../src/orders/commands.ts'
@@ -757,8 +758,7 @@ describe('a wall clock that jumps', () => {
         cancelAsync: false,
         stream: false,
       },
-      statuses: [],
-      sides: ['BUY', 'SELL'],
+      offer: dialects.accounts.offer,
       orders: notAsked,
       pages: notAsked,
       accounts: notAsked,

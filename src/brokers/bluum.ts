@@ -4,23 +4,21 @@
 // outside.
 
 import { LRUCache } from 'lru-cache'
-import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
-import { compareInstants, parseInstant } from '../instant.ts'
-import { brokerOf, isId, rankOf, stateOf } from '../orders/order.ts'
-import type { Field, NewOrder, Order, OrderKey, OrderSide, OrderStatus } from '../orders/order.ts'
-import { AccountNeeded, pageSizeMax, UpstreamError } from './broker.ts'
-import type {
-  Broker,
-  BrokerCapabilities,
-  BrokerCapability,
-  Page,
-  PageQuery,
-  PlaceAnswer,
-  ReadScope,
-  Scan,
-  ScanQuery,
+import { compareDecimals } from '../decimal.ts'
+import { compareInstants } from '../instant.ts'
+import { brokerOf, isOrderId, rankOf, stateOf } from '../orders/order.ts'
+import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderStatus } from '../orders/order.ts'
+import {
+  AccountNeeded,
+  findUnsupported,
+  keepUpstreamError,
+  pageSizeMax,
+  scanCallsMax,
+  toCapabilities,
+  UpstreamError,
 } from './broker.ts'
-import { createCalls } from './calls.ts'
+import type { Broker, BrokerCapability, Page, PageQuery, PlaceAnswer, ReadScope, Scan, ScanQuery } from './broker.ts'
+import { createCalls, readTimes, writeTimes } from './calls.ts'
 import type { ReadCall } from './calls.ts'
 import {
   dialects,
@@ -33,6 +31,20 @@ import {
   typesInDoubt,
 } from './dialects.ts'
 import type { BluumApi, Dialect } from './dialects.ts'
+import {
+  cleanText,
+  equalDecimals,
+  isBody,
+  parseBoolean,
+  parseDecimal,
+  parseText,
+  parseTime,
+  parseWord,
+  requireText,
+  wordOf,
+  zeroToNull,
+} from './fields.ts'
+import type { Body } from './fields.ts'
 import { createHttp } from './http.ts'
 import type { Answer, Call } from './http.ts'
 import { readListPage, createListMemory } from './list.ts'
@@ -59,27 +71,6 @@ export interface BluumOptions {
    */
   findAccount?: (orderId: string) => Promise<string | null>
 }
-
-// Milliseconds: the first byte of an answer, the whole attempt with its body, all attempts together.
-const readOneTimes = {
-  firstByteMs: 3_000,
-  attemptMs: 4_000,
-  callerMs: 8_000,
-  backoffMs: { first: 100, longest: 1_000 },
-}
-const readPageTimes = {
-  firstByteMs: 5_000,
-  attemptMs: 8_000,
-  callerMs: 12_000,
-  backoffMs: { first: 200, longest: 2_000 },
-}
-// A placement is given up late: ending the wait for an order that left makes an outcome unknown that was not.
-const placeTimes = { firstByteMs: null, attemptMs: 30_000 }
-const cancelTimes = { firstByteMs: 5_000, attemptMs: 8_000 }
-
-// Every order pays for the look before it, so that one is short. Where it does not show all that is there, an order
-// that bears no client order id cannot be told from its likes, and a person has to.
-const scanCallsMax = { preImage: 3, lookup: 20 }
 
 // From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
 // costs one call in vain where it answers none.
@@ -126,7 +117,7 @@ export function createBluum(options: BluumOptions): Broker {
     const orderPath = dialect.paths.order(id, accountId)
     if (orderPath === null) throw new AccountNeeded()
     try {
-      const call: ReadCall = { path: orderPath, lane: 'one', times: readOneTimes, tags: [id] }
+      const call: ReadCall = { path: orderPath, lane: 'one', times: readTimes.one, tags: [id] }
       const answer = await calls.read(call, scope)
       if (isNoOrderId(answer, dialect)) return null
       const body = takeBody(answer, dialect)
@@ -259,7 +250,7 @@ export function createBluum(options: BluumOptions): Broker {
       mayMove: filter.status !== null,
       async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
         const query = { ...words, limit: String(limit), offset: String(offset) }
-        const body = await read({ path: listPath, query, lane, times: readPageTimes, tags: [accountId] }, scope)
+        const body = await read({ path: listPath, query, lane, times: readTimes.page, tags: [accountId] }, scope)
         const list = parseList(body)
         const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, dialect))
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
@@ -276,13 +267,15 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
-    const { status, symbol, side, submittedAfter, submittedBefore, olderThan } = query
+    const { symbol, side, submittedAfter, submittedBefore, olderThan } = query
+    // One at a time: that is what its lists are filtered by.
+    const status = query.statuses?.[0] ?? null
     const isGroup = status !== null && dialect.statusFilters[status]?.isGroup === true
     // No row that is listed from here on can have been submitted in time.
     const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, dialect.submittedLaterMs)
     const page = await readListPage<Order | UpstreamError>(
       {
-        ...toList(query.accountId, query, scope),
+        ...toList(query.accountId, { status, symbol, side }, scope),
         after: query.after,
         first: query.first,
         wantsMore: query.wantsMore,
@@ -316,7 +309,11 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
-    const filter: ListFilter = { status: null, symbol, side: side !== null && side in sidesSent ? side : null }
+    const filter: ListFilter = {
+      status: null,
+      symbol,
+      side: side !== null && dialect.offer.sides.includes(side) ? side : null,
+    }
     const { values, isComplete } = await scanList<Order>({
       fetch: toList(accountId, filter, scope, purpose).fetch,
       limit: pageSizeMax,
@@ -336,9 +333,9 @@ export function createBluum(options: BluumOptions): Broker {
     const ids = new Set<string>()
     for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
       const query = { limit: String(pageSizeMax), offset: String(offset) }
-      const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readPageTimes, tags: [] }
+      const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
       const list = parseList(await read(dialect.pagesAccounts ? { ...page, query } : page, scope))
-      for (const row of list.rows) if (isRecord(row) && isBluumId(row.id)) ids.add(row.id)
+      for (const row of list.rows) if (isBody(row) && isBluumId(row.id)) ids.add(row.id)
       const { length } = list.rows
       if (!dialect.pagesAccounts || !(list.hasMore ?? length >= pageSizeMax)) return [...ids]
       if (length === 0) break
@@ -350,18 +347,14 @@ export function createBluum(options: BluumOptions): Broker {
   return {
     id: 'BLUUM',
     capabilities,
-    statuses: [...new Set(Object.values(dialect.statuses))],
-    sides: ['BUY', 'SELL'],
+    offer: dialect.offer,
 
     orders: readOrders,
     pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
 
     accounts: readAccounts,
 
-    unsupported(order) {
-      if (order.side in sidesSent) return []
-      return [{ field: 'side', message: 'Bluum takes BUY and SELL only.' }]
-    },
+    unsupported: (order) => findUnsupported(dialect.offer, order),
 
     scan,
 
@@ -371,7 +364,7 @@ export function createBluum(options: BluumOptions): Broker {
         path: dialect.paths.orders(order.accountId),
         headers: { 'idempotency-key': idempotencyKey },
         body: toRequest(order, dialect),
-        ...placeTimes,
+        ...writeTimes.place,
       }
       const body = takeBody(await calls.place(call, sendBy, [order.accountId], beforeSend), dialect)
       const answer = parsePlaceAnswer(body, order, dialect)
@@ -383,9 +376,9 @@ export function createBluum(options: BluumOptions): Broker {
     // newer generation confirms the request only, and shows the order as it still is.
     async cancel({ id, account }, sendBy) {
       const cancelPath = dialect.paths.cancel(id, account.id)
-      const call: Call = { method: 'POST', path: cancelPath, ...cancelTimes }
+      const call: Call = { method: 'POST', path: cancelPath, ...writeTimes.cancel }
       const body = takeBody(await calls.cancel(call, sendBy, [id, account.id]), dialect)
-      if (!isRecord(body) || body.id !== id) return null
+      if (!isBody(body) || body.id !== id) return null
       const canceled = readWhole(body, account.id, dialect)
       return canceled?.account.id === account.id ? canceled : null
     },
@@ -394,24 +387,11 @@ export function createBluum(options: BluumOptions): Broker {
   }
 }
 
-function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapabilities {
-  const has = (name: BrokerCapability): boolean => proven.includes(name)
-  return Object.freeze({
-    clientIdEcho: has('clientIdEcho'),
-    clientIdUnique: has('clientIdUnique'),
-    idempotencyKey: has('idempotencyKey'),
-    lookupByClientId: has('lookupByClientId'),
-    listNewestFirst: has('listNewestFirst'),
-    readYourWrites: has('readYourWrites'),
-    cancelIdempotent: has('cancelIdempotent'),
-    cancelAsync: has('cancelAsync'),
-    stream: has('stream'),
-  })
-}
-
 // ---- lists ------------------------------------------------------------------------------------------------------
 
-type ListFilter = Pick<PageQuery, 'status' | 'symbol' | 'side'>
+interface ListFilter extends Pick<PageQuery, 'symbol' | 'side'> {
+  status: KnownOrderStatus | null
+}
 
 const wholeList: ListFilter = { status: null, symbol: null, side: null }
 
@@ -425,32 +405,7 @@ function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: D
   }
 }
 
-// ---- words ------------------------------------------------------------------------------------------------------
-
-const sidesSent: Partial<Record<OrderSide, string>> = { BUY: 'buy', SELL: 'sell' }
-
-function wordOf<Ours extends string>(table: Readonly<Record<string, Ours>>, ours: string): string {
-  const found = Object.entries(table).find(([, value]) => value === ours)
-  if (!found) throw new RangeError(`Bluum has no word for ${ours}`)
-  return found[0]
-}
-
-function parseWord<Ours extends string>(table: Readonly<Record<string, Ours>>, word: unknown): Ours | 'UNKNOWN' {
-  return (typeof word === 'string' && Object.hasOwn(table, word) ? table[word] : undefined) ?? 'UNKNOWN'
-}
-
 // ---- answers ----------------------------------------------------------------------------------------------------
-
-type Body = Readonly<Record<string, unknown>>
-
-function isRecord(value: unknown): value is Body {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function keepUpstreamError(error: unknown): UpstreamError {
-  if (error instanceof UpstreamError) return error
-  throw error
-}
 
 /** The body of a success; throws what a refusal means. */
 function takeBody(answer: Answer, dialect: Dialect): unknown {
@@ -461,7 +416,7 @@ function takeBody(answer: Answer, dialect: Dialect): unknown {
 // A list is a bare array in the reference and `{object, data, has_more}` in the vendor's newer pages.
 function parseList(body: unknown): { rows: readonly unknown[]; hasMore: boolean | null } {
   if (Array.isArray(body)) return { rows: body, hasMore: null }
-  if (isRecord(body) && Array.isArray(body.data)) {
+  if (isBody(body) && Array.isArray(body.data)) {
     return { rows: body.data, hasMore: typeof body.has_more === 'boolean' ? body.has_more : null }
   }
   throw new UpstreamError('unreadable', 'Bluum answered a list that is none')
@@ -477,13 +432,13 @@ function toListRow(body: unknown, accountId: string, offset: number, dialect: Di
     }
     return { id: order.id, at, value: order }
   } catch (error) {
-    const id = isRecord(body) ? body.id : undefined
+    const id = isBody(body) ? body.id : undefined
     return { id: typeof id === 'string' ? id : `row ${offset}`, at, value: keepUpstreamError(error) }
   }
 }
 
 function readListedAt(body: unknown, { readListedAt: read }: Dialect): string | null {
-  return isRecord(body) ? read(body) : null
+  return isBody(body) ? read(body) : null
 }
 
 function toEarlier(instant: string, ms: number): string {
@@ -492,7 +447,7 @@ function toEarlier(instant: string, ms: number): string {
 
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
 function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
-  if (!isRecord(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
   const id = requireId(body, 'id')
   const symbol = requireText(body, 'symbol')
   const told = body[fields.accountId]
@@ -549,58 +504,13 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
 
 // What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
 function isBluumId(id: unknown): id is string {
-  return isId(id) && brokerOf(id) === 'BLUUM'
+  return isOrderId(id) && brokerOf(id) === 'BLUUM'
 }
 
 function requireId(body: Body, field: string): string {
   const value = body[field]
   if (isBluumId(value)) return value
   throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
-}
-
-function requireText(body: Body, field: string): string {
-  const value = body[field]
-  const text = typeof value === 'string' ? cleanText(value) : ''
-  if (text !== '') return text
-  throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
-}
-
-// What is absent, null or an empty string has no value: Bluum leaves fields without one out, or sends null.
-function parseField<T>(body: Body, field: string, parse: (value: unknown) => T | null): Field<T> {
-  const value = body[field]
-  if (value === undefined || value === null || value === '') return null
-  return parse(value) ?? new UpstreamError('unreadable', `Bluum answered an order whose ${field} cannot be read`)
-}
-
-function parseText(body: Body, field: string): Field<string> {
-  return parseField(body, field, (value) => (typeof value === 'string' ? cleanText(value) : null))
-}
-
-// Numbers arrive as the text of their digits (http.ts), so a broker that drops the quotes loses nothing.
-function parseDecimal(body: Body, field: string): Field<string> {
-  return parseField(body, field, (value) => (typeof value === 'string' ? expandExponent(value) : null))
-}
-
-function parseBoolean(body: Body, field: string): Field<boolean> {
-  return parseField(body, field, (value) => (typeof value === 'boolean' ? value : null))
-}
-
-function parseTime(body: Body, field: string): Field<string> {
-  return parseField(body, field, (value) => (typeof value === 'string' ? parseInstant(value) : null))
-}
-
-// Bluum, "Order": average_price is '0.00' until the first fill. Nothing trades at zero.
-function zeroToNull(price: Field<string>): Field<string> {
-  return typeof price === 'string' && compareDecimals(price, '0') === 0 ? null : price
-}
-
-// A broker's free text: what a terminal or a log could take for a command goes, and so does what is too long to show.
-function cleanText(text: string): string {
-  return text
-    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
-    .trim()
-    .slice(0, 200)
-    .toWellFormed() // the cut may go through a pair of surrogates
 }
 
 // ---- placing ----------------------------------------------------------------------------------------------------
@@ -629,7 +539,7 @@ function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Recor
 // answer about another order says nothing about ours.
 function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
   const { fields } = dialect
-  if (!isRecord(body) || !isBluumId(body.id)) {
+  if (!isBody(body) || !isBluumId(body.id)) {
     throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
   }
   const request: Body = { [fields.accountId]: sent.accountId, ...toRequest(sent, dialect) }
@@ -652,11 +562,6 @@ function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): Plac
 }
 
 const textsCompared = ['symbol', 'side', 'type', 'client_order_id']
-
-function equalDecimals(a: unknown, b: unknown): boolean {
-  const left = typeof a === 'string' ? expandExponent(a) : null
-  return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0
-}
 
 function readWhole(body: Body, accountId: string, dialect: Dialect): Order | null {
   try {
@@ -718,8 +623,8 @@ interface Envelope {
 // Three shapes are in use: {code, message}, {error: {type, code, message, param}} and {status: 'error', code, message}.
 // Only Bluum's own codes make one: other software in between also answers {"code": 403}.
 function parseEnvelope(body: unknown): Envelope | null {
-  if (!isRecord(body)) return null
-  const inner = isRecord(body.error) ? body.error : body
+  if (!isBody(body)) return null
+  const inner = isBody(body.error) ? body.error : body
   const { code, message, type, param } = inner
   if (typeof code !== 'string') return null
   if (!/^BLUM-\d{3}-\d{3}$/.test(code) && !(body.status === 'error' && /^[A-Z][A-Z_]{2,63}$/.test(code))) return null

@@ -10,6 +10,8 @@ import type {
   OrderRejectionCode,
   OrderSideSent,
   OrderStatus,
+  OrderTypeSent,
+  TimeInForceSent,
 } from '../orders/order.ts'
 
 /** The most rows of a list that one page may ask for. */
@@ -24,10 +26,7 @@ export interface Broker {
   readonly id: BrokerId
   /** What was proven of this broker; nothing unless its settings say so. */
   readonly capabilities: BrokerCapabilities
-  /** The statuses this broker can report; it must not be asked for a list of another one. */
-  readonly statuses: readonly KnownOrderStatus[]
-  /** The sides this broker knows; it must not be asked for a list of another one. */
-  readonly sides: readonly OrderSideSent[]
+  readonly offer: BrokerOffer
   /**
    * Each order, or null where the broker says that there is none; AccountNeeded where it can only be asked with the
    * account, and nobody has named it.
@@ -38,7 +37,7 @@ export interface Broker {
   /** The ids of all accounts that the credential sees. Throws UpstreamError. */
   accounts(scope: ReadScope): Promise<string[]>
   /** What this broker cannot do of `order`, one entry a field; empty when it can do all of it. Sends nothing. */
-  unsupported(order: NewOrder): { field: keyof NewOrder; message: string }[]
+  unsupported(order: NewOrder): Unsupported[]
   /**
    * The rows of one list for a placement: to know what is there before it is sent, or to find out what became of it.
    * Throws UpstreamError when the search had to stop; then it has shown nothing.
@@ -57,6 +56,64 @@ export interface Broker {
   cancel(order: Order, sendBy: number): Promise<Order | null>
   /** Ends its connections once the calls in flight are over, and after `withinMs` whatever is in flight. */
   close(withinMs: number): Promise<void>
+}
+
+/**
+ * What can be asked of a broker, by its documents. One table for each API: what it lacks is refused before anything is
+ * sent, or finished here, and the README's table of brokers is printed from it.
+ */
+export interface BrokerOffer {
+  /** As a person calls the broker. */
+  readonly name: string
+  /** The statuses it can report; it must not be asked for a list of another one. */
+  readonly statuses: readonly KnownOrderStatus[]
+  /** The sides it knows; it must not be asked for a list of another one. */
+  readonly sides: readonly OrderSideSent[]
+  readonly types: readonly OrderTypeSent[]
+  readonly timesInForce: readonly TimeInForceSent[]
+  /** What a placement may hold beside what every broker takes. */
+  readonly extras: readonly ('notional' | 'extendedHours' | 'commission')[]
+  /** What its lists can be asked to leave out; the rest of a filter is finished here, within a bounded search. */
+  readonly filters: readonly ListFilterName[]
+  /** How one order is read: by its id alone, by its id under its account, or only by looking through lists. */
+  readonly readsOne: 'byId' | 'underAccount' | 'inLists'
+}
+
+/** `status` is one status a list; `submitted` an interval of time. */
+type ListFilterName = 'status' | 'symbol' | 'side' | 'submitted'
+
+/** What `offer` lacks of `order`, one entry a field; empty when it has all of it. */
+export function findUnsupported(offer: BrokerOffer, order: NewOrder): Unsupported[] {
+  const { name, sides, types, timesInForce, extras } = offer
+  const found: Unsupported[] = []
+  if (!sides.includes(order.side)) found.push({ field: 'side', message: `${name} takes ${toWords(sides)} only.` })
+  if (!types.includes(order.type)) {
+    found.push({ field: 'type', message: `${name} takes no ${order.type} orders: ${toWords(types)} only.` })
+  }
+  if (!timesInForce.includes(order.timeInForce)) {
+    found.push({ field: 'timeInForce', message: `${name} takes ${toWords(timesInForce)} only.` })
+  }
+  if (order.notional !== null && !extras.includes('notional')) {
+    found.push({ field: 'notional', message: `${name} takes no cash amounts; give quantity instead.` })
+  }
+  if (order.extendedHours === true && !extras.includes('extendedHours')) {
+    found.push({ field: 'extendedHours', message: `${name} trades in regular hours only; leave extendedHours out.` })
+  }
+  for (const field of ['commission', 'commissionType'] as const) {
+    if (order[field] === null || extras.includes('commission')) continue
+    found.push({ field, message: `${name} takes no commission with an order; leave ${field} out.` })
+  }
+  return found
+}
+
+/** A field of an order that its broker does not take, and the fix in words. */
+export interface Unsupported {
+  field: keyof NewOrder
+  message: string
+}
+
+function toWords(values: readonly string[]): string {
+  return values.length < 2 ? values.join() : `${values.slice(0, -1).join(', ')} and ${values.at(-1)}`
 }
 
 /** On whose behalf reads are made: until when they are wanted, and what they cost. One for each request. */
@@ -92,11 +149,12 @@ export function createTally(): Tally {
 /** The brokers of this process. A broker that is not configured is absent. */
 export type Brokers = ReadonlyMap<BrokerId, Broker>
 
-/** One list at a broker: of one account, of one status or of all, resumed after a position. */
+/** One list at a broker: of one account, of some statuses or of all, resumed after a position. */
 export interface PageQuery {
   broker: BrokerId
   accountId: string
-  status: KnownOrderStatus | null
+  /** Any of these, at least one; null for all orders. Of a broker that filters by status only one at a time. */
+  statuses: readonly KnownOrderStatus[] | null
   symbol: string | null
   side: OrderSideSent | null
   /** Instants as `parseInstant` returns them; the first is inclusive, the second exclusive. */
@@ -150,6 +208,22 @@ export const brokerCapabilities = [
 ] as const
 export type BrokerCapability = (typeof brokerCapabilities)[number]
 
+/** Those of `proven` hold, no other does. */
+export function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapabilities {
+  const has = (name: BrokerCapability): boolean => proven.includes(name)
+  return Object.freeze({
+    clientIdEcho: has('clientIdEcho'),
+    clientIdUnique: has('clientIdUnique'),
+    idempotencyKey: has('idempotencyKey'),
+    lookupByClientId: has('lookupByClientId'),
+    listNewestFirst: has('listNewestFirst'),
+    readYourWrites: has('readYourWrites'),
+    cancelIdempotent: has('cancelIdempotent'),
+    cancelAsync: has('cancelAsync'),
+    stream: has('stream'),
+  })
+}
+
 /** A list to be searched for the order of a placement. */
 export interface ScanQuery {
   accountId: string
@@ -164,6 +238,12 @@ export interface ScanQuery {
    */
   purpose: 'preImage' | 'lookup'
 }
+
+/**
+ * The most calls of one search. Every order pays for the look before it, so that one is short: where it does not show all
+ * that is there, an order that bears no client order id cannot be told from its likes, and a person has to.
+ */
+export const scanCallsMax = { preImage: 3, lookup: 20 } as const
 
 export interface Scan {
   /** Each order once, in the order of the list. Rows may leave out what lists leave out, the client order id among it. */
@@ -258,4 +338,10 @@ export class AccountNeeded extends UpstreamError {
   constructor() {
     super('not_sent', 'the broker reads an order only under its account, which nobody has named')
   }
+}
+
+/** For a `catch` where trouble of the broker is a value, and anything else a bug. */
+export function keepUpstreamError(error: unknown): UpstreamError {
+  if (error instanceof UpstreamError) return error
+  throw error
 }

@@ -31,6 +31,18 @@ export interface ReadCall {
   tags: readonly string[]
 }
 
+/** Milliseconds, the same for every broker. */
+export const readTimes = {
+  one: { firstByteMs: 3_000, attemptMs: 4_000, callerMs: 8_000, backoffMs: { first: 100, longest: 1_000 } },
+  page: { firstByteMs: 5_000, attemptMs: 8_000, callerMs: 12_000, backoffMs: { first: 200, longest: 2_000 } },
+} as const satisfies Record<string, ReadTimes>
+
+/** A placement is given up late: ending the wait for an order that left makes an outcome unknown that was not. */
+export const writeTimes = {
+  place: { firstByteMs: null, attemptMs: 30_000 },
+  cancel: { firstByteMs: 5_000, attemptMs: 8_000 },
+} as const
+
 /** Milliseconds. */
 interface ReadTimes {
   firstByteMs: number

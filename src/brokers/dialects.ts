@@ -5,7 +5,6 @@
 // As Bluum's pages stood in 2026-03 and in 2026-07: "Order", "List orders", "Cancel an order", "Error".
 
 import { parseInstant } from '../instant.ts'
-import { isId } from '../orders/order.ts'
 import type {
   CommissionType,
   KnownOrderStatus,
@@ -14,11 +13,14 @@ import type {
   OrderType,
   TimeInForce,
 } from '../orders/order.ts'
+import type { BrokerOffer } from './broker.ts'
+import { path } from './http.ts'
 
 export type BluumApi = 'accounts' | 'investors'
 
-/** What one generation of the API calls things. */
+/** What one generation of the API can be asked for, and what it calls things. */
 export interface Dialect {
+  offer: BrokerOffer
   paths: {
     accounts: string
     orders: (accountId: string) => string
@@ -57,7 +59,18 @@ interface StatusFilter {
   isGroup: boolean
 }
 
+const offer: Omit<BrokerOffer, 'readsOne'> = {
+  name: 'Bluum',
+  statuses: ['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'],
+  sides: ['BUY', 'SELL'],
+  types: ['MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT', 'TRAILING_STOP'],
+  timesInForce: ['DAY', 'GTC', 'OPG', 'CLS', 'IOC', 'FOK'],
+  extras: ['notional', 'extendedHours', 'commission'],
+  filters: ['status', 'symbol', 'side'],
+}
+
 const accounts: Dialect = {
+  offer: { ...offer, readsOne: 'byId' },
   paths: {
     accounts: '/accounts',
     orders: (accountId) => path`/trading/accounts/${accountId}/orders`,
@@ -97,6 +110,7 @@ const accounts: Dialect = {
 }
 
 const investors: Dialect = {
+  offer: { ...offer, readsOne: 'underAccount' },
   paths: {
     accounts: '/investors',
     orders: (accountId) => path`/investors/${accountId}/orders`,
@@ -144,16 +158,6 @@ const investors: Dialect = {
 }
 
 export const dialects: Readonly<Record<BluumApi, Dialect>> = { accounts, investors }
-
-// The one place where a path is made. Ids have been checked at the door; whoever forgot that ends here, before a `..`
-// turns one call into another under the broker's key.
-function path(texts: TemplateStringsArray, ...ids: string[]): string {
-  return texts.reduce((made, text, index) => {
-    const id = ids[index - 1] ?? ''
-    if (!isId(id)) throw new RangeError('not an id: refused as a part of a path')
-    return made + encodeURIComponent(id) + text
-  })
-}
 
 function parseUnixSeconds(digits: string): string | null {
   if (!/^\d{1,11}$/.test(digits)) return null

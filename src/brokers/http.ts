@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
 import { type Dispatcher, Pool } from 'undici'
 
+import { isIdPart } from '../orders/order.ts'
 import { UpstreamError, type UpstreamErrorKind, type UpstreamFailure } from './broker.ts'
 
 /** What all calls to one broker share. */
@@ -70,6 +71,18 @@ export interface Http {
    * given, what is still under way ends like a broken connection. May be repeated.
    */
   close(withinMs?: number): Promise<void>
+}
+
+/**
+ * A path of a call. Ids have been checked at the door; whoever forgot that ends here with a RangeError, before a `..` turns
+ * one call into another under the broker's key.
+ */
+export function path(texts: TemplateStringsArray, ...ids: string[]): string {
+  return texts.reduce((made, text, index) => {
+    const id = ids[index - 1] ?? ''
+    if (!isIdPart(id)) throw new RangeError('not an id: refused as a part of a path')
+    return made + encodeURIComponent(id) + text
+  })
 }
 
 // What telemetry hears of each finished attempt; `kind` is null for an answer and for a read its caller gave up.

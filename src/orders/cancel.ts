@@ -7,7 +7,7 @@ import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
 import type { Store } from '../store/store.ts'
-import { brokerOf, isId } from './order.ts'
+import { brokerOf, isAccountId, isIdPart, isOrderId } from './order.ts'
 import type { Order } from './order.ts'
 import {
   isAboutTheOrder,
@@ -463,8 +463,13 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
   if (orderId === null && clientOrderId !== null && accountId === null) {
     problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
   }
-  for (const [field, id] of Object.entries({ orderId, accountId, clientOrderId })) {
-    if (id !== null && !isId(id)) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
+  const isGarbled = {
+    orderId: orderId !== null && !isOrderId(orderId),
+    accountId: accountId !== null && !isAccountId(accountId),
+    clientOrderId: clientOrderId !== null && !isIdPart(clientOrderId),
+  }
+  for (const [field, isBad] of Object.entries(isGarbled)) {
+    if (isBad) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
   }
   return problems
 }

@@ -5,7 +5,7 @@ import DataLoader from 'dataloader'
 import { UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
-import { brokerOf, isId } from './order.ts'
+import { brokerOf, isAccountId, isOrderId } from './order.ts'
 import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from './order.ts'
 
 /** The loaders of one request. All of them throw UpstreamError, and a GraphQLError for an id that cannot be one. */
@@ -96,10 +96,14 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     return broker
   }
 
-  function findBroker(id: string, argument: string): BrokerId {
-    if (!isId(id)) {
+  function findBroker(id: string, argument: string, kind: 'order' | 'account'): BrokerId {
+    if (!(kind === 'order' ? isOrderId(id) : isAccountId(id))) {
+      const form =
+        brokerOf(id) === 'ARIES'
+          ? `aries:<account>${kind === 'order' ? ':<order>' : ''}, where each part has`
+          : 'ids have'
       throw createInputError(
-        `${argument} is not an id: ids have letters, digits and . _ : - only, at most 128, a letter or digit first.`,
+        `${argument} is not an id of an ${kind}: ${form} letters, digits and . _ : - only, at most 128, a letter or digit first.`,
       )
     }
     const broker = brokerOf(id)
@@ -110,8 +114,8 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
 
   return {
     async order(id, accountId, argument = 'id') {
-      if (accountId !== null) findBroker(accountId, 'accountId')
-      const key = { broker: findBroker(id, argument), id, accountId, mustBeWhole: false }
+      if (accountId !== null) findBroker(accountId, 'accountId', 'account')
+      const key = { broker: findBroker(id, argument, 'order'), id, accountId, mustBeWhole: false }
       askedById.add(id)
       const order = await orders.load(key)
       return order !== null && (accountId === null || order.account.id === accountId) ? order : null
@@ -141,7 +145,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
       return page
     },
 
-    account: (id, argument) => ({ id, broker: findBroker(id, argument) }),
+    account: (id, argument) => ({ id, broker: findBroker(id, argument, 'account') }),
 
     accounts: () => (allAccounts ??= readAccounts()),
 
@@ -175,7 +179,8 @@ function mergeEqual(queries: readonly PageQuery[]): PageQuery[] {
 }
 
 function toCacheKey(query: PageQuery): string {
-  const { accountId, status, symbol, side, submittedAfter, submittedBefore, olderThan, after, first, wantsMore } = query
-  const filter = [status, symbol, side, submittedAfter, submittedBefore]
+  const { accountId, statuses, symbol, side, submittedAfter, submittedBefore, olderThan, after, first, wantsMore } =
+    query
+  const filter = [statuses, symbol, side, submittedAfter, submittedBefore]
   return JSON.stringify([accountId, filter, olderThan, after, first, wantsMore])
 }

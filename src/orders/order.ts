@@ -90,7 +90,8 @@ export interface Order {
   id: string
   broker: BrokerId
   account: TradingAccount
-  asset: { symbol: string }
+  /** Null where its ticker names another instrument: an option bears that of what it is on. */
+  asset: { symbol: string } | null
   symbol: string
   securityType: SecurityType | null
   legs: OrderLeg[]
@@ -202,16 +203,57 @@ export function rankOf(order: Order): OrderRank {
   return { submittedAt: typeof order.submittedAt === 'string' ? order.submittedAt : null, id: order.id }
 }
 
+// ---- ids --------------------------------------------------------------------------------------------------------
+
 // Ours and the brokers' ids alike: a part such as `..` survives encodeURIComponent and would turn a cancel's path into
 // another call under the broker's key.
-const idPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
+const partPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
 
-/** Whether `id` can name an order or an account: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
-export function isId(id: unknown): id is string {
-  return typeof id === 'string' && idPattern.test(id)
+/** Whether `text` can be a broker's own name of something: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
+export function isIdPart(text: unknown): text is string {
+  return typeof text === 'string' && partPattern.test(text)
 }
+
+const ariesPrefix = 'aries:'
 
 /** Which broker an id of ours belongs to: `aries:` ids to Aries, all others to Bluum, whose ids pass as they are. */
 export function brokerOf(id: string): BrokerId {
-  return id.startsWith('aries:') ? 'ARIES' : 'BLUUM'
+  return id.startsWith(ariesPrefix) ? 'ARIES' : 'BLUUM'
+}
+
+/** Whether `id` can name an account here. */
+export function isAccountId(id: unknown): id is string {
+  return typeof id === 'string' && splitId(id)?.length === 1
+}
+
+/** Whether `id` can name an order here: at Aries by its account and its own name, at Bluum by its own alone. */
+export function isOrderId(id: unknown): id is string {
+  return typeof id === 'string' && splitId(id)?.length === (brokerOf(id) === 'ARIES' ? 2 : 1)
+}
+
+/** Aries' account, or one of its orders, by the names that they have there: `aries:<account>`, `aries:<account>:<order>`. */
+export function toAriesId(...parts: readonly [account: string] | readonly [account: string, order: string]): string {
+  return spell(parts)
+}
+
+/**
+ * The broker's own names in an id, decoded; null for what can be no id. One thing has one spelling: with two of them an
+ * account would be two, and a key that was used in one could be sent again in the other.
+ */
+export function splitId(id: string): string[] | null {
+  if (brokerOf(id) === 'BLUUM') return isIdPart(id) ? [id] : null
+  const parts = id.slice(ariesPrefix.length).split(':').map(decode)
+  return parts.every((part): part is string => isIdPart(part)) && id === spell(parts) ? parts : null
+}
+
+function spell(parts: readonly string[]): string {
+  return ariesPrefix + parts.map(encodeURIComponent).join(':')
+}
+
+function decode(text: string): string | null {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return null
+  }
 }

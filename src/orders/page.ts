@@ -6,7 +6,7 @@ import type { Boundary, Page, PageQuery, PageRow } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
 import type { Loaders } from './loaders.ts'
 import { compareNewestFirst, rankOf, stateOf } from './order.ts'
-import type { KnownOrderStatus, Order, OrderFilter, TradingAccount } from './order.ts'
+import type { Order, OrderFilter, TradingAccount } from './order.ts'
 import { isSymbol, symbolHelp } from './validate.ts'
 
 const pageSizeDefault = 50
@@ -67,22 +67,24 @@ interface Place {
   boundary: Boundary | null
 }
 
-// A broker filters by one status, so one list for each; without a filter a single one, which also has the orders of
-// an unknown status.
+// Where the broker filters by status it does so by one, so one list for each; else, and without a filter, a single one,
+// which also has the orders of an unknown status.
 function toLists(loaders: Loaders, account: TradingAccount, filter: OrderFilter): List[] {
   const broker = loaders.broker(account.broker)
-  const wanted = broker.statuses.filter(
+  const { offer } = broker
+  const wanted = offer.statuses.filter(
     (status) =>
       (filter.statuses === null || filter.statuses.includes(status)) &&
       (filter.state === null || filter.state === stateOf(status)),
   )
-  if (filter.side !== null && !broker.sides.includes(filter.side)) return []
+  if (filter.side !== null && !offer.sides.includes(filter.side)) return []
   const isAll = filter.statuses === null && filter.state === null
-  const statuses: (KnownOrderStatus | null)[] = isAll ? [null] : wanted
-  return statuses.map((status) => ({
+  const isSplit = offer.filters.includes('status')
+  const lists = isAll ? [null] : isSplit ? wanted.map((status) => [status]) : wanted.length > 0 ? [wanted] : []
+  return lists.map((statuses) => ({
     broker: broker.id,
     accountId: account.id,
-    status,
+    statuses,
     symbol: filter.symbol,
     side: filter.side,
     submittedAfter: filter.submittedAfter,

@@ -23,9 +23,9 @@
 
 import { LRUCache } from 'lru-cache'
 import { UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Page, PageRow } from '../brokers/broker.ts'
+import type { Broker, Page, PageQuery, PageRow } from '../brokers/broker.ts'
 import { compareDecimals, isDecimal } from '../decimal.ts'
-import type { KnownOrderStatus, Order, OrderKey } from './order.ts'
+import type { Order, OrderKey } from './order.ts'
 
 interface SeenOptions {
   /** Whether a placement is bound to the order, in this account where one is named. May throw; then nobody knows. */
@@ -38,7 +38,7 @@ interface SeenOptions {
 
 /**
  * `broker`, with every order in its answers merged with what was shown of it before; the orders it answers stay as they
- * are. A row of a list whose order no longer has the status asked for is left out. An order that was shown, or that a
+ * are. A row of a list whose order no longer has a status asked for is left out. An order that was shown, or that a
  * placement is bound to, is never answered as missing: that is an UpstreamError, and so is "missing" when `isBound`
  * throws. Holds nothing to close but `broker`.
  */
@@ -93,11 +93,11 @@ export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 2
     onAlarm(contradictions[alarm], { orderId: seen.id })
   }
 
-  function mergePage(page: Page, status: KnownOrderStatus | null): Page {
+  function mergePage(page: Page, statuses: PageQuery['statuses']): Page {
     const rows = page.rows.flatMap((row): PageRow[] => {
       if (row.order instanceof UpstreamError) return [row]
       const order = merge(row.order)
-      return status === null || order.status === status ? [{ ...row, order }] : []
+      return statuses === null || statuses.some((status) => status === order.status) ? [{ ...row, order }] : []
     })
     return { ...page, rows }
   }
@@ -133,7 +133,7 @@ export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 2
     async pages(queries, scope) {
       const pages = await broker.pages(queries, scope)
       return pages.map((page, index) =>
-        page instanceof UpstreamError ? page : mergePage(page, queries[index]?.status ?? null),
+        page instanceof UpstreamError ? page : mergePage(page, queries[index]?.statuses ?? null),
       )
     },
 

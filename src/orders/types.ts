@@ -174,7 +174,7 @@ type Readable<T> = {
 export const OrderObject = new ImplementableObjectRef<BuilderTypes, Order, Readable<Order>>(builder, 'Order')
 export const TradingAccountObject = builder.objectRef<TradingAccount>('TradingAccount')
 const OrderLegObject = builder.objectRef<OrderLeg>('OrderLeg')
-const AssetObject = builder.objectRef<Order['asset']>('Asset')
+const AssetObject = builder.objectRef<NonNullable<Order['asset']>>('Asset')
 
 AssetObject.implement({
   description: 'An instrument, by its ticker. Other subgraphs of a federated graph add what they know of it.',

@@ -2,7 +2,7 @@
 // every field in one go. Pure.
 
 import { compareDecimals, countDigits, decimalDigitsMax } from '../decimal.ts'
-import { isId } from './order.ts'
+import { isAccountId } from './order.ts'
 import type { NewOrder, OrderTypeSent } from './order.ts'
 
 export type OrderInputProblemCode =
@@ -62,7 +62,7 @@ export function findProblems(order: NewOrder): OrderInputProblem[] {
 }
 
 function checkAccount(accountId: string): OrderInputProblem[] {
-  return isId(accountId) ? [] : [createProblem('accountId', 'BAD_FORMAT', 'This cannot be an account id.')]
+  return isAccountId(accountId) ? [] : [createProblem('accountId', 'BAD_FORMAT', 'This cannot be an account id.')]
 }
 
 function checkKey(clientOrderId: string): OrderInputProblem[] {

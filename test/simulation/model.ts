@@ -3,9 +3,10 @@
 
 import { UpstreamError } from '../../src/brokers/broker.ts'
 import type { Broker, BrokerCapabilities, PlaceAnswer, ReadScope, Scan } from '../../src/brokers/broker.ts'
+import { dialects } from '../../src/brokers/dialects.ts'
 import { compareDecimals } from '../../src/decimal.ts'
 import { stateOf } from '../../src/orders/order.ts'
-import type { KnownOrderStatus, NewOrder, Order, OrderStatus } from '../../src/orders/order.ts'
+import type { NewOrder, Order, OrderStatus } from '../../src/orders/order.ts'
 import type { Process, World } from './world.ts'
 
 // ---- what it is like --------------------------------------------------------------------------------------------
@@ -399,8 +400,7 @@ export function createModelBroker(
   return {
     id: 'BLUUM',
     capabilities: { ...none, clientIdEcho: traits.isCertified },
-    statuses: ['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'] satisfies KnownOrderStatus[],
-    sides: ['BUY', 'SELL'],
+    offer: dialects.accounts.offer,
     unsupported: () => [],
     pages: () => Promise.reject(new Error('nobody pages here')),
     accounts: () => Promise.resolve([]),

@@ -1,0 +1,80 @@
+// A broker's JSON, field by field. Brokers leave fields out, send null or an empty text, drop the quotes of a decimal, or
+// send what cannot be read at all; one garbled field costs that field and nothing else.
+
+import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
+import { parseInstant } from '../instant.ts'
+import type { Field } from '../orders/order.ts'
+import { UpstreamError } from './broker.ts'
+
+/** A JSON object as a broker sent it, its numbers as the text of their digits (http.ts). */
+export type Body = Readonly<Record<string, unknown>>
+
+/** Whether `value` is a JSON object. */
+export function isBody(value: unknown): value is Body {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The text of a field without which an order is none. Throws UpstreamError when it is missing, empty or no text. */
+export function requireText(body: Body, field: string): string {
+  const value = body[field]
+  const text = typeof value === 'string' ? cleanText(value) : ''
+  if (text !== '') return text
+  throw new UpstreamError('unreadable', `the broker answered an order without a readable ${field}`)
+}
+
+export function parseText(body: Body, field: string): Field<string> {
+  return parseField(body, field, (value) => (typeof value === 'string' ? cleanText(value) : null))
+}
+
+/** A decimal, also one that was sent as a number. */
+export function parseDecimal(body: Body, field: string): Field<string> {
+  return parseField(body, field, (value) => (typeof value === 'string' ? expandExponent(value) : null))
+}
+
+export function parseBoolean(body: Body, field: string): Field<boolean> {
+  return parseField(body, field, (value) => (typeof value === 'boolean' ? value : null))
+}
+
+/** An instant in UTC. A time without a zone cannot be read. */
+export function parseTime(body: Body, field: string): Field<string> {
+  return parseField(body, field, (value) => (typeof value === 'string' ? parseInstant(value) : null))
+}
+
+// What is absent, null or an empty text has no value: which of them a broker uses is not documented anywhere.
+function parseField<T>(body: Body, field: string, parse: (value: unknown) => T | null): Field<T> {
+  const value = body[field]
+  if (value === undefined || value === null || value === '') return null
+  return parse(value) ?? new UpstreamError('unreadable', `the broker answered an order whose ${field} cannot be read`)
+}
+
+/** An average price before the first fill is sent as zero; nothing trades at zero. */
+export function zeroToNull(price: Field<string>): Field<string> {
+  return typeof price === 'string' && compareDecimals(price, '0') === 0 ? null : price
+}
+
+/** Whether two decimals out of JSON have the same value; false where one is none. */
+export function equalDecimals(a: unknown, b: unknown): boolean {
+  const left = typeof a === 'string' ? expandExponent(a) : null
+  return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0
+}
+
+/** What a word of the broker is here; UNKNOWN for one that the table lacks, or for what is no word. */
+export function parseWord<Ours extends string>(table: Readonly<Record<string, Ours>>, word: unknown): Ours | 'UNKNOWN' {
+  return (typeof word === 'string' && Object.hasOwn(table, word) ? table[word] : undefined) ?? 'UNKNOWN'
+}
+
+/** The broker's word, the first one where it has several. Throws RangeError: what it lacks is refused before. */
+export function wordOf<Ours extends string>(table: Readonly<Record<string, Ours>>, ours: string): string {
+  const found = Object.entries(table).find(([, value]) => value === ours)
+  if (!found) throw new RangeError(`the broker has no word for ${ours}`)
+  return found[0]
+}
+
+/** A broker's free text: what a terminal or a log could take for a command goes, and so does what is too long to show. */
+export function cleanText(text: string): string {
+  return text
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
+    .trim()
+    .slice(0, 200)
+    .toWellFormed() // the cut may go through a pair of surrogates
+}
