@@ -12,8 +12,8 @@ import {
   toProblem,
   toTime,
   unknownValue,
-} from './dialect.ts'
-import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './dialect.ts'
+} from './front.ts'
+import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './front.ts'
 import { accountStatuses, averagePrice, commissionTypes, orderStatuses, remainingQuantity } from './exchange.ts'
 import type { Account, Asset, Exchange, NewOrder, Order, Position, Refusal } from './exchange.ts'
 

@@ -14,8 +14,8 @@ import {
   toProblem,
   toTime,
   unknownValue,
-} from './dialect.ts'
-import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './dialect.ts'
+} from './front.ts'
+import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './front.ts'
 import { averagePrice, isOpen, orderStatuses, remainingQuantity } from './exchange.ts'
 import type { Account, AccountStatus, Exchange, NewOrder, Order, Refusal } from './exchange.ts'
 import { letters } from './seed.ts'
