@@ -1,21 +1,12 @@
 // Bluum's accounts dialect over the exchange: paths, JSON and envelopes, read from the vendor's document (the account
 // generation, 2026-03) and from nothing else; and the control port's orders, which are told in its words.
 
-import {
-  isOneOf,
-  decimalPattern,
-  noPath,
-  noResource,
-  parseFields,
-  parseNewOrder,
-  succeed,
-  toProblem,
-  toTime,
-  unknownValue,
-} from './front.ts'
-import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './front.ts'
+import { decimalPattern, isOneOf, isPositive, succeed, toTime } from './dialect.ts'
+import type { Answer, BrokerRequest } from './dialect.ts'
 import { accountStatuses, averagePrice, commissionTypes, orderStatuses, remainingQuantity } from './exchange.ts'
 import type { Account, Asset, Exchange, NewOrder, Order, Position, Refusal } from './exchange.ts'
+import { noPath, noResource, parseFields, parseNewOrder, toProblem, unknownValue } from './front.ts'
+import type { Front, Generation, PlacementWords, Problem } from './front.ts'
 
 const instantPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)$/
 const words: PlacementWords = {
@@ -89,7 +80,7 @@ export function createBluum(exchange: Exchange, front: Front) {
     return fail('refused' in no ? toProblem(no) : no)
   }
 
-  function route(request: BluumRequest, parts: readonly string[], query: URLSearchParams): Answer {
+  function route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
     const get = request.method === 'GET'
     const post = request.method === 'POST'
     const size = parts.length
@@ -112,7 +103,7 @@ export function createBluum(exchange: Exchange, front: Front) {
       if (size === 6) return withAccount(third, (account) => readPosition(account, fifth, query))
     }
     if (area === 'accounts' && get) {
-      if (size === 2) return succeed(exchange.accounts().map(toAccountJson))
+      if (size === 2) return succeed(front.accounts().map(toAccountJson))
       if (size === 3) return withAccount(second, (account) => succeed(toAccountJson(account)))
       if (size === 4 && third === 'wallets') return withAccount(second, listWallets)
     }
@@ -126,7 +117,7 @@ export function createBluum(exchange: Exchange, front: Front) {
   }
 
   function withAccount(id: string, work: (account: Account) => Answer): Answer {
-    const account = exchange.account(id)
+    const account = front.findAccount(id)
     return account === undefined ? fail(noResource) : work(account)
   }
 
@@ -137,18 +128,18 @@ export function createBluum(exchange: Exchange, front: Front) {
     return fields
   }
 
-  function place(account: Account, request: BluumRequest): Answer {
-    const placed = front.place(account, request, dialect)
+  function place(account: Account, request: BrokerRequest): Answer {
+    const placed = front.place(account, request, generation)
     return 'id' in placed ? succeed(showOrder(placed), 201) : refuse(placed)
   }
 
   /** Success status and the answer for a final order are undocumented; 200 and BLUM-409-003 are the assumptions. */
-  function cancel(account: Account, orderId: string, request: BluumRequest): Answer {
+  function cancel(account: Account, orderId: string, request: BrokerRequest): Answer {
     const canceled = front.cancel(account, orderId, request.whims, switches.cancels === 'later')
     return 'id' in canceled ? succeed(showOrder(canceled)) : refuse(canceled)
   }
 
-  function list(account: Account, query: URLSearchParams, request: BluumRequest): Answer {
+  function list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
     const window = front.readWindow(query, 100)
     if ('code' in window) return fail(window)
     const status = query.get('status')
@@ -249,10 +240,10 @@ export function createBluum(exchange: Exchange, front: Front) {
     }
   }
 
-  const dialect: Dialect = {
+  const generation: Generation = {
     placementPath: /^\/v1\/trading\/accounts\/([^/?]+)\/orders(?:\?|$)/,
     rateHeaders: true,
-    account: (id) => exchange.account(id),
+    account: front.findAccount,
     fail,
     route,
     parsePlacement,
@@ -261,32 +252,32 @@ export function createBluum(exchange: Exchange, front: Front) {
   }
 
   return {
-    dialect,
+    dialect: front.speak(generation),
     /** Fills an open order from the control port: the order, or a status and why not. */
-    fill(orderId: string, fields: { quantity?: string; price?: string }): Record<string, unknown> | Problem {
+    fill(orderId: string, fields: { quantity?: string; price?: string }): Order | Problem {
       for (const [name, value] of Object.entries(fields)) {
-        if (!decimalPattern.test(value) || value.startsWith('-') || !/[1-9]/.test(value)) {
+        if (!decimalPattern.test(value) || !isPositive(value)) {
           return { code: 'BLUM-400-001', message: `${name} must be a positive decimal string` }
         }
       }
       const order = exchange.order(orderId)
       if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
       const filled = exchange.fill(order, fields.quantity, fields.price)
-      return typeof filled === 'string' ? { code: 'BLUM-409-003', message: filled } : toOrderJson(filled)
+      return typeof filled === 'string' ? { code: 'BLUM-409-003', message: filled } : filled
     },
     /** Puts an order into the book from the control port, to rest there: the order, or what is wrong with it. */
-    insert(account: Account, fields: Record<string, unknown>): Record<string, unknown> | Problem {
+    insert(account: Account, fields: Record<string, unknown>): Order | Problem {
       const { submitted_at: submittedAt = null, ...rest } = fields
       const wanted = parsePlacement(JSON.stringify(rest))
       if ('code' in wanted) return wanted
       if (exchange.asset(wanted.symbol) === undefined) return { code: 'BLUM-404-003', message: 'No such asset.' }
-      if (submittedAt === null) return toOrderJson(exchange.insert(account.id, wanted, null))
+      if (submittedAt === null) return exchange.insert(account.id, wanted, null)
       const at = typeof submittedAt === 'string' && instantPattern.test(submittedAt) ? Date.parse(submittedAt) : NaN
       if (Number.isNaN(at)) return { code: 'BLUM-400-001', message: 'submitted_at must be a time with its zone' }
-      return toOrderJson(exchange.insert(account.id, wanted, at))
+      return exchange.insert(account.id, wanted, at)
     },
     /** Makes an order say what it is told: the order, or a status and why not. */
-    setStatus(orderId: string, status: unknown): Record<string, unknown> | Problem {
+    setStatus(orderId: string, status: unknown): Order | Problem {
       const known = orderStatuses.filter((one) => one !== 'partially_filled')
       if (!isOneOf(known, status)) {
         return { code: 'BLUM-400-004', message: `status is one of ${known.join(', ')}; a part is filled by /fill` }
@@ -294,7 +285,7 @@ export function createBluum(exchange: Exchange, front: Front) {
       const order = exchange.order(orderId)
       if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
       exchange.setStatus(order, status)
-      return toOrderJson(order)
+      return order
     },
     /** Sets an account's state for refusal tests. Returns what is wrong, as text, having changed nothing. */
     setAccount(account: Account, change: { status?: unknown; cash?: unknown }): string | null {

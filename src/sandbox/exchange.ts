@@ -40,6 +40,8 @@ type OrderStatus = (typeof orderStatuses)[number]
 type CommissionType = (typeof commissionTypes)[number]
 export type AccountStatus = (typeof accountStatuses)[number]
 export type MarketMode = (typeof marketModes)[number]
+/** Whose API an account and its orders are reached by. */
+export type Broker = 'bluum' | 'aries'
 
 /** A wanted order whose shape has been checked: exactly one of quantity and notional, prices where the type needs them. */
 export interface NewOrder {
@@ -57,6 +59,20 @@ export interface NewOrder {
   clientOrderId: string | null
   commission: string | null
   commissionType: CommissionType | null
+  /** A sell of shares that are borrowed, or a buy that gives them back: every account here is a cash account. */
+  short?: true
+}
+
+/** One option of an order. Its side is for an order that buys. */
+export interface Leg {
+  side: OrderSide
+  /** Contracts of this leg for each one of the order. */
+  ratio: string
+  right: 'put' | 'call'
+  strike: string
+  /** A date, such as 2026-09-18. */
+  maturity: string
+  effect: 'open' | 'close'
 }
 
 /** An order. Decimals are text exactly as the caller sent them; times are ms since 1970. */
@@ -71,6 +87,17 @@ export interface Order extends NewOrder {
   filledAt: number | null
   canceledAt: number | null
   rejectReason: string | null
+  /** What kind of no the reason is, where the exchange said it. */
+  refused?: Refusal['refused']
+  /** Canceled by its time in force, not by anybody. */
+  expired?: true
+  /** When a caller last saw it change; of the seeded past that is not kept. */
+  changedAt?: number
+  /**
+   * It is an order for options on its symbol. Options have no market here, so it is always manual, and filling it moves
+   * neither cash nor shares.
+   */
+  legs?: readonly Leg[]
   /** The price at which cash is held for the unfilled part of a buy by quantity. */
   heldPrice: string
   /** A stop_limit whose stop was reached is a limit order from then on. */
@@ -91,6 +118,7 @@ export interface Order extends NewOrder {
 
 export interface Account {
   id: string
+  broker: Broker
   number: string
   walletId: string
   status: AccountStatus
@@ -146,6 +174,7 @@ export interface Refusal {
     | 'marketClosed'
     | 'funds'
     | 'shares'
+    | 'shortSale'
     | 'final'
   message: string
 }
@@ -155,8 +184,11 @@ export interface PlaceOptions {
   delayMs?: number | null
   /** The order reaches the custodian, where it trades, so long after it was submitted. */
   custodyMs?: number
-  /** Too little cash or shares, an untradable asset or a closed market makes a rejected order, not a refusal. */
-  takeIn?: boolean
+  /**
+   * What makes a rejected order, not a refusal: nothing; too little cash or shares, an untradable asset and a closed
+   * market; or those and an account that may not trade, an unknown symbol and a short sale.
+   */
+  takeIn?: 'nothing' | 'tradable' | 'everything'
 }
 
 // A limit order of this many shares or more finds only half of them at first; the rest fills in a later second.
@@ -207,7 +239,7 @@ function nextTimeOfDay(timeOfDayMs: number, afterMs: number): number {
 }
 
 /** When the trading day decides about this order: day and cls at the next close, opg at the next open. */
-function deadlineOf(order: Order): number | null {
+export function deadlineOf(order: Pick<Order, 'timeInForce' | 'submittedAt'>): number | null {
   if (order.timeInForce === 'day' || order.timeInForce === 'cls') return nextTimeOfDay(closeOfDayMs, order.submittedAt)
   if (order.timeInForce === 'opg') return nextTimeOfDay(openOfDayMs, order.submittedAt)
   return null
@@ -368,6 +400,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   /** To be called after every change of an order that a caller can see; `at` is when it changed. */
   function save(order: Order, at: number): void {
+    order.changedAt = at
     watch(order)
     hold(order)
     remember(order, at)
@@ -380,25 +413,38 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     return fromCents(market.priceCents(symbol, at))
   }
 
-  function end(order: Order, status: 'canceled' | 'rejected', at: number, reason: string | null): void {
-    order.status = status
-    if (status === 'canceled') order.canceledAt = at
-    order.rejectReason = reason
+  function endCanceled(order: Order, at: number): void {
+    order.status = 'canceled'
+    order.canceledAt = at
     save(order, at)
+  }
+
+  function endRejected(order: Order, at: number, refused: Refusal['refused'], reason: string): void {
+    order.status = 'rejected'
+    order.rejectReason = reason
+    order.refused = refused
+    save(order, at)
+  }
+
+  /** Day orders and auctions. An ioc or fok that finds nothing is canceled, as FIX has it. */
+  function expire(order: Order, at: number): void {
+    order.expired = true
+    endCanceled(order, at)
   }
 
   /** Trades `quantity` at `at`. False, with nothing changed, when the account's free cash does not cover it. */
   function trade(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): boolean {
     const account = accounts.get(order.accountId)
     if (account === undefined) throw new Error(`order ${order.id} belongs to no account`)
+    const moves = order.legs === undefined
     const valueBefore = toDecimal(order.filledValue)
     const value = add(valueBefore, multiply(quantity, tradePrice))
     const cash = BigInt(account.cashCents)
-    if (order.side === 'buy') {
+    if (moves && order.side === 'buy') {
       const cost = ceilCents(value) - ceilCents(valueBefore)
       if (cost > freeCents(account) + (holds.get(order.id)?.cents ?? 0n)) return false
       account.cashCents = String(cash - cost)
-    } else {
+    } else if (moves) {
       account.cashCents = String(cash + floorCents(value) - floorCents(valueBefore))
     }
     const filled = add(toDecimal(order.filledQuantity), quantity)
@@ -409,7 +455,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (whole) order.filledAt = at
     leaveQueue(order, at)
     ledger.saveAccount(account)
-    settle(order, quantity, tradePrice, at)
+    if (moves) settle(order, quantity, tradePrice, at)
     save(order, at)
     return true
   }
@@ -447,13 +493,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   /** Trades `quantity`, or ends an order whose account can no longer pay for it. */
   function execute(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
     if (trade(order, quantity, tradePrice, at)) return
-    const untouched = order.filledQuantity === '0'
-    end(
-      order,
-      untouched ? 'rejected' : 'canceled',
-      at,
-      untouched ? 'Not enough cash when the order came to trade.' : null,
-    )
+    if (order.filledQuantity !== '0') endCanceled(order, at)
+    else endRejected(order, at, 'funds', 'Not enough cash when the order came to trade.')
   }
 
   /** Whether the order would trade at the market's price now. Moves a trailing stop's best price and a stop's trigger. */
@@ -506,7 +547,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (!crosses(order, marketPrice)) return
     if (order.notional !== null) {
       const quantity = divide(toDecimal(order.notional), marketPrice, 9)
-      if (quantity.units === 0n) end(order, 'rejected', at, 'The amount buys less than a billionth of a share.')
+      if (quantity.units === 0n)
+        endRejected(order, at, 'notTradable', 'The amount buys less than a billionth of a share.')
       else execute(order, quantity, marketPrice, at)
       return
     }
@@ -525,9 +567,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (isAuction(order)) {
       if (deadline === null || at < deadline) return
       if (mode === 'open') attempt(order, deadline)
-      if (isOpen(order)) end(order, 'canceled', deadline, null)
+      if (isOpen(order)) expire(order, deadline)
     } else if (deadline !== null && at >= deadline) {
-      end(order, 'canceled', deadline, null)
+      expire(order, deadline)
     } else if (mode === 'open') {
       attempt(order, at)
     }
@@ -561,7 +603,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       }
       const moments = new Set([...times, ...cancels, ...reaching, ...arrivals.map(({ submittedAt }) => submittedAt)])
       for (const time of [...moments].sort((a, b) => a - b)) {
-        for (const order of canceling) if ((order.cancelAt ?? at) <= time) end(order, 'canceled', time, null)
+        for (const order of canceling) if ((order.cancelAt ?? at) <= time) endCanceled(order, time)
         for (const order of arrivals) if (order.submittedAt === time) arrive(order)
         for (const order of queued) if ((order.custodyAt ?? Infinity) <= time) reach(order, time)
         if (times.has(time)) for (const order of open) evaluate(order, time)
@@ -575,15 +617,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
 
   /** Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. */
   function place(account: Account, wanted: NewOrder, options: PlaceOptions = {}): Order | Refusal {
-    const { delayMs = null, custodyMs = 0, takeIn = false } = options
+    const { delayMs = null, custodyMs = 0, takeIn = 'nothing' } = options
     catchUp()
     const at = clock()
-    if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
-      return { refused: 'accountNotApproved', message: 'Account has not passed verification.' }
-    }
-    if (account.status !== 'ACTIVE') return { refused: 'accountRestricted', message: 'Account state forbids this.' }
-    const asset = market.asset(wanted.symbol)
-    if (asset === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
+    const barred = bar(account, wanted)
+    if (barred !== null && takeIn !== 'everything') return barred
 
     const submittedAt = at + (delayMs ?? 0)
     const order: Order = {
@@ -597,7 +635,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       filledAt: null,
       canceledAt: null,
       rejectReason: null,
-      heldPrice: toText(priceToHold(wanted, at)),
+      heldPrice: barred === null ? toText(priceToHold(wanted, at)) : '0',
       triggered: false,
       bestPriceCents: null,
     }
@@ -605,11 +643,12 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       order.queued = true
       order.custodyAt = submittedAt + custodyMs
     }
-    const refusal = refuse(account, asset, order)
-    if (refusal !== null && !takeIn) return refusal
+    const refusal = barred ?? refuse(account, order)
+    if (refusal !== null && takeIn === 'nothing') return refusal
     if (refusal !== null) {
       order.status = 'rejected'
       order.rejectReason = refusal.message
+      order.refused = refusal.refused
       order.queued = true
     }
 
@@ -623,8 +662,21 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     return order
   }
 
+  /** Why there can be no such order at all, whatever the account has; null when there can. */
+  function bar(account: Account, wanted: NewOrder): Refusal | null {
+    if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
+      return { refused: 'accountNotApproved', message: 'Account has not passed verification.' }
+    }
+    if (account.status !== 'ACTIVE') return { refused: 'accountRestricted', message: 'Account state forbids this.' }
+    if (market.asset(wanted.symbol) === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
+    if (wanted.short === true) return { refused: 'shortSale', message: 'A cash account borrows no shares.' }
+    return null
+  }
+
   /** Why the market or the account cannot take this order; null when they can. */
-  function refuse(account: Account, asset: Asset, order: Order): Refusal | null {
+  function refuse(account: Account, order: Order): Refusal | null {
+    const asset = market.asset(order.symbol)
+    if (asset === undefined) throw new Error(`order ${order.id} is for no asset`)
     const whole = order.quantity !== null && isWhole(toDecimal(order.quantity))
     if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
     if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
@@ -644,6 +696,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (mode === 'closed-rejects' && isOpen(order)) {
       order.status = 'rejected'
       order.rejectReason = 'Market is closed.'
+      order.refused = 'marketClosed'
     }
     enter(order)
     save(order, at)
@@ -663,7 +716,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (!isOpen(order) || isAuction(order)) return
     if (mode === 'open') attempt(order, at)
     const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
-    if (immediate && isOpen(order)) end(order, 'canceled', at, null)
+    if (immediate && isOpen(order)) endCanceled(order, at)
   }
 
   /**
@@ -697,10 +750,10 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     catchUp()
     if (!isOpen(order)) return { refused: 'final', message: `Order is already final: ${order.status}.` }
     transaction(() => {
-      if (delayMs === null) return end(order, 'canceled', clock(), null)
-      order.cancelAt ??= clock() + delayMs
-      watch(order)
-      ledger.saveOrder(order)
+      if (delayMs === null) return endCanceled(order, clock())
+      if (order.cancelAt !== undefined) return
+      order.cancelAt = clock() + delayMs
+      save(order, clock())
     })
     return order
   }
@@ -715,7 +768,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (!isOpen(order)) return `order ${order.id} is ${order.status}`
     const marketPrice = price(order.symbol, at)
     const limit = order.limitPrice === null ? null : toDecimal(order.limitPrice)
-    const beyond = limit !== null && (order.side === 'buy') === compare(marketPrice, limit) > 0
+    // What an option is worth is nothing that its underlying's price tells.
+    const beyond =
+      limit !== null && (order.legs !== undefined || (order.side === 'buy') === compare(marketPrice, limit) > 0)
     const tradePrice = atPrice !== undefined ? toDecimal(atPrice) : limit !== null && beyond ? limit : marketPrice
     if (order.notional !== null && quantity !== undefined) return 'an order by cash amount fills whole or not at all'
     const all =
@@ -723,7 +778,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     const wanted = quantity === undefined ? all : toDecimal(quantity)
     if (compare(wanted, all) > 0) return `order ${order.id} has only ${toText(all)} left to fill`
     if (wanted.units === 0n) return 'nothing to fill'
-    const uncovered = order.manual === true && order.side === 'sell' && compare(wanted, freeShares(order)) > 0
+    const sells = order.manual === true && order.side === 'sell' && order.legs === undefined
+    const uncovered = sells && compare(wanted, freeShares(order)) > 0
     if (uncovered) return 'the account has not enough shares'
     return transaction(() => trade(order, wanted, tradePrice, at)) ? order : 'the account has not enough cash'
   }
@@ -781,6 +837,8 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       order.rejectReason = status === 'rejected' ? 'Rejected from outside.' : null
       order.status = status
       order.manual = true
+      delete order.expired
+      delete order.refused
       delete order.cancelAt
       leaveQueue(order, at)
       save(order, at)
@@ -805,21 +863,29 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     })
   }
 
-  /** One page of an account's orders that `keep` keeps, newest first (ties by id, descending) unless asked otherwise. */
+  /**
+   * One page of an account's orders that `keep` keeps, newest first (ties by id, descending) unless asked otherwise: those
+   * behind so many of them, or those whose place is behind the order `after`, which need not be kept itself.
+   */
   function page(
     accountId: string,
     keep: (order: Order) => boolean,
-    window: { offset: number; limit: number; oldestFirst?: boolean; lagMs?: number },
+    window: { offset?: number; after?: Order | undefined; limit: number; oldestFirst?: boolean; lagMs?: number },
   ): { rows: Order[]; hasMore: boolean } {
     catchUp()
+    const { offset = 0, after, oldestFirst = false } = window
     const book = books.get(accountId) ?? []
     const rows: Order[] = []
     let skipped = 0
     for (let i = 0; i < book.length; i++) {
-      const present = book[window.oldestFirst === true ? i : book.length - 1 - i]
+      const present = book[oldestFirst ? i : book.length - 1 - i]
+      if (present !== undefined && after !== undefined) {
+        const place = byAge(present, after)
+        if (oldestFirst ? place <= 0 : place >= 0) continue
+      }
       const order = present === undefined ? undefined : asOf(present, window.lagMs ?? 0)
       if (order === undefined || !keep(order)) continue
-      if (skipped < window.offset) {
+      if (skipped < offset) {
         skipped++
         continue
       }
@@ -873,7 +939,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     asset: (symbol: string): Asset | undefined => market.asset(symbol),
     /** The market's price of a known symbol now, in cents. */
     priceCents: (symbol: string): bigint => market.priceCents(symbol, clock()),
-    accounts: (): readonly Account[] => [...accounts.values()],
+    /** Those of one broker, or all of them. */
+    accounts: (broker?: Broker): readonly Account[] =>
+      [...accounts.values()].filter((account) => broker === undefined || account.broker === broker),
     account: (id: string): Account | undefined => accounts.get(id),
     /** The order now, or as it was `lagMs` ago; the past is a copy and cannot be changed. */
     order(id: string, lagMs = 0): Order | undefined {

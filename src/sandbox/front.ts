@@ -1,86 +1,18 @@
 // What both dialects of Bluum share: credentials, the rate limit, the answers kept for keys, the rules for placements,
-// the whims of lists and cancels, and the switches. A dialect is paths, words and envelopes.
+// the whims of lists and cancels. A generation of its API is paths, words and envelopes.
 //
 // Where the vendor's documents are silent the comment says what we chose; where its pages contradict each other there
 // is a switch.
 
 import { createHash, randomBytes } from 'node:crypto'
-import { marketModes, orderSides, orderTypes, timesInForce } from './exchange.ts'
+import { createRateLimit, decimalLengthMax, decimalPattern, isOneOf, isPositive } from './dialect.ts'
+import { lagOfSwitchesMs, laterMs, withExtraRows } from './dialect.ts'
+import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
+import { orderSides, orderTypes, timesInForce } from './exchange.ts'
 import type { Account, Exchange, NewOrder, Order, PlaceOptions, Refusal } from './exchange.ts'
 import type { Whims } from './faults.ts'
 import type { State } from './state.ts'
-
-/** Where the vendor's pages disagree or are silent, what is done. Kept over a restart. */
-const switchValues = {
-  /** Orders outside market hours: they wait, are refused with BLUM-422-002, or are taken in as rejected. */
-  market: marketModes,
-  /** A key used before, with the same request: its first answer again, or BLUM-409-001 for any reuse. */
-  idempotencyReuse: ['replay', 'conflict'],
-  /** Whether an Idempotency-Key is looked at: a broker may document it and place the order again. */
-  idempotencyKeys: ['honored', 'ignored'],
-  /** Whether an account may have a client_order_id twice, or a second one is refused with BLUM-409-001. */
-  clientOrderIds: ['free', 'unique'],
-  /** Which answers about an order carry its client_order_id; those to placements and cancels count as single reads. */
-  clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
-  /** Whether list rows leave out extended_hours, commission, commission_type and client_order_id. */
-  partialRows: [false, true],
-  listOrder: ['newestFirst', 'oldestFirst'],
-  /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
-  readLag: ['none', 'seconds'],
-  /** A cancel of a canceled order: BLUM-409-003, or 200 with the order. Of one that filled it is always the former. */
-  cancelOfCanceled: ['conflict', 'order'],
-
-  // Of the accounts dialect alone. Lists and errors of the investors dialect have one envelope each.
-  listEnvelope: ['array', 'object'],
-  errorEnvelope: ['flat', 'nested', 'status'],
-  /** A cancel takes effect before it is answered, or a second later, answered with the order still open. */
-  cancels: ['atOnce', 'later'],
-
-  // Of the investors dialect alone.
-  /** A placement is answered as pending and then is at the custodian, or a second later, or before it is answered. */
-  custody: ['afterAnswer', 'later', 'atOnce'],
-  /** What an order that rests at the custodian is called; some of the vendor's pages know no open orders. */
-  restingStatus: ['open', 'pending'],
-  /** Whether submitted_at is null while the custodian does not have the order, or its creation time, as in one sample. */
-  submittedAt: ['byCustodian', 'always'],
-  /** What `cancels` is for the accounts dialect. */
-  investorCancels: ['later', 'atOnce'],
-  cancelSuccess: [200, 202],
-  /** Too little cash, too few shares, an untradable asset, a closed market: BLUM-422, or 201 and an order that fails. */
-  refusals: ['http', 'failedOrder'],
-  /** Whether qty, commission type qty and the status names of the accounts dialect are taken too, as from a demo client. */
-  accountsWords: ['refused', 'taken'],
-  /** The most that a list's limit may be. */
-  listLimitMax: [200, 100],
-  /** Whether a page with more rows behind it is only half as long as its limit. */
-  shortPages: [false, true],
-  /** A field without a value is left out, but for the times and the reason of failure; or it is null. */
-  emptyFields: ['absent', 'null'],
-  /** Orders as the reference has them, or as the guide: without created, livemode and investor_id. */
-  envelopeKeys: ['reference', 'guide'],
-  /** Whether reads of orders say object investor, and lists the url of deposits, as the reference's samples do. */
-  templateLeftovers: [false, true],
-} as const
-
-type Switches = { -readonly [Name in keyof typeof switchValues]: (typeof switchValues)[Name][number] }
-
-export interface BluumRequest {
-  method: string
-  /** Path and query, as on the request line. */
-  url: string
-  /** Lower-case names. */
-  headers: Readonly<Record<string, string>>
-  /** Null when the body was larger than we read. */
-  body: string | null
-  whims: Whims
-}
-
-export interface Answer {
-  status: number
-  headers: Record<string, string>
-  /** A JSON value. */
-  body: unknown
-}
+import type { Switches } from './switches.ts'
 
 export interface Problem {
   code: string
@@ -88,7 +20,7 @@ export interface Problem {
   param?: string
 }
 
-export interface Dialect {
+export interface Generation {
   /** The path that takes placements; its first group is the account's id in this dialect. */
   placementPath: RegExp
   /** Whether answers tell the rate limit in X-RateLimit headers. */
@@ -96,7 +28,7 @@ export interface Dialect {
   account: (id: string) => Account | undefined
   fail: (problem: Problem) => Answer
   /** `parts` are the decoded segments of the path from v1 on; none of a path that is no good. */
-  route: (request: BluumRequest, parts: readonly string[], query: URLSearchParams) => Answer
+  route: (request: BrokerRequest, parts: readonly string[], query: URLSearchParams) => Answer
   parsePlacement: (body: string) => NewOrder | Problem
   placeOptions: () => PlaceOptions
   toOrderJson: (order: Order) => Record<string, unknown>
@@ -110,14 +42,9 @@ export interface PlacementWords {
   texts: readonly string[]
 }
 
-export const bodyBytesMax = 65_536
-export const decimalPattern = /^-?\d+(\.\d+)?$/
 const idempotencyKeptMs = 24 * 3_600_000
 const idempotencyKeyLengthMax = 255
 const clientOrderIdLengthMax = 128
-const readLagMs = 2000
-const cancelLaterMs = 1000
-const decimalLengthMax = 100
 
 const refusalCodes: Record<Refusal['refused'], string> = {
   accountNotApproved: 'BLUM-403-002',
@@ -128,6 +55,8 @@ const refusalCodes: Record<Refusal['refused'], string> = {
   marketClosed: 'BLUM-422-002',
   notTradable: 'BLUM-422-003',
   shares: 'BLUM-422-004',
+  // Bluum has no words to ask for one.
+  shortSale: 'BLUM-422-004',
 }
 
 /** A refusal of the exchange in the vendor's catalogue of codes. */
@@ -137,15 +66,6 @@ export function toProblem(refusal: Refusal): Problem {
 
 export const noResource: Problem = { code: 'BLUM-404-001', message: 'No such resource.' }
 export const noPath: Problem = { code: 'BLUM-404-002', message: 'No such path.' }
-
-/** Examples show whole seconds on orders and milliseconds on accounts; both appear here, as the time has them. */
-export function toTime(ms: number): string {
-  return new Date(ms).toISOString().replace('.000Z', 'Z')
-}
-
-export function isOneOf<T>(values: readonly T[], value: unknown): value is T {
-  return values.some((known) => known === value)
-}
 
 /** The fields of a body that have a value, or what is wrong with it. */
 export function parseFields(text: string): Map<string, unknown> | Problem {
@@ -211,7 +131,7 @@ export function parseNewOrder(fields: ReadonlyMap<string, unknown>, words: Place
     if (typeof value !== 'string' || !decimalPattern.test(value) || value.length > decimalLengthMax) {
       return { code, message: `${param} must be a decimal string.`, param }
     }
-    const positive = !value.startsWith('-') && /[1-9]/.test(value)
+    const positive = isPositive(value)
     const zeroCommission = param === 'commission' && !value.startsWith('-')
     if (!positive && !zeroCommission) return { code, message: `${param} must be positive.`, param }
     decimals[param] = value
@@ -275,83 +195,38 @@ function readWhole(
   return { code: 'BLUM-400-001', message: `${name} must be a whole number from ${min} to ${max}.`, param: name }
 }
 
-export function succeed(body: unknown, status = 200): Answer {
-  return { status, headers: {}, body }
-}
-
 export type Front = ReturnType<typeof createFront>
 
 /** What stands between HTTP and the exchange, whatever the dialect. */
 export function createFront(options: {
   exchange: Exchange
   state: State
+  switches: Readonly<Switches>
   apiKey: string
   apiSecret: string
   requestsPerSecond: number
 }) {
-  const { exchange, state, apiKey, apiSecret, requestsPerSecond } = options
+  const { exchange, state, switches, apiKey, apiSecret, requestsPerSecond } = options
   const authorization = `${apiKey}:${apiSecret}`
-  const admitted: number[] = [] // times of the last second's requests, oldest first
-  const switches: Switches = {
-    market: 'open',
-    idempotencyReuse: 'replay',
-    idempotencyKeys: 'honored',
-    clientOrderIds: 'free',
-    clientOrderIdEcho: 'everywhere',
-    partialRows: false,
-    listOrder: 'newestFirst',
-    readLag: 'none',
-    cancelOfCanceled: 'conflict',
-    listEnvelope: 'array',
-    errorEnvelope: 'flat',
-    cancels: 'atOnce',
-    custody: 'afterAnswer',
-    restingStatus: 'open',
-    submittedAt: 'byCustodian',
-    investorCancels: 'later',
-    cancelSuccess: 200,
-    refusals: 'http',
-    accountsWords: 'refused',
-    listLimitMax: 200,
-    shortPages: false,
-    emptyFields: 'absent',
-    envelopeKeys: 'reference',
-    templateLeftovers: false,
-  }
-  setSwitches(JSON.parse(state.readSetting('switches') ?? '{}'))
+  const rateLimit = createRateLimit(exchange, requestsPerSecond)
 
-  /** Merges what is given into the switches. Returns what is wrong with it, as text, having changed nothing. */
-  function setSwitches(change: unknown): string | null {
-    if (typeof change !== 'object' || change === null || Array.isArray(change)) return 'switches are an object'
-    for (const [name, value] of Object.entries(change)) {
-      if (!Object.hasOwn(switchValues, name)) {
-        return `unknown switch "${name}"; there are ${Object.keys(switchValues).join(', ')}`
-      }
-      const known: readonly unknown[] =
-        new Map<string, readonly unknown[]>(Object.entries(switchValues)).get(name) ?? []
-      if (!known.includes(value))
-        return `switch "${name}" is one of ${known.map((one) => JSON.stringify(one)).join(', ')}`
-    }
-    Object.assign(switches, change)
-    exchange.transaction(() => state.saveSetting('switches', JSON.stringify(switches)))
-    exchange.setMode(switches.market)
-    return null
+  const accounts = (): readonly Account[] => exchange.accounts('bluum')
+
+  function findAccount(id: string): Account | undefined {
+    const account = exchange.account(id)
+    return account?.broker === 'bluum' ? account : undefined
   }
 
-  /**
-   * What one request is answered with; never throws for a caller's mistake. All its changes are one transaction with
-   * the answer kept for its key.
-   */
-  function answer(request: BluumRequest, dialect: Dialect): Answer {
+  function answer(request: BrokerRequest, generation: Generation): Answer {
     exchange.catchUp()
     const problem = authorize(request)
-    const answered = problem === null ? limitRate(request, dialect) : dialect.fail(problem)
+    const answered = problem === null ? limitRate(request, generation) : generation.fail(problem)
     answered.headers['x-request-id'] = `req_${randomBytes(12).toString('hex')}`
     return answered
   }
 
   /** Null when the credentials are right (Bluum, BasicAuth: the key as user name, the secret as password). */
-  function authorize(request: BluumRequest): Problem | null {
+  function authorize(request: BrokerRequest): Problem | null {
     const header = request.headers['authorization']
     if (header === undefined) return { code: 'BLUM-401-001', message: 'No Authorization header.' }
     const encoded = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(header)?.[1]
@@ -361,28 +236,25 @@ export function createFront(options: {
     return null
   }
 
-  /**
-   * The algorithm is not documented. Ours: no more requests than allowed in any second, of both dialects together, on
-   * the exchange's clock; requests refused for it, or for their credentials, do not count.
-   */
-  function limitRate(request: BluumRequest, dialect: Dialect): Answer {
-    const perSecond = request.whims.requestsPerSecond ?? requestsPerSecond
-    const at = exchange.clock()
-    while (admitted[0] !== undefined && admitted[0] <= at - 1000) admitted.shift()
-    const over = admitted.length >= perSecond
-    if (!over) admitted.push(at)
-    const answered = over ? dialect.fail({ code: 'BLUM-429-001', message: 'Slow down.' }) : route(request, dialect)
+  /** Of both dialects together. Requests refused for their credentials do not count. */
+  function limitRate(request: BrokerRequest, generation: Generation): Answer {
+    const { over, perSecond, remaining, resetsAt } = rateLimit.admit(request.whims.requestsPerSecond)
+    const answered = over ? slowDown(generation) : route(request, generation)
     if (over) answered.headers['retry-after'] = '1'
-    if (dialect.rateHeaders) {
+    if (generation.rateHeaders) {
       answered.headers['x-ratelimit-limit'] = String(perSecond)
-      answered.headers['x-ratelimit-remaining'] = String(Math.max(0, perSecond - admitted.length))
-      answered.headers['x-ratelimit-reset'] = String(Math.ceil(((admitted[0] ?? at) + 1000) / 1000))
+      answered.headers['x-ratelimit-remaining'] = String(remaining)
+      answered.headers['x-ratelimit-reset'] = String(Math.ceil(resetsAt / 1000))
     }
     return answered
   }
 
-  function route(request: BluumRequest, dialect: Dialect): Answer {
-    if (request.body === null) return dialect.fail({ code: 'BLUM-400-008', message: 'Body is too large.' })
+  function slowDown({ fail }: Generation): Answer {
+    return fail({ code: 'BLUM-429-001', message: 'Slow down.' })
+  }
+
+  function route(request: BrokerRequest, generation: Generation): Answer {
+    if (request.body === null) return generation.fail({ code: 'BLUM-400-008', message: 'Body is too large.' })
     const [path = '', queryText = ''] = request.url.split('?', 2)
     let parts: string[]
     try {
@@ -391,7 +263,7 @@ export function createFront(options: {
       parts = []
     }
     const usable = parts[0] === 'v1' && !parts.includes('')
-    return dialect.route(request, usable ? parts : [], new URLSearchParams(queryText))
+    return generation.route(request, usable ? parts : [], new URLSearchParams(queryText))
   }
 
   /**
@@ -400,7 +272,7 @@ export function createFront(options: {
    * gave is kept, refusals too, for 24 hours of the exchange's clock. Refusals for credentials or rate come earlier
    * and are not kept.
    */
-  function once(request: BluumRequest, fail: Dialect['fail'], work: () => Answer): Answer {
+  function once(request: BrokerRequest, fail: Generation['fail'], work: () => Answer): Answer {
     const key = request.headers['idempotency-key'] ?? ''
     if (key === '' || switches.idempotencyKeys === 'ignored') return exchange.transaction(work)
     if (key.length > idempotencyKeyLengthMax) {
@@ -433,10 +305,10 @@ export function createFront(options: {
     return clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')
   }
 
-  const lagMs = (): number => (switches.readLag === 'seconds' ? readLagMs : 0)
+  const lagMs = (): number => (switches.readLag === 'seconds' ? lagOfSwitchesMs : 0)
 
-  function place(account: Account, request: BluumRequest, dialect: Dialect): Order | Refusal | Problem {
-    const wanted = dialect.parsePlacement(request.body ?? '')
+  function place(account: Account, request: BrokerRequest, generation: Generation): Order | Refusal | Problem {
+    const wanted = generation.parsePlacement(request.body ?? '')
     if ('code' in wanted) return wanted
     const { dedupe, commitDelayMs } = request.whims
     const { clientOrderId } = wanted
@@ -444,22 +316,21 @@ export function createFront(options: {
     if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
       return { code: 'BLUM-409-001', message: 'Resource exists already.', param: 'client_order_id' }
     }
-    return exchange.place(account, wanted, { ...dialect.placeOptions(), delayMs: commitDelayMs })
+    return exchange.place(account, wanted, { ...generation.placeOptions(), delayMs: commitDelayMs })
   }
 
-  /** Another channel places the order that this request asks for, without a client order id. It may be refused. */
-  function placeTwin(method: string, url: string, body: string | null, dialect: Dialect): void {
-    const id = method === 'POST' ? dialect.placementPath.exec(url)?.[1] : undefined
-    const account = id === undefined ? undefined : dialect.account(id)
-    const wanted = dialect.parsePlacement(body ?? '')
+  function placeTwin({ method, url, body }: Asked, generation: Generation): void {
+    const id = method === 'POST' ? generation.placementPath.exec(url)?.[1] : undefined
+    const account = id === undefined ? undefined : generation.account(id)
+    const wanted = generation.parsePlacement(body ?? '')
     if (account === undefined || 'code' in wanted) return
-    exchange.place(account, { ...wanted, clientOrderId: null }, dialect.placeOptions())
+    exchange.place(account, { ...wanted, clientOrderId: null }, generation.placeOptions())
   }
 
-  /** The order as it is now, or as it is seen through the lag of single reads; undefined if it is another account's. */
-  function read(orderId: string, whims: Whims, account?: Account): Order | undefined {
+  /** The order as it is now, or as it is seen through the lag of single reads; undefined if it is not of these accounts. */
+  function read(orderId: string, whims: Whims, among = accounts()): Order | undefined {
     const order = exchange.order(orderId, whims.getLagMs ?? lagMs())
-    return account === undefined || order?.accountId === account.id ? order : undefined
+    return among.some(({ id }) => id === order?.accountId) ? order : undefined
   }
 
   /** An order of another account answers like one that does not exist. `later`: unless a rule says when. */
@@ -469,7 +340,7 @@ export function createFront(options: {
     const { fillOnCancel } = whims
     if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
     if (order.status === 'canceled' && switches.cancelOfCanceled === 'order') return order
-    return exchange.cancel(order, whims.cancelDelayMs ?? (later ? cancelLaterMs : null))
+    return exchange.cancel(order, whims.cancelDelayMs ?? (later ? laterMs : null))
   }
 
   /** The window that a list's query asks for, or what is wrong with it. */
@@ -496,38 +367,37 @@ export function createFront(options: {
     const symbol = query.get('symbol')
     const passes = (order: Order): boolean =>
       (side === null || order.side === side) && (symbol === null || order.symbol === symbol) && wanted.keep(order)
-    const { listOrder, ignoreFilter, extraRows, listLagMs } = whims
-    // Half of the extra rows are the list's next ones; the others repeat its first ones, each beside its twin.
-    const repeated = Math.ceil(extraRows / 2)
-    const { rows, hasMore } = exchange.page(account.id, ignoreFilter ? () => true : passes, {
-      offset: wanted.offset,
-      limit: wanted.limit + extraRows - repeated,
-      oldestFirst: (listOrder ?? switches.listOrder) === 'oldestFirst',
-      lagMs: listLagMs ?? lagMs(),
-    })
-    return { rows: rows.flatMap((order, index) => (index < repeated ? [order, order] : [order])), hasMore }
-  }
-
-  /** Every order of one account, or of all of them, newest first and complete, whatever the switches say. */
-  function book(account?: Account): Order[] {
-    const accounts = account === undefined ? exchange.accounts() : [account]
-    const all = accounts.flatMap(({ id }) => exchange.page(id, () => true, { offset: 0, limit: Infinity }).rows)
-    return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
+    const { listOrder, ignoreFilter, listLagMs } = whims
+    return withExtraRows(wanted.limit, whims, (limit) =>
+      exchange.page(account.id, ignoreFilter ? () => true : passes, {
+        offset: wanted.offset,
+        limit,
+        oldestFirst: (listOrder ?? switches.listOrder) === 'oldestFirst',
+        lagMs: listLagMs ?? lagMs(),
+      }),
+    )
   }
 
   return {
-    /** As they stand; to be changed by `setSwitches` only. */
-    switches: switches as Readonly<Switches>,
-    setSwitches,
-    answer,
+    switches,
+    accounts,
+    findAccount,
     once,
     hidesClientOrderId,
     place,
-    placeTwin,
     read,
     cancel,
     readWindow,
     list,
-    book,
+    /** The dialect that a generation is. */
+    speak: (generation: Generation): Dialect => ({
+      answer: (request) => answer(request, generation),
+      places: (method, url) => method === 'POST' && generation.placementPath.test(url),
+      placeTwin: (asked) => placeTwin(asked, generation),
+      refuse: (status, message) => generation.fail({ code: `BLUM-${status}-001`, message }),
+      accounts,
+      idOf: ({ id }) => id,
+      toOrderJson: generation.toOrderJson,
+    }),
   }
 }

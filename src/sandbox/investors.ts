@@ -4,20 +4,12 @@
 // How ids of one generation become ids of the other is not published. Ours: an investor's id follows from its account's,
 // and an order has one id in both.
 
-import {
-  isOneOf,
-  noPath,
-  noResource,
-  parseFields,
-  parseNewOrder,
-  succeed,
-  toProblem,
-  toTime,
-  unknownValue,
-} from './front.ts'
-import type { Answer, BluumRequest, Dialect, Front, PlacementWords, Problem } from './front.ts'
+import { isOneOf, laterMs, succeed, toTime } from './dialect.ts'
+import type { Answer, BrokerRequest } from './dialect.ts'
 import { averagePrice, isOpen, orderStatuses, remainingQuantity } from './exchange.ts'
 import type { Account, AccountStatus, Exchange, NewOrder, Order, Refusal } from './exchange.ts'
+import { noPath, noResource, parseFields, parseNewOrder, toProblem, unknownValue } from './front.ts'
+import type { Front, Generation, PlacementWords, Problem } from './front.ts'
 import { letters } from './seed.ts'
 
 const orderStatusFilters = ['open', 'pending', 'filled', 'partial', 'cancelled', 'failed'] as const
@@ -40,7 +32,6 @@ const wordsWithAccounts: PlacementWords = {
 const walletCurrencies = ['USD', 'NGN', 'GBP', 'EUR', 'KES']
 // All that trades here.
 const assetClass = 'equity'
-const custodyLaterMs = 1000
 const pathPattern = /^\/v1\/investors(?:[/?]|$)/
 
 /** The vendor's pairs are marked as assumed; what cannot trade any more is closed here. */
@@ -110,11 +101,11 @@ function checkId(id: string, prefix: 'inv_' | 'ord_', param: string): Problem | 
 }
 
 /** The dialect. Null and absent mean the same to it in requests. */
-export function createInvestors(exchange: Exchange, front: Front): Dialect {
+export function createInvestors(exchange: Exchange, front: Front) {
   const { switches } = front
-  const accountIds = new Map(exchange.accounts().map(({ id }) => [toInvestorId(id), id]))
+  const accountIds = new Map(front.accounts().map(({ id }) => [toInvestorId(id), id]))
 
-  function route(request: BluumRequest, parts: readonly string[], query: URLSearchParams): Answer {
+  function route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
     const { whims } = request
     const get = request.method === 'GET'
     const post = request.method === 'POST'
@@ -135,7 +126,7 @@ export function createInvestors(exchange: Exchange, front: Front): Dialect {
     }
     if (size === 5 && get) {
       return withOrder((account) => {
-        const order = front.read(orderId, whims, account)
+        const order = front.read(orderId, whims, [account])
         return order === undefined ? fail(noResource) : succeed(asRead(showOrder(order)))
       })
     }
@@ -257,13 +248,13 @@ export function createInvestors(exchange: Exchange, front: Front): Dialect {
   }
 
   /** "The answer is the new order, normally pending"; what fills at once is found filled by the next read. */
-  function place(account: Account, request: BluumRequest): Answer {
-    const placed = front.place(account, request, dialect)
+  function place(account: Account, request: BrokerRequest): Answer {
+    const placed = front.place(account, request, generation)
     if (!('id' in placed)) return refuse(placed)
     return succeed(showOrder(switches.custody === 'atOnce' ? placed : asTakenIn(placed)), 201)
   }
 
-  function list(account: Account, query: URLSearchParams, request: BluumRequest): Answer {
+  function list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
     const window = front.readWindow(query, switches.listLimitMax)
     if ('code' in window) return fail(window)
     const status = query.get('status')
@@ -300,7 +291,7 @@ export function createInvestors(exchange: Exchange, front: Front): Dialect {
     const window = front.readWindow(query, switches.listLimitMax)
     if ('code' in window) return fail(window)
     const end = window.offset + window.limit
-    const all = exchange.accounts()
+    const all = front.accounts()
     return toList('investors', end < all.length, all.slice(window.offset, end).map(toInvestorJson))
   }
 
@@ -329,7 +320,7 @@ export function createInvestors(exchange: Exchange, front: Front): Dialect {
     }
   }
 
-  const dialect: Dialect = {
+  const generation: Generation = {
     placementPath: /^\/v1\/investors\/([^/?]+)\/orders(?:\?|$)/,
     // The pages of this generation name no headers for the limit but Retry-After.
     rateHeaders: false,
@@ -338,10 +329,10 @@ export function createInvestors(exchange: Exchange, front: Front): Dialect {
     route,
     parsePlacement,
     placeOptions: () => ({
-      custodyMs: switches.custody === 'later' ? custodyLaterMs : 0,
-      takeIn: switches.refusals === 'failedOrder',
+      custodyMs: switches.custody === 'later' ? laterMs : 0,
+      takeIn: switches.refusals === 'failedOrder' ? 'tradable' : 'nothing',
     }),
     toOrderJson,
   }
-  return dialect
+  return { dialect: front.speak(generation), accountOf }
 }

@@ -288,6 +288,7 @@ function seedAccount(
   }
   const account: Account = {
     id: accountId,
+    broker: 'bluum',
     number: String(500_000_000 + (hash(`${name} number`) % 100_000_000)),
     walletId: `w_${letters(`${name} wallet`, 12)}`,
     status: 'ACTIVE',

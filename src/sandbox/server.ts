@@ -6,14 +6,16 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { createBluum } from './bluum.ts'
-import { bodyBytesMax, createFront } from './front.ts'
-import type { Dialect } from './front.ts'
+import { bodyBytesMax } from './dialect.ts'
+import type { Dialect } from './dialect.ts'
 import { createExchange } from './exchange.ts'
-import type { Account } from './exchange.ts'
+import type { Account, Order } from './exchange.ts'
+import { createFront } from './front.ts'
 import { createFaults, run } from './faults.ts'
 import { createInvestors, isOfInvestors, toInvestorId } from './investors.ts'
 import { createMarket, seedHistory } from './seed.ts'
 import { openState } from './state.ts'
+import { createSwitches } from './switches.ts'
 
 export interface SandboxOptions {
   /** Path of the SQLite file, or ':memory:'. Its directory is created. */
@@ -90,11 +92,15 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const seeded = seedHistory(seed, market)
   const state = openState(stateFile, seed, Math.floor(now()), () => seeded)
   const exchange = createExchange({ ledger: state, market, now })
-  const front = createFront({ exchange, state, apiKey, apiSecret, requestsPerSecond })
+  const switches = createSwitches(state.readSetting('switches') ?? null, (values) => {
+    exchange.transaction(() => state.saveSetting('switches', JSON.stringify(values)))
+    exchange.setMode(values.market)
+  })
+  const front = createFront({ exchange, state, switches: switches.values, apiKey, apiSecret, requestsPerSecond })
   const bluum = createBluum(exchange, front)
   const investors = createInvestors(exchange, front)
-  const dialectOf = (url: string): Dialect => (isOfInvestors(url) ? investors : bluum.dialect)
-  const findAccount = (id: string): Account | undefined => exchange.account(id) ?? investors.account(id)
+  const dialectOf = (url: string): Dialect => (isOfInvestors(url) ? investors.dialect : bluum.dialect)
+  const findAccount = (id: string): Account | undefined => exchange.account(id) ?? investors.accountOf(id)
   const faults = createFaults((url) => {
     const named = findAccount(/\/(?:accounts|investors)\/([^/?]+)/.exec(url)?.[1] ?? '')?.id
     const owner = exchange.order(/\/orders\/([^/?]+)/.exec(url)?.[1] ?? '')?.accountId
@@ -127,17 +133,17 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       work() {
         const headers = { ...entry.headers }
         if (request.headers.authorization !== undefined) headers['authorization'] = request.headers.authorization
-        const answer = front.answer({ method, url, headers, body, whims: plan.whims }, dialect)
+        const answer = dialect.answer({ method, url, headers, body, whims: plan.whims })
         // What is left of a body that nobody read cannot share the connection with the next request.
         if (body === null) answer.headers['connection'] = 'close'
         return answer
       },
-      places: method === 'POST' && dialect.placementPath.test(url),
-      placeTwin: () => front.placeTwin(method, url, body, dialect),
-      throttle: (status) => dialect.fail({ code: `BLUM-${status}-001`, message: 'Slow down.' }),
+      places: dialect.places(method, url),
+      placeTwin: () => dialect.placeTwin({ method, url, body }),
+      throttle: (status) => dialect.refuse(status, 'Slow down.'),
       strangeOrder(text) {
         // The oldest one that is not named, as nobody will ask for it next.
-        const order = front.book().findLast(({ id }) => !(url + text).includes(id))
+        const order = readBook(dialect.accounts()).findLast((one) => !(url + text).includes(dialect.idOf(one)))
         return order === undefined ? null : dialect.toOrderJson(order)
       },
       closing: ending.signal,
@@ -149,7 +155,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       // A bug of ours, or a full disk: nothing was committed.
       process.emitWarning(`sandbox: ${entry.method} ${entry.path}: ${String(error)}`)
       if (response.headersSent) response.destroy()
-      else sendJson(response, 500, dialect.fail({ code: 'BLUM-500-001', message: 'Something broke.' }).body)
+      else sendJson(response, 500, dialect.refuse(500, 'Something broke.').body)
       entry.status = 500
     })
   })
@@ -276,7 +282,11 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       case 'GET /book':
         if (query.includes('account=') && account === undefined)
           return sendJson(response, 404, { message: 'no such account' })
-        return sendJson(response, 200, front.book(account).map(bluum.dialect.toOrderJson))
+        return sendJson(
+          response,
+          200,
+          readBook(account === undefined ? exchange.accounts() : [account]).map(toBookJson),
+        )
       case 'DELETE /book':
         if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
         exchange.clear(account.id)
@@ -292,21 +302,20 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
         return sendJson(response, 200, { now: exchange.clock() })
       }
       case 'GET /switches':
-        return sendJson(response, 200, front.switches)
+        return sendJson(response, 200, switches.values)
       case 'PUT /switches': {
-        const problem = front.setSwitches(body)
+        const problem = switches.set(body)
         return problem === null
-          ? sendJson(response, 200, front.switches)
+          ? sendJson(response, 200, switches.values)
           : sendJson(response, 400, { message: problem })
       }
       case 'POST /orders': {
         if (id === '' && account === undefined) return sendJson(response, 404, { message: 'no such account' })
         const order = changeBook(account, id, verb, fields)
         if (order === null) break
-        const { code, message } = order
-        return typeof code === 'string'
-          ? sendJson(response, Number(code.slice(5, 8)), { message })
-          : sendJson(response, 200, order)
+        return 'code' in order
+          ? sendJson(response, Number(order.code.slice(5, 8)), { message: order.message })
+          : sendJson(response, 200, toBookJson(order))
       }
       case 'PUT /accounts': {
         if (account === undefined) return sendJson(response, 404, { message: 'no such account' })
@@ -318,6 +327,17 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       default:
     }
     return sendJson(response, 404, { message: `the control port has no ${request.method} ${path}` })
+  }
+
+  /** Every order of the accounts, newest first and complete, whatever the switches say. */
+  function readBook(accounts: readonly Account[]): Order[] {
+    const all = accounts.flatMap(({ id }) => exchange.page(id, () => true, { limit: Infinity }).rows)
+    return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
+  }
+
+  /** In the words of the accounts dialect, whoever's order it is. */
+  function toBookJson(order: Order): Record<string, unknown> {
+    return bluum.dialect.toOrderJson(order)
   }
 
   /** Inserts, fills or changes an order: the order, or a problem with its code; null when there is no such verb. */
