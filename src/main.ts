@@ -156,7 +156,13 @@ async function runSandbox(): Promise<void> {
   print(`The sandbox broker is on ${sandbox.url}, its control port on ${sandbox.controlUrl}.
   key       ${sandbox.apiKey}
   secret    ${sandbox.apiSecret}
-  accounts  ${sandbox.accounts.join(', ')}`)
+  accounts  ${sandbox.accounts.join(', ')}
+It speaks Aries on ${sandbox.aries.url}
+  client id      ${sandbox.aries.clientId}
+  client secret  ${sandbox.aries.clientSecret}
+  refresh token  ${sandbox.aries.refreshToken}
+  access token   ${sandbox.aries.accessToken}
+  trading ids    ${sandbox.aries.accounts.join(', ')} (${sandbox.aries.tradingId})`)
   closeOnSignal(sandbox)
 }
 

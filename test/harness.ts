@@ -134,7 +134,7 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
   let printed = ''
   for await (const chunk of child.stdout) {
     printed += String(chunk)
-    if (/accounts .*\n/.test(printed)) break
+    if (/trading ids .*\n/.test(printed)) break
   }
   const find = (pattern: RegExp) => pattern.exec(printed)?.[1] ?? ''
   const sandbox: SandboxApart = {
@@ -145,6 +145,16 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
     accounts: find(/accounts +(.*)/).split(', '),
     investors: [],
     demo: { filledOrderId: '', openOrderId: '', symbol: 'AAPL', limitPrice: '1.00' },
+    aries: {
+      url: find(/Aries on (\S+)/),
+      clientId: find(/client id +(\S+)/),
+      clientSecret: find(/client secret +(\S+)/),
+      refreshToken: find(/refresh token +(\S+)/),
+      accessToken: find(/access token +(\S+)/),
+      accounts: find(/trading ids +(.*) \(/).split(', '),
+      tradingId: find(/trading ids .*\((\w+)\)/),
+      demo: { filledOrderId: '', openOrderId: '' },
+    },
   }
   const broker = { BLUUM_URL: sandbox.url, BLUUM_API_KEY: sandbox.apiKey, BLUUM_API_SECRET: sandbox.apiSecret }
   const harness = await startHarness({ ...env, ...broker, AUTH: 'none' }, sandbox)

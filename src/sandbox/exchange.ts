@@ -63,7 +63,7 @@ export interface NewOrder {
   short?: true
 }
 
-/** One option of an order. Its side is for an order that buys. */
+/** One option of an order. */
 export interface Leg {
   side: OrderSide
   /** Contracts of this leg for each one of the order. */

@@ -30,7 +30,10 @@ const faultKinds = {
   drip: ['bytesPerSecond!'],
   setField: ['field!', 'value!', 'row'],
   dropField: ['field!', 'row'],
-  /** dropField of client_order_id; the rule's match says whether from lists, from single reads or from every answer. */
+  /**
+   * dropField of client_order_id, which is clientId for Aries; the rule's match says whether from lists, from single reads
+   * or from every answer.
+   */
   omitClientOrderId: [],
   asNumber: ['field!', 'source', 'row'],
   listOrder: ['order!'],
@@ -50,25 +53,25 @@ const faultKinds = {
   retryAfter: ['value!', 'status'],
   /** So many unknown fields, of every JSON type, on each row or on the one object of the answer. */
   extraFields: ['count!'],
-  /** Status, symbol and side of a list's query are checked and then ignored. */
+  /** Status, symbol and side of a list's query, or the times of a history's, are checked and then ignored. */
   ignoreFilter: [],
   /** So many rows (4 by default) beyond the list's limit: half of them are its next ones, the others repeat its first. */
   extraRows: ['rows'],
-  /** Lists, or single reads, show orders as they were so long ago on the exchange's clock. */
+  /** Lists, or single reads (Aries has none), show orders as they were so long ago on the exchange's clock. */
   listLag: ['ms!'],
   getLag: ['ms!'],
   /** So many requests in any second of the exchange's clock, instead of the usual limit. */
   maxRps: ['perSecond!'],
-  /** A cancel answers 200 with the order still open, and takes effect so long afterwards on the exchange's clock. */
+  /** A cancel answers 200 with the order still open, or PENDING_CANCEL, and takes effect so long afterwards on the exchange's clock. */
   asyncCancel: ['ms!'],
   /**
-   * A placement is checked and answered at once, with 201 and an order that nobody can read yet, or ends as another
+   * A placement is checked and answered at once, as ever and with an order that nobody can read yet, or ends as another
    * rule says; the order enters the book so long afterwards on the exchange's clock, and was submitted then. It comes
    * after any end that follows the reading of the body, `beforeCommit` too: only the answer is lost. After a retryAfter
    * none comes.
    */
   commitDelay: ['ms!'],
-  /** A placement is refused with 409 if its account has, or is about to have, an order with its client order id. */
+  /** A placement is refused, by 409 or Aries' 400, if its account has, or is about to have, an order with its client order id. */
   dedupe: [],
   /**
    * Just before a placement is handled, or ends without that, an order like it but without a client order id comes from
@@ -105,6 +108,10 @@ interface Match {
   method?: string
   /** A regular expression, tried on path and query. */
   path?: string
+  /**
+   * The account whose path, or whose order's path, it is, under any of its ids. Aries names the account of a placement
+   * or a cancel in the body, which is not read yet when rules are matched: those have no account here.
+   */
   account?: string
   nth?: number
   times?: number
@@ -399,7 +406,7 @@ export function createFaults(accountNames: (url: string) => readonly string[]) {
             plan.changes.push(fault)
             break
           case 'omitClientOrderId':
-            plan.changes.push({ kind: 'dropField', field: 'client_order_id' })
+            plan.changes.push({ kind: 'dropField', field: 'client_order_id' }, { kind: 'dropField', field: 'clientId' })
             break
           case 'twin':
             plan.twin = true
@@ -729,6 +736,7 @@ function addUnknown(item: Record<string, unknown>, count: number): void {
 
 function rowsOf(body: unknown): unknown[] {
   if (Array.isArray(body)) return body
-  if (isRecord(body) && Array.isArray(body['data'])) return body['data']
-  return [body]
+  if (!isRecord(body)) return [body]
+  // Bluum's lists, and Aries'.
+  return [body['data'], body['orders'], body['accounts']].find(Array.isArray) ?? [body]
 }

@@ -1,11 +1,22 @@
-// What a seed stands for: the instruments with their price at any time, and two accounts with a past. All of it is a
-// function of the seed, so a restart computes the same again and nothing here needs to be stored.
+// What a seed stands for: the instruments with their price at any time, and two accounts of each broker with a past. All
+// of it is a function of the seed, so a restart computes the same again and nothing here needs to be stored.
 
 import { createHash } from 'node:crypto'
 import { add, divide, floorCents, multiply, subtract, toDecimal, toText } from './amounts.ts'
 import type { Decimal } from './amounts.ts'
-import { isOpen, orderTypes, remainingQuantity, timesInForce } from './exchange.ts'
-import type { Account, Asset, Market, NewOrder, Order, OrderSide, OrderType, Position } from './exchange.ts'
+import { deadlineOf, isOpen, orderTypes, remainingQuantity, timesInForce } from './exchange.ts'
+import type {
+  Account,
+  Asset,
+  Broker,
+  Leg,
+  Market,
+  NewOrder,
+  Order,
+  OrderSide,
+  OrderType,
+  Position,
+} from './exchange.ts'
 
 // Prices are of the right size and otherwise made up.
 const instruments = [
@@ -98,21 +109,29 @@ export function letters(text: string, length: number): string {
   return Array.from(digest.subarray(0, length), (byte) => (byte % 36).toString(36)).join('')
 }
 
-export interface Seeded {
+/** Accounts of one broker and what they did. */
+interface Past {
   accounts: Account[]
   positions: Position[]
   orders: Order[]
-  /** Orders of the first account to show, and a limit price far below the market for a buy that rests. */
-  demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
+  /** Orders of the first account to show. */
+  demo: { filledOrderId: string; openOrderId: string }
+}
+
+export interface Seeded {
+  bluum: Past
+  aries: Past
+  /** A limit price far below the market for a buy that rests. */
+  resting: { symbol: string; limitPrice: string }
 }
 
 const historyStart = Date.UTC(2026, 0, 5, 14, 30)
 const minuteMs = 60_000
-const rejectReasons = [
-  'Not enough cash when the order came to trade.',
-  'Market is closed.',
-  'Price too far from the market.',
-]
+const rejections = [
+  { rejectReason: 'Not enough cash when the order came to trade.', refused: 'funds' },
+  { rejectReason: 'Market is closed.', refused: 'marketClosed' },
+  { rejectReason: 'Price too far from the market.' },
+] as const
 const fractions = ['0.5', '2.25', '1.125', '0.000000001']
 const commissions = [
   { commission: '1.00', commissionType: 'notional' },
@@ -120,18 +139,45 @@ const commissions = [
   { commission: '2.50', commissionType: 'bps' },
 ] as const
 
-/** The two accounts of a seed, the past of each from January to March 2026. The first is the one to show. */
+// Aries knows no trailing stops. The order of each list is that of the orders that rest.
+const restingTypes: Record<Broker, readonly OrderType[]> = {
+  bluum: ['limit', 'limit', 'stop', 'limit', 'stop_limit', 'trailing_stop'],
+  aries: ['limit', 'limit', 'stop', 'limit', 'stop_limit', 'stop'],
+}
+const typesOf: Record<Broker, readonly OrderType[]> = {
+  bluum: orderTypes,
+  aries: orderTypes.filter((type) => type !== 'trailing_stop'),
+}
+
+/** Two accounts for each broker, the past of each from January to March 2026. The first of two is the one to show. */
 export function seedHistory(seed: string, market: Market): Seeded {
-  const main = seedAccount(seed, market, 1, { orders: 240, stepMinutesMax: 880, cashCents: 100_000_000n })
-  const second = seedAccount(seed, market, 2, { orders: 40, stepMinutesMax: 4_400, cashCents: 25_000_000n })
-  const filled = main.orders.findLast((order) => order.status === 'filled' && order.quantity !== null)
-  const open = main.orders.findLast((order) => order.status === 'accepted' && order.type === 'limit')
+  const past = (broker: Broker, number: number, orders: number, stepMinutesMax: number, cashCents: bigint) =>
+    seedAccount(seed, market, { broker, number, orders, stepMinutesMax, cashCents })
+  const optionsDesk = past('aries', 4, 30, 5_800, 25_000_000n)
+  optionsDesk.orders.push(...seedOptions(seed, optionsDesk.account))
+  return {
+    bluum: gather(past('bluum', 1, 240, 880, 100_000_000n), past('bluum', 2, 40, 4_400, 25_000_000n)),
+    aries: gather(past('aries', 3, 120, 1_760, 100_000_000n), optionsDesk),
+    resting: { symbol: 'AAPL', limitPrice: farPrice('AAPL', 'buy') },
+  }
+}
+
+interface AccountPast {
+  account: Account
+  positions: Position[]
+  orders: Order[]
+}
+
+function gather(...accounts: [AccountPast, ...AccountPast[]]): Past {
+  const { orders } = accounts[0]
+  const filled = orders.findLast((order) => order.status === 'filled' && order.quantity !== null)
+  const open = orders.findLast((order) => order.status === 'accepted' && order.type === 'limit')
   if (filled === undefined || open === undefined) throw new Error('the seeded history lacks an order to show')
   return {
-    accounts: [main.account, second.account],
-    positions: [...main.positions, ...second.positions],
-    orders: [...main.orders, ...second.orders],
-    demo: { filledOrderId: filled.id, openOrderId: open.id, symbol: 'AAPL', limitPrice: farPrice('AAPL', 'buy') },
+    accounts: accounts.map(({ account }) => account),
+    positions: accounts.flatMap(({ positions }) => positions),
+    orders: accounts.flatMap((one) => one.orders),
+    demo: { filledOrderId: filled.id, openOrderId: open.id },
   }
 }
 
@@ -144,11 +190,14 @@ function farPrice(symbol: string, side: OrderSide): string {
 function seedAccount(
   seed: string,
   market: Market,
-  number: number,
-  wanted: { orders: number; stepMinutesMax: number; cashCents: bigint },
-): { account: Account; positions: Position[]; orders: Order[] } {
+  wanted: { broker: Broker; number: number; orders: number; stepMinutesMax: number; cashCents: bigint },
+): AccountPast {
+  const { broker, number } = wanted
+  const isBluum = broker === 'bluum'
   const name = `${seed} account ${number}`
-  const accountId = uuid(name)
+  // Four digits in the one example of Aries' ids. The last of them keeps the two accounts apart.
+  const accountId = isBluum ? uuid(name) : `ACC-${100 + (hash(`${name} id`) % 900)}${number}`
+  const types = typesOf[broker]
   const positions = new Map<string, Position>()
   const orders: Order[] = []
   let drawn = hash(`${name} history`)
@@ -202,12 +251,11 @@ function seedAccount(
     const listing = i - 8 < 60 && !rests
     const symbol = draw(2) === 0 ? 'AAPL' : (instruments[opening ? i % 8 : draw(8)]?.symbol ?? 'AAPL')
     const fractionable = market.asset(symbol)?.fractionable === true
-    const resting: OrderType[] = ['limit', 'limit', 'stop', 'limit', 'stop_limit', 'trailing_stop']
     const type: OrderType = opening
       ? 'market'
       : rests
-        ? (resting[Math.floor(i / 10) % 6] ?? 'limit')
-        : (orderTypes[listing ? i % 5 : draw(5)] ?? 'limit')
+        ? (restingTypes[broker][Math.floor(i / 10) % 6] ?? 'limit')
+        : (types[listing ? i % types.length : draw(types.length)] ?? 'limit')
     const timeInForce = opening
       ? 'day'
       : rests
@@ -218,7 +266,7 @@ function seedAccount(
     if (rests) quantity = String(2 + draw(9))
     const sellable = subtract(freeShares(symbol), toDecimal(quantity)).units >= 0n
     const side: OrderSide = !opening && sellable && draw(5) < 2 ? 'sell' : 'buy'
-    const notional = type === 'market' && side === 'buy' && fractionable && !opening && draw(3) === 0
+    const notional = isBluum && type === 'market' && side === 'buy' && fractionable && !opening && draw(3) === 0
 
     const outcome = opening
       ? 'filled'
@@ -237,7 +285,7 @@ function seedAccount(
     const far = { buy: farPrice(symbol, 'buy'), sell: farPrice(symbol, 'sell') }
     const limit = rests ? (type === 'stop_limit' ? (side === 'buy' ? far.sell : far.buy) : far[side]) : priceText
     const stop = rests ? (side === 'buy' ? far.sell : far.buy) : priceText
-    const commission = i % 3 === 0 ? commissions[Math.floor(i / 3) % 3] : undefined
+    const commission = isBluum && i % 3 === 0 ? commissions[Math.floor(i / 3) % 3] : undefined
     const percent = type === 'trailing_stop' && (rests || draw(2) === 0)
     const fields: NewOrder = {
       symbol,
@@ -250,7 +298,8 @@ function seedAccount(
       stopPrice: type === 'stop' || type === 'stop_limit' ? stop : null,
       trailPercent: percent ? (rests ? '60' : '3.5') : null,
       trailPrice: type === 'trailing_stop' && !percent ? '2.50' : null,
-      extendedHours: i % 13 === 6,
+      // Aries has extended hours as a time in force beside DAY.
+      extendedHours: isBluum ? i % 13 === 6 : timeInForce === 'day' && i % 3 === 0,
       clientOrderId: i % 5 === 4 ? null : `history-${number}-${String(i + 1).padStart(4, '0')}`,
       commission: commission?.commission ?? null,
       commissionType: commission?.commissionType ?? null,
@@ -265,7 +314,8 @@ function seedAccount(
       submittedAt,
       filledAt: outcome === 'filled' ? endedAt : null,
       canceledAt: outcome === 'canceled' ? endedAt : null,
-      rejectReason: outcome === 'rejected' ? (rejectReasons[Math.floor(i / 19) % 3] ?? null) : null,
+      rejectReason: null,
+      ...(outcome === 'rejected' ? rejections[Math.floor(i / 19) % 3] : {}),
       // A trailing buy by 60 percent holds what its stop could rise to.
       heldPrice: type === 'limit' ? limit : type === 'trailing_stop' ? far.sell : stop,
       triggered: false,
@@ -280,6 +330,8 @@ function seedAccount(
       if (part.units > 0n) fill(order, toText(part), order.limitPrice ?? priceText)
       else if (outcome === 'partially_filled') order.status = 'accepted'
     }
+    const deadline = isBluum || order.status !== 'canceled' ? null : deadlineOf(order)
+    if (deadline !== null) Object.assign(order, { expired: true, canceledAt: deadline })
     orders.push(order)
   }
   for (const position of positions.values()) {
@@ -288,7 +340,7 @@ function seedAccount(
   }
   const account: Account = {
     id: accountId,
-    broker: 'bluum',
+    broker,
     number: String(500_000_000 + (hash(`${name} number`) % 100_000_000)),
     walletId: `w_${letters(`${name} wallet`, 12)}`,
     status: 'ACTIVE',
@@ -297,4 +349,74 @@ function seedAccount(
     createdAt: Date.UTC(2026, 0, 2, 9),
   }
   return { account, positions: [...positions.values()], orders }
+}
+
+interface OptionWish {
+  symbol: string
+  side: OrderSide
+  /** Made up, as options have no market here. */
+  price: string
+  status: 'accepted' | 'partially_filled' | 'filled' | 'canceled'
+  legs: readonly (readonly [OrderSide, Leg['right'], strike: string])[]
+}
+
+const optionWishes: readonly OptionWish[] = [
+  { symbol: 'KO', side: 'buy', price: '0.85', status: 'filled', legs: [['buy', 'call', '60']] },
+  { symbol: 'KO', side: 'buy', price: '0.40', status: 'canceled', legs: [['buy', 'put', '55']] },
+  { symbol: 'AAPL', side: 'buy', price: '6.15', status: 'accepted', legs: [['buy', 'call', '200']] },
+  { symbol: 'AAPL', side: 'buy', price: '2.05', status: 'partially_filled', legs: [['buy', 'put', '150']] },
+  { symbol: 'KO', side: 'sell', price: '1.10', status: 'accepted', legs: [['sell', 'call', '60']] },
+  {
+    symbol: 'KO',
+    side: 'buy',
+    price: '0.55',
+    status: 'accepted',
+    legs: [
+      ['buy', 'call', '60'],
+      ['sell', 'call', '62.5'],
+    ],
+  },
+]
+const optionsStart = Date.UTC(2026, 2, 20, 15)
+
+/** Orders for two contracts each, a day apart. */
+function seedOptions(seed: string, account: Account): Order[] {
+  return optionWishes.map(({ symbol, side, price, status, legs }, index): Order => {
+    const submittedAt = optionsStart + index * 24 * 60 * minuteMs
+    const endedAt = submittedAt + 90 * minuteMs
+    const filled = { accepted: '0', partially_filled: '1', filled: '2', canceled: '0' }[status]
+    return {
+      symbol,
+      side,
+      type: 'limit',
+      timeInForce: 'gtc',
+      quantity: '2',
+      notional: null,
+      limitPrice: price,
+      stopPrice: null,
+      trailPercent: null,
+      trailPrice: null,
+      extendedHours: false,
+      clientOrderId: `option-${index + 1}`,
+      commission: null,
+      commissionType: null,
+      id: `ord_${letters(`${seed} option order ${index}`, 16)}`,
+      accountId: account.id,
+      status,
+      filledQuantity: filled,
+      filledValue: toText(multiply(toDecimal(filled), toDecimal(price))),
+      submittedAt,
+      filledAt: status === 'filled' ? endedAt : null,
+      canceledAt: status === 'canceled' ? endedAt : null,
+      rejectReason: null,
+      heldPrice: '0',
+      triggered: false,
+      bestPriceCents: null,
+      manual: true,
+      legs: legs.map(([legSide, right, strike]): Leg => {
+        const effect = side === 'sell' ? 'close' : 'open'
+        return { side: legSide, ratio: '1', right, strike, maturity: '2026-09-18', effect }
+      }),
+    }
+  })
 }

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { createAries, fromClOrdId, hasSecretBody, isOfAries, toClOrdId } from './aries.ts'
 import { createBluum } from './bluum.ts'
 import { bodyBytesMax } from './dialect.ts'
 import type { Dialect } from './dialect.ts'
@@ -16,6 +17,8 @@ import { createInvestors, isOfInvestors, toInvestorId } from './investors.ts'
 import { createMarket, seedHistory } from './seed.ts'
 import { openState } from './state.ts'
 import { createSwitches } from './switches.ts'
+import { createTokens } from './tokens.ts'
+import type { Credentials } from './tokens.ts'
 
 export interface SandboxOptions {
   /** Path of the SQLite file, or ':memory:'. Its directory is created. */
@@ -45,6 +48,17 @@ export interface Sandbox {
   investors: readonly string[]
   /** Orders of the first account, and a limit price far below the market for a buy that rests. */
   demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
+  /** What Aries' dialect of the same broker is used with. Its accounts and orders are not those of Bluum. */
+  aries: Credentials & {
+    /** The base URL, without /v1. */
+    url: string
+    /** Which column of an account names it in order calls, as the switch was at the start. */
+    tradingId: string
+    /** Ids of the seeded accounts, the one to show first; the second has orders for options. */
+    accounts: readonly string[]
+    /** clOrdIds of orders of the first account. */
+    demo: { filledOrderId: string; openOrderId: string }
+  }
   /** Stops both listeners, ends every connection, closes the file. May be called again. */
   close(): Promise<void>
 }
@@ -63,12 +77,19 @@ interface LogEntry {
   authorization: string | null
   idempotencyKey: string | null
   headers: Record<string, string>
-  /** At most 16 KiB of it. */
+  /** At most 16 KiB of it; none of a request for tokens, which has secrets in it. */
   body: string
 }
 
 const logEntriesMax = 20_000
 const logBodyLengthMax = 16_384
+/** Of Aries' one client. */
+const ariesCredentials: Credentials = {
+  clientId: 'sandbox-client',
+  clientSecret: 'sandbox-client-secret',
+  refreshToken: 'sandbox-refresh',
+  accessToken: 'sandbox-access',
+}
 const controlBodyBytesMax = 67_108_864
 const advanceMsMax = 10 * 366 * 86_400_000
 
@@ -99,7 +120,10 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const front = createFront({ exchange, state, switches: switches.values, apiKey, apiSecret, requestsPerSecond })
   const bluum = createBluum(exchange, front)
   const investors = createInvestors(exchange, front)
-  const dialectOf = (url: string): Dialect => (isOfInvestors(url) ? investors.dialect : bluum.dialect)
+  const tokens = createTokens({ credentials: ariesCredentials, switches: switches.values, clock: exchange.clock })
+  const aries = createAries({ exchange, switches: switches.values, tokens, requestsPerSecond })
+  const dialectOf = (url: string): Dialect =>
+    isOfAries(url) ? aries : isOfInvestors(url) ? investors.dialect : bluum.dialect
   const findAccount = (id: string): Account | undefined => exchange.account(id) ?? investors.accountOf(id)
   const faults = createFaults((url) => {
     const named = findAccount(/\/(?:accounts|investors)\/([^/?]+)/.exec(url)?.[1] ?? '')?.id
@@ -127,7 +151,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       async read() {
         const read = await readBody(request, bodyBytesMax)
         body = read.text
-        entry.body = (body ?? '').slice(0, logBodyLengthMax)
+        entry.body = hasSecretBody(url) ? '' : (body ?? '').slice(0, logBodyLengthMax)
         return read.whole
       },
       work() {
@@ -246,13 +270,15 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
       return sendJson(response, 400, { message: 'the body is not JSON' })
     }
     const [path = '', query = ''] = (request.url ?? '').split('?', 2)
-    const [, area = '', id = '', verb = ''] = path.split('/')
+    const [, area = '', named = '', verb = ''] = path.split('/')
+    // An order may be named by either id of it.
+    const id = fromClOrdId(named) ?? named
     const fields = new Map<string, unknown>(
       typeof body === 'object' && body !== null && !Array.isArray(body) ? Object.entries(body) : [],
     )
-    const named =
+    const accountId =
       area === 'book' ? new URLSearchParams(query).get('account') : area === 'orders' ? fields.get('account') : id
-    const account = findAccount(String(named))
+    const account = findAccount(String(accountId))
 
     const known = controlFields.get(verb === '' ? area : `${area} ${verb}`)
     const unknown = [...fields.keys()].find((name) => known?.includes(name) === false)
@@ -324,6 +350,10 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
           ? sendJson(response, 200, bluum.toAccountJson(account))
           : sendJson(response, 400, { message: problem })
       }
+      case 'POST /tokens':
+        if (id !== 'expire' && id !== 'restore') break
+        tokens[id]()
+        return sendJson(response, 200, {})
       default:
     }
     return sendJson(response, 404, { message: `the control port has no ${request.method} ${path}` })
@@ -335,9 +365,10 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
   }
 
-  /** In the words of the accounts dialect, whoever's order it is. */
+  /** In the words of Bluum's accounts dialect, whoever's order it is. */
   function toBookJson(order: Order): Record<string, unknown> {
-    return bluum.dialect.toOrderJson(order)
+    const isAries = exchange.account(order.accountId)?.broker === 'aries'
+    return { ...bluum.dialect.toOrderJson(order), ...(isAries ? { aries_id: toClOrdId(order.id) } : {}) }
   }
 
   /** Inserts, fills or changes an order: the order, or a problem with its code; null when there is no such verb. */
@@ -381,9 +412,19 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     controlUrl: `http://127.0.0.1:${portOf(control)}`,
     apiKey,
     apiSecret,
-    accounts: seeded.accounts.map(({ id }) => id),
-    investors: seeded.accounts.map(({ id }) => toInvestorId(id)),
-    demo: seeded.demo,
+    accounts: seeded.bluum.accounts.map(({ id }) => id),
+    investors: seeded.bluum.accounts.map(({ id }) => toInvestorId(id)),
+    demo: { ...seeded.bluum.demo, ...seeded.resting },
+    aries: {
+      url: `http://127.0.0.1:${brokerPort}`,
+      ...ariesCredentials,
+      tradingId: switches.values.tradingId,
+      accounts: seeded.aries.accounts.map(({ id }) => id),
+      demo: {
+        filledOrderId: toClOrdId(seeded.aries.demo.filledOrderId),
+        openOrderId: toClOrdId(seeded.aries.demo.openOrderId),
+      },
+    },
     close: () => (closing ??= close()),
   }
 }

@@ -7,8 +7,10 @@ import { DatabaseSync } from 'node:sqlite'
 import type { Account, Ledger, Order, Position } from './exchange.ts'
 import type { Seeded } from './seed.ts'
 
-// Raised when the meaning of stored rows changes; an older file is refused with the way out.
-const formatVersion = '1'
+// Raised when the meaning of stored rows changes. A file of the format before, which had Bluum's accounts only, is brought
+// to this one; any other is refused with the way out.
+const formatVersion = '2'
+const formatBefore = '1'
 
 /** An answer given under an idempotency key. `fingerprint` stands for the request it was given to. */
 interface KeptAnswer {
@@ -135,20 +137,21 @@ export function openState(file: string, seed: string, nowMs: number, seeded: () 
   function fillOrCheck(): void {
     const madeWith = state.readSetting('seed')
     if (madeWith === undefined) {
-      const history = seeded()
-      const lastAt = Math.max(...history.orders.map((order) => order.canceledAt ?? order.filledAt ?? order.submittedAt))
+      const { bluum, aries } = seeded()
+      const orders = [...bluum.orders, ...aries.orders]
+      const lastAt = Math.max(...orders.map((order) => order.canceledAt ?? order.filledAt ?? order.submittedAt))
       state.transaction(() => {
         state.saveSetting('seed', seed)
         state.saveSetting('format', formatVersion)
-        for (const account of history.accounts) state.saveAccount(account)
-        for (const position of history.positions) state.savePosition(position)
-        for (const order of history.orders) state.saveOrder(order)
+        savePast(bluum)
+        savePast(aries)
         // The exchange opens after its past: a clock that stands before it is moved forward.
         state.saveClock(0, Math.max(nowMs, lastAt + 1000))
       })
       return
     }
-    if (state.readSetting('format') !== formatVersion) {
+    const format = state.readSetting('format')
+    if (format !== formatVersion && format !== formatBefore) {
       throw new Error(
         `sandbox state ${file} has an older format: point DATA_DIR at another directory, or delete the file to start over`,
       )
@@ -159,5 +162,18 @@ export function openState(file: string, seed: string, nowMs: number, seeded: () 
           'point DATA_DIR at another directory, or delete the file to start over',
       )
     }
+    if (format === formatBefore) {
+      state.transaction(() => {
+        for (const account of rows<Account>('account', 'rank')) state.saveAccount({ ...account, broker: 'bluum' })
+        savePast(seeded().aries)
+        state.saveSetting('format', formatVersion)
+      })
+    }
+  }
+
+  function savePast({ accounts, positions, orders }: Seeded['bluum']): void {
+    for (const account of accounts) state.saveAccount(account)
+    for (const position of positions) state.savePosition(position)
+    for (const order of orders) state.saveOrder(order)
   }
 }
