@@ -296,7 +296,7 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
       }
       ours.set(answer.orderId, answer.order ?? ours.get(answer.orderId) ?? null)
       if (answer.status === 'REJECTED') {
-        throw new ProbeError(`The broker rejected an order: ${answer.rejectReason ?? 'it gave no reason'}.`)
+        throw new ProbeError(`The broker rejected an order: ${answer.rejection?.reason ?? 'it gave no reason'}.`)
       }
       return answer
     } catch (error) {

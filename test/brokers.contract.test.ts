@@ -1517,7 +1517,7 @@ const placements: Record<string, Case> = {
       orderId: 'ord_x9y8z7a6b5c4d3e2',
       status: 'ACCEPTED',
       order: examplePlaced,
-      rejectReason: null,
+      rejection: null,
     })
     expect(requests).toHaveLength(1)
     expect(requests[0]).toMatchObject({
@@ -1712,7 +1712,7 @@ const placements: Record<string, Case> = {
       orderId: 'ord_1',
       status: 'UNKNOWN',
       order: null,
-      rejectReason: null,
+      rejection: null,
     })
     expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'UNKNOWN', order: null })
     expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'ACCEPTED', order: null })
@@ -1735,8 +1735,8 @@ const placements: Record<string, Case> = {
     )
     const answered = await broker.place(newOrder, toOptions())
     expect(answered).toMatchObject({ status: 'REJECTED', order: { status: 'REJECTED', state: 'CLOSED' } })
-    expect(answered.rejectReason).toMatch(/^Not enough cash\.!+$/)
-    expect(answered.rejectReason).toHaveLength(200)
+    expect(answered.rejection).toMatchObject({ code: 'OTHER', reason: expect.stringMatching(/^Not enough cash\.!+$/) })
+    expect(answered.rejection?.reason).toHaveLength(200)
     expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'REJECTED', order: null })
   },
 

@@ -655,7 +655,7 @@ describe('placing', () => {
     expect(await place(connect())).toMatchObject({
       orderId: 'ord_01k5a2f8q3h6j9m1p4s7v0x2zc',
       status: 'ACCEPTED',
-      rejectReason: null,
+      rejection: null,
       order: { quantity: '40', commission: '0.75', commissionType: 'NOTIONAL', submittedAt: null, isPartial: true },
     })
     expect(requests).toEqual([
@@ -682,7 +682,7 @@ describe('placing', () => {
   it('that failed at once is rejected, in the words of the broker', async () => {
     const reason = 'Not enough cash.'
     answer(ok({ ...read('orders.place.pending'), status: 'failed', failure_reason: reason }, 201))
-    expect(await place(connect())).toMatchObject({ status: 'REJECTED', rejectReason: reason })
+    expect(await place(connect())).toMatchObject({ status: 'REJECTED', rejection: { reason } })
   })
 
   it.each([

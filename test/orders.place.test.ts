@@ -932,8 +932,11 @@ describe('an adapter in memory', () => {
     commissionType: null,
   }
 
-  /** The commands over an adapter that places as told, and the keys that it was asked to place. */
-  function start(answer: (order: NewOrder) => Promise<PlaceAnswer>) {
+  /**
+   * The commands over an adapter that places as told, and the keys that left. So many sends before the last one are
+   * refused unseen, as with a token that has expired.
+   */
+  function start(answer: (order: NewOrder) => Promise<PlaceAnswer>, refusals = 0, onRefusal?: () => Promise<unknown>) {
     const sent: string[] = []
     const onTrouble = vi.fn<(message: string, error: unknown) => void>()
     const notAsked = () => Promise.reject(new Error('not asked here'))
@@ -953,9 +956,12 @@ describe('an adapter in memory', () => {
       scan: () => Promise.resolve({ orders: [], isComplete: true }),
       unsupported: () => [],
       async place(placed, { beforeSend }) {
-        await beforeSend()
-        sent.push(placed.clientOrderId)
-        return await answer(placed)
+        for (let send = 1; ; send++) {
+          await beforeSend()
+          sent.push(placed.clientOrderId)
+          if (send > refusals) return await answer(placed)
+          await onRefusal?.()
+        }
       },
       cancel: notAsked,
       close: () => Promise.resolve(),
@@ -994,7 +1000,7 @@ describe('an adapter in memory', () => {
         commands.place({ ...order, clientOrderId, quantity: clientOrderId.replaceAll(/\D/g, '1') }, wishes),
     }
   }
-  const accepted: PlaceAnswer = { orderId: 'ord_1', status: 'ACCEPTED', order: null, rejectReason: null }
+  const accepted: PlaceAnswer = { orderId: 'ord_1', status: 'ACCEPTED', order: null, rejection: null }
 
   test('A27 a bug in the middle of a placement leaves it unknown, tells the operator, and sends nothing again', async () => {
     const bug = new TypeError('a bug')
@@ -1010,6 +1016,41 @@ describe('an adapter in memory', () => {
     const { placeKey, onTrouble } = start(() => Promise.reject(nonsense))
     expect(await placeKey('key-00001')).toMatchObject({ outcome: 'UNKNOWN' })
     expect(onTrouble).toHaveBeenCalledExactlyOnceWith(expect.any(String), nonsense)
+  })
+
+  test('an order that the broker refused unseen and that left once more has two attempts', async () => {
+    const { placeKey, commands, sent } = start(() => Promise.resolve(accepted), 1)
+    expect(await placeKey('key-00001')).toMatchObject({ outcome: 'PLACED', replayed: false })
+    expect(sent).toEqual(['key-00001', 'key-00001'])
+    expect(await commands.placement('acc_1', 'key-00001')).toMatchObject({ state: 'PLACED', attempts: 2 })
+  })
+
+  test('one that is canceled before it leaves once more does not', async () => {
+    const input = { orderId: null, accountId: 'acc_1', clientOrderId: 'key-00001' }
+    const { placeKey, commands, sent } = start(
+      () => Promise.resolve(accepted),
+      1,
+      // Kept before it is answered, so that nobody has to wait for the answer.
+      () => commands.cancel(input, 1),
+    )
+    expect(await placeKey('key-00001')).toMatchObject({ outcome: 'NOT_PLACED', notPlacedCode: 'CANCELED' })
+    expect(sent).toEqual(['key-00001'])
+    expect(await commands.placement('acc_1', 'key-00001')).toMatchObject({ state: 'NOT_PLACED', attempts: 1 })
+  })
+
+  test('one that comes to be sent once more while the service stops does not leave, and its key sends it later', async () => {
+    const { placeKey, commands, sent } = start(
+      () => Promise.resolve(accepted),
+      1,
+      () => Promise.resolve(void commands.close()),
+    )
+    expect(await placeKey('key-00001')).toMatchObject({
+      outcome: 'NOT_PLACED',
+      notPlacedCode: 'SHUTTING_DOWN',
+      certainty: 'PROVEN',
+      retrySameKey: true,
+    })
+    expect(sent).toEqual(['key-00001'])
   })
 
   test('with as many under way as can be, nothing new is recorded or sent', async () => {
@@ -1134,7 +1175,7 @@ describe('an input that breaks rules', () => {
     ['an account id that climbs a path', { accountId: '../accounts' }, ['accountId', 'BAD_FORMAT']],
     ['an account id of two points', { accountId: '..' }, ['accountId', 'BAD_FORMAT']],
     ['no account id', { accountId: '' }, ['accountId', 'BAD_FORMAT']],
-    ['an account of a broker that is not here', { accountId: 'aries:1' }, ['accountId', 'NOT_SUPPORTED']],
+    ['an order of Aries in the place of an account', { accountId: 'aries:ACC-1:1' }, ['accountId', 'BAD_FORMAT']],
     ['a side that the broker does not know', { side: 'SELL_SHORT' }, ['side', 'NOT_SUPPORTED']],
   ]
 

@@ -225,7 +225,7 @@ function toOrder(id: string, at: number): Order {
 }
 
 function accept(order: Order): PlaceAnswer {
-  return { orderId: order.id, status: order.status, order, rejectReason: null }
+  return { orderId: order.id, status: order.status, order, rejection: null }
 }
 
 const key1 = { clientOrderId: 'key-00001' }

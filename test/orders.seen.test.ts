@@ -136,7 +136,7 @@ function start({
     unsupported: vi.fn<Broker['unsupported']>(),
     place() {
       const order = script.find(isOrder) ?? null
-      return Promise.resolve({ orderId: 'ord_1', status: order?.status ?? 'ACCEPTED', order, rejectReason: null })
+      return Promise.resolve({ orderId: 'ord_1', status: order?.status ?? 'ACCEPTED', order, rejection: null })
     },
     cancel: () => Promise.resolve(script.find(isOrder) ?? null),
     close: vi.fn<Broker['close']>(),
@@ -409,7 +409,7 @@ describe('what is shown of a merged order', () => {
       orderId: 'ord_1',
       status: 'FILLED',
       order: filled,
-      rejectReason: null,
+      rejection: null,
     })
   })
 

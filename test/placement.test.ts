@@ -98,6 +98,7 @@ const inState: Record<PlacementState, Placement> = {
 const events = {
   reserved: { type: 'reserved', owner: 'P2', sendBy: at + 30_000, acknowledged: [] },
   sending: { type: 'sending', attempt: 1, preImage: { orderIds: ['ord_0'], isComplete: true } },
+  sent_again: { type: 'sent_again', attempt: 1 },
   'accepted, its order': { type: 'accepted', orderId: 'ord_1', foundBy: 'CLIENT_ORDER_ID' },
   'accepted, another order': { type: 'accepted', orderId: 'ord_2', foundBy: 'CLIENT_ORDER_ID' },
   rejected: { type: 'rejected', outcome: rejected, orderId: null, foundBy: null },
@@ -120,6 +121,7 @@ const columns = 'RESERVED SENDING NOT_SENT ACCEPTED REJECTED UNKNOWN AMBIGUOUS N
 const table: Record<keyof typeof events, string> = {
   reserved: '= - RESERVED - - - - -',
   sending: 'SENDING - - - - - - -',
+  sent_again: '- = - - - - - -',
   'accepted, its order': '! ACCEPTED ! - ! ACCEPTED ACCEPTED ACCEPTED!',
   'accepted, another order': '! ACCEPTED ! ! ! ACCEPTED ACCEPTED ACCEPTED!',
   rejected: '- REJECTED - ! - REJECTED REJECTED REJECTED!',
@@ -200,11 +202,19 @@ describe('advance', () => {
   test('what its caller has canceled is not sent', () => {
     const wished = { ...inState.RESERVED, cancelRequestedAt: createdAt + 3 }
     expect(advance(wished, events.sending, at)).toBeNull()
+    const again = { ...inState.SENDING, cancelRequestedAt: createdAt + 3 }
+    expect(advance(again, events.sent_again, at)).toBeNull()
   })
 
   test('news of an earlier attempt is no news of this one', () => {
     for (const before of Object.values(inState)) {
-      for (const name of ['sending', 'not_sent, never left', 'not_sent, not processed', 'lost'] as const) {
+      for (const name of [
+        'sending',
+        'sent_again',
+        'not_sent, never left',
+        'not_sent, not processed',
+        'lost',
+      ] as const) {
         expect(advance({ ...before, attempt: 2 }, events[name], at)).toBeNull()
       }
     }
@@ -220,6 +230,13 @@ describe('advance', () => {
     expect(never).toMatchObject({ sends: 0, firstSentAt: null, lastSentAt: null })
     const refused = advance(inState.SENDING, events['not_sent, not processed'], at)?.placement
     expect(refused).toMatchObject({ sends: 1, firstSentAt: createdAt + 1, lastSentAt: createdAt + 1 })
+  })
+
+  test('what left once more is counted, and taken back where it did not', () => {
+    const again = advance(inState.SENDING, events.sent_again, at)?.placement ?? inState.SENDING
+    expect(again).toMatchObject({ state: 'SENDING', sends: 2, firstSentAt: createdAt + 1, lastSentAt: at })
+    expect(advance(again, events['not_sent, never left'], at)?.placement).toMatchObject({ sends: 1 })
+    expect(advance(again, events['not_sent, not processed'], at)?.placement).toMatchObject({ sends: 2 })
   })
 
   test('a new attempt has a new bound and a new owner, and forgets what the last one came to', () => {
@@ -283,7 +300,9 @@ describe('advance', () => {
     for (const before of Object.values(inState)) {
       for (const event of Object.values(events)) {
         const once = advance(before, event, at)
-        if (once === null || once.placement === before || event.type === 'reserved') continue
+        if (once === null || once.placement === before) continue
+        // These happen as often as they are told.
+        if (event.type === 'reserved' || event.type === 'sent_again') continue
         const twice = advance(once.placement, event, at + 1)
         expect(twice === null || twice.placement === once.placement).toBe(true)
       }

@@ -448,6 +448,7 @@ function toEarlier(instant: string, ms: number): string {
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
 function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
+  refuseOtherDialect(body, fields)
   const id = requireId(body, 'id')
   const symbol = requireText(body, 'symbol')
   const told = body[fields.accountId]
@@ -502,6 +503,16 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
   }
 }
 
+// Read as it is, an order in the words of the other generation would be one without a size.
+function refuseOtherDialect(body: Body, { quantity }: Dialect['fields']): void {
+  const isOther = ({ fields }: Dialect): boolean => fields.quantity !== quantity && body[fields.quantity] !== undefined
+  if (body[quantity] !== undefined || !Object.values(dialects).some(isOther)) return
+  throw new UpstreamError(
+    'unreadable',
+    'Bluum answered in the words of its other API: BLUUM_API may have to be changed',
+  )
+}
+
 // What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
 function isBluumId(id: unknown): id is string {
   return isOrderId(id) && brokerOf(id) === 'BLUUM'
@@ -552,13 +563,11 @@ function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): Plac
     }
   }
   const order = readWhole(body, sent.accountId, dialect)
-  const reason = body[fields.rejectReason]
-  return {
-    orderId: body.id,
-    status: order?.status ?? parseWord(dialect.statuses, body.status),
-    order,
-    rejectReason: typeof reason === 'string' ? cleanText(reason) || null : null,
-  }
+  const status = order?.status ?? parseWord(dialect.statuses, body.status)
+  const told = body[fields.rejectReason]
+  const reason = typeof told === 'string' ? cleanText(told) || null : null
+  const rejection = status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason } : null
+  return { orderId: body.id, status, order, rejection }
 }
 
 const textsCompared = ['symbol', 'side', 'type', 'client_order_id']

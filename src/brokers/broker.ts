@@ -45,8 +45,9 @@ export interface Broker {
   scan(query: ScanQuery, scope: ReadScope): Promise<Scan>
   /**
    * Sends the order once; never starts after `sendBy` (epoch ms). `beforeSend` is awaited once its turn in the rate has
-   * come, before any byte leaves; when it throws, nothing is sent, and what it threw is thrown. Throws UpstreamError,
-   * whose `effect` tells whether an order may exist all the same. Bounded by its own deadline, never by the caller's.
+   * come, before any byte leaves; when it throws, nothing is sent, and what it threw is thrown. Where the broker proves that
+   * it did not look at the order because a token had expired, it is sent once more with the next token, and `beforeSend` is
+   * awaited again. Throws UpstreamError, whose `effect` tells whether an order may exist all the same. Bounded by its own deadline, never by the caller's.
    */
   place(order: NewOrder, options: PlaceOptions): Promise<PlaceAnswer>
   /**
@@ -269,7 +270,17 @@ export interface PlaceAnswer {
   status: OrderStatus
   /** The order, where the answer held all that an order needs. */
   order: Order | null
-  rejectReason: string | null
+  /** Why it was rejected at once; null where its status is another one. */
+  rejection: Rejection | null
+}
+
+/** A broker's no to an order. */
+export interface Rejection {
+  code: OrderRejectionCode
+  /** The broker's own code. */
+  brokerCode: string | null
+  /** The broker's words, cleaned, at most 200 characters. */
+  reason: string | null
 }
 
 export type UpstreamErrorKind = 'not_sent' | 'refused' | 'throttled' | 'no_answer' | 'failed' | 'unreadable'

@@ -315,7 +315,9 @@ export function createCommands(options: CommandsOptions): Commands {
         sendBy,
         async beforeSend() {
           if (closing.signal.aborted) throw new NotToBeSent(stopped)
-          const sending = await records.change(reserved, { type: 'sending', attempt, preImage })
+          const sending = hasBegun
+            ? await records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
+            : await records.change(reserved, { type: 'sending', attempt, preImage })
           if (isWished(sending)) throw new NotToBeSent(unwanted)
           // This very step, or somebody else sends it.
           const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
@@ -330,25 +332,22 @@ export function createCommands(options: CommandsOptions): Commands {
         },
       })
       flight.order = answer.order
-      const { orderId } = answer
+      const { orderId, rejection } = answer
       const foundBy = 'RESPONSE' as const
-      const outcome = {
-        kind: 'rejected' as const,
-        code: 'OTHER' as const,
-        brokerCode: null,
-        reason: answer.rejectReason,
-      }
-      const sent = flight.placement ?? reserved
+      const no = rejection ?? { code: 'OTHER' as const, brokerCode: null, reason: null }
       flight.placement = await records.insist(
-        sent,
+        flight.placement ?? reserved,
         answer.status === 'REJECTED'
-          ? { type: 'rejected', outcome, orderId, foundBy }
+          ? { type: 'rejected', outcome: { kind: 'rejected', ...no }, orderId, foundBy }
           : { type: 'accepted', orderId, foundBy },
       )
       // The id that the broker answered with belongs to another key: that answer was about something else.
       if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
     } catch (error) {
-      if (error instanceof NotToBeSent) return error.outcome === null ? undefined : await keepNotSent(error.outcome)
+      // Where it had begun, it left once, and the broker did not look at it.
+      if (error instanceof NotToBeSent) {
+        return error.outcome === null ? undefined : await keepNotSent(error.outcome, hasBegun)
+      }
       if (!hasBegun && error instanceof StoreError) {
         flight.unrecorded = unrecordable
         onTrouble('a placement cannot be recorded', error)

@@ -147,6 +147,8 @@ export type PlacementEvent =
   | { type: 'accepted'; orderId: string; foundBy: OrderMatch }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }
   /** `left`: it reached the broker, who proved that it was not processed. */
+  /** The broker proved that it did not look at the first send; it leaves once more. */
+  | { type: 'sent_again'; attempt: number }
   | { type: 'not_sent'; attempt: number; outcome: NotSentOutcome; left: boolean }
   | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null } }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
@@ -194,6 +196,10 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       const { preImage } = event
       const firstSentAt = placement.firstSentAt ?? at
       return to({ state: 'SENDING', preImage, firstSentAt, lastSentAt: at, sends: placement.sends + 1 })
+    }
+    case 'sent_again': {
+      if (state !== 'SENDING' || event.attempt !== placement.attempt || isPending) return null
+      return to({ lastSentAt: at, sends: placement.sends + 1 })
     }
     case 'accepted': {
       const { orderId, foundBy } = event

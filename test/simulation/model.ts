@@ -607,7 +607,8 @@ export function createModelBroker(
     const { id } = order
     const version = versionAt(order, world.now())
     const shown = fate === 'bodyless' ? null : show(order, version, false)
-    return { orderId: id, status: version.status, order: shown, rejectReason: status === 'REJECTED' ? 'no' : null }
+    const rejection = version.status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason: 'no' } : null
+    return { orderId: id, status: version.status, order: shown, rejection }
   }
 }
 

@@ -1,0 +1,569 @@
+// Aries' order API: its tokens, and its two lists of orders in place of all other reads. It has no read of one order and
+// filters nothing, so every read looks through lists; what they hold stands in ariesJson.ts.
+//
+// As Aries' pages stood in 2026-06: "Authentication", "Active orders", "Order history", "Accounts". They publish no rate,
+// and do not say whether the lists are consistent with each other.
+
+import { LRUCache } from 'lru-cache'
+import { compareInstants, parseInstant } from '../instant.ts'
+import { compareNewestFirst, isIdPart, rankOf, stateOf, toAriesId } from '../orders/order.ts'
+import type { Order, OrderKey, OrderRank } from '../orders/order.ts'
+import {
+  accountName,
+  accountOf,
+  ariesOffer,
+  checkCancelAnswer,
+  findUnsupportedByAries,
+  parsePlaceAnswer,
+  readOrder,
+  takeBody,
+  toCancelRequest,
+  toRequest,
+} from './ariesJson.ts'
+import type { AriesAccountField } from './ariesJson.ts'
+import { keepUpstreamError, scanCallsMax, toCapabilities, UpstreamError } from './broker.ts'
+import type { Broker, BrokerCapability, Page, PageQuery, ReadScope, Scan, ScanQuery } from './broker.ts'
+import { createCalls, readTimes, writeTimes } from './calls.ts'
+import type { ReadCall } from './calls.ts'
+import { isBody } from './fields.ts'
+import { createHttp, path } from './http.ts'
+import type { Answer, Call } from './http.ts'
+import { createTokens } from './tokens.ts'
+import type { OAuthCredential } from './tokens.ts'
+
+/** Where Aries is and who we are there. */
+export interface AriesOptions {
+  /** Base URL without a version, such as `https://api.aries.com`: the paths name theirs. */
+  url: string
+  credential: OAuthCredential
+  accountField: AriesAccountField
+  /** Which of the ids in the list of accounts names an account to the order API: no page says. */
+  tradingId: 'id' | 'fdid' | 'apex_account_id' | 'sterling_account_id'
+  /** No rate is published; 80 % of this one is used. */
+  requestsPerSecond: number
+  /** Whether calls stop for a while when the broker keeps failing. */
+  breaker: boolean
+  /** What `certify` has seen this broker do; nothing unless told. */
+  capabilities?: readonly BrokerCapability[]
+  /** Told what an operator has to know, in words that hold no secret. */
+  onNotice?: (message: string) => void
+}
+
+// ---- bounds -----------------------------------------------------------------------------------------------------
+
+/** The most rows that a list answers with. */
+const rowsMax = 500
+// "At most 90 days after from." A second less, so that rounding to seconds stays within.
+const windowMs = 90 * 86_400_000 - 1_000
+// Where nobody says when an account was opened, nothing is looked for before.
+const longAgoMs = 10 * 365 * 86_400_000
+const dayMs = 86_400_000
+// Calls that one read of a page, or of orders, may take.
+const callsPerReadMax = 20
+// So far the broker's clock may be ahead of ours: orders of its last minutes are in the list too.
+const clockSkewMs = 300_000
+
+/** Calls that a read may still make. */
+interface CallsLeft {
+  left: number
+}
+
+/** A row of a list. */
+interface Row {
+  /** As in our graph; of a row that cannot be read, what is known of it. */
+  id: string
+  /** When it was created, as `parseInstant` returns it; where that cannot be read, as its neighbour. */
+  at: string | null
+  updatedAt: string | null
+  value: Order | UpstreamError
+}
+
+/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
+export function createAries(options: AriesOptions): Broker {
+  const { accountField, tradingId } = options
+  const tokenHttp = createHttp({ baseUrl: options.url, headers: {}, writeConnections: 1 })
+  const tokens = createTokens({
+    http: tokenHttp,
+    credential: options.credential,
+    onNotice: options.onNotice ?? (() => {}),
+  })
+  const calls = createCalls({
+    http: createHttp({ baseUrl: options.url, headers: {} }),
+    requestsPerSecond: options.requestsPerSecond,
+    breaker: options.breaker,
+  })
+  // What never changes of an order: when it was created, and, once it is so, that the active list has it no more.
+  const known = new LRUCache<string, { at: string | null; isPast: boolean }>({ max: 50_000 })
+  // When each account was opened.
+  const openedAt = new LRUCache<string, string>({ max: 10_000 })
+
+  // ---- calls ----------------------------------------------------------------------------------------------------
+
+  // Aries, "Authentication": Bearer tokens of about an hour. A 401 is repeated once, with the next token.
+  async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
+    const token = await tokens.current(scope.signal)
+    const answer = await calls.read(withToken(call, token), scope)
+    const next = answer.status === 401 ? await tokens.renew(token, scope.signal) : null
+    return takeBody(next === null ? answer : await calls.read(withToken(call, next), scope), 'read')
+  }
+
+  async function write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
+    const token = await tokens.current()
+    const answer = await send(withToken(call, token))
+    if (answer.status !== 401) return answer
+    // That no token is to be had says less than what the broker said.
+    const next = await tokens.renew(token).catch(() => null)
+    return next === null ? answer : await send(withToken(call, next))
+  }
+
+  // ---- lists ----------------------------------------------------------------------------------------------------
+
+  /** One page of a list, and the cursor of the next one; null behind the last. */
+  async function readRows(
+    call: Pick<ReadCall, 'path' | 'lane'> & { query: Record<string, string> },
+    accountId: string,
+    scope: ReadScope,
+  ): Promise<{ rows: Row[]; next: string | null }> {
+    const body = await read({ ...call, times: readTimes.page, tags: [accountId] }, scope)
+    if (!isBody(body) || !Array.isArray(body['orders'])) {
+      throw new UpstreamError('unreadable', 'Aries answered a list that is none')
+    }
+    const { nextCursor } = body
+    if (typeof nextCursor !== 'string' || !/^\d{1,20}$/.test(nextCursor)) {
+      throw new UpstreamError('unreadable', 'Aries answered a list without a readable nextCursor')
+    }
+    return { rows: toRows(body['orders'], accountId), next: /^0+$/.test(nextCursor) ? null : nextCursor }
+  }
+
+  /**
+   * Page by page behind `call`, each row as often as the broker shows it. Returns whether it came to the end, and not
+   * only to that of the calls.
+   */
+  async function* walk(
+    call: Parameters<typeof readRows>[0],
+    accountId: string,
+    scope: ReadScope,
+    counter: CallsLeft,
+  ): AsyncGenerator<Row[], boolean> {
+    for (let cursor: string | null = null; ;) {
+      if (counter.left === 0) return false
+      counter.left--
+      const query: Record<string, string> = cursor === null ? call.query : { ...call.query, cursor }
+      const { rows, next } = await readRows({ ...call, query }, accountId, scope)
+      yield rows
+      if (next === null) return true
+      if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor stands still')
+      cursor = next
+    }
+  }
+
+  // Aries, "Active orders": all that are open, and what ended today, in no documented order.
+  async function readActive(
+    accountId: string,
+    scope: ReadScope,
+    { lane, counter, source }: { lane: ReadCall['lane']; counter: CallsLeft; source?: 'db' },
+  ): Promise<{ rows: Map<string, Row>; isComplete: boolean }> {
+    const rows = new Map<string, Row>()
+    const query = { limit: String(rowsMax), ...(source === undefined ? {} : { source }) }
+    const pages = walk(
+      { path: path`/v2/accounts/${accountName(accountId)}/orders`, lane, query },
+      accountId,
+      scope,
+      counter,
+    )
+    for (let page = await pages.next(); ; page = await pages.next()) {
+      if (page.done === true) return { rows, isComplete: page.value }
+      for (const row of page.value) keepNewer(rows, row)
+      for (const { id, at } of page.value) known.set(id, { at, isPast: false })
+    }
+  }
+
+  /**
+   * Aries, "Order history": by the time of creation, newest first, in windows of at most 90 days; whether it has the orders
+   * of the active list too is not clear. Begins at `to`, ends at `from` or when the account was opened; both to the second,
+   * outwards, because the digits that a row shows may be fewer than those that are compared there. Returns whether it
+   * came to the end, and not only to that of the calls.
+   */
+  async function* walkHistory(
+    accountId: string,
+    scope: ReadScope,
+    { from, to, limit, lane, counter }: HistoryQuery,
+  ): AsyncGenerator<HistoryPart, boolean> {
+    const historyPath = path`/v2/accounts/${accountName(accountId)}/orders/history`
+    let end = Math.ceil(toMs(to) / 1_000) * 1_000
+    let start = from === null ? -Infinity : Math.floor(toMs(from) / 1_000) * 1_000
+    for (let isFirst = true; start <= end; isFirst = false) {
+      const windowStart = Math.max(end - windowMs, start)
+      const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
+      const pages = walk({ path: historyPath, lane, query }, accountId, scope, counter)
+      for (let page = await pages.next(); ; page = await pages.next()) {
+        if (page.done === true) {
+          if (!page.value) return false
+          yield { rows: [], reached: toText(windowStart) }
+          break
+        }
+        yield { rows: page.value, reached: page.value.at(-1)?.at ?? null }
+      }
+      if (windowStart === start) return true
+      // Only now, because most of what is asked for is young.
+      if (isFirst) start = Math.max(start, await findStart(accountId, scope, lane, counter))
+      if (windowStart <= start) return true
+      end = windowStart
+    }
+    return true
+  }
+
+  /** Epoch ms from which on the account can have orders, to the second. */
+  async function findStart(
+    accountId: string,
+    scope: ReadScope,
+    lane: ReadCall['lane'],
+    counter: CallsLeft,
+  ): Promise<number> {
+    if (!openedAt.has(accountId) && counter.left > 0) {
+      counter.left--
+      // Without it more is looked through than need be, and nothing is missed.
+      await readAccounts(scope, lane).catch(keepUpstreamError)
+    }
+    const opened = openedAt.get(accountId)
+    // A day before: the clocks of two systems.
+    const at = opened === undefined ? Date.now() - longAgoMs : toMs(opened) - dayMs
+    return Math.floor(at / 1_000) * 1_000
+  }
+
+  // Aries, "Accounts": which of the ids an order wants is not said.
+  async function readAccounts(scope: ReadScope, lane: ReadCall['lane'] = 'list'): Promise<string[]> {
+    const body = await read({ path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }, scope)
+    if (!isBody(body) || !Array.isArray(body['accounts'])) {
+      throw new UpstreamError('unreadable', 'Aries answered a list of accounts that is none')
+    }
+    const ids = new Set<string>()
+    for (const row of body['accounts']) {
+      if (!isBody(row) || !isIdPart(row[tradingId])) continue
+      const id = toAriesId(row[tradingId])
+      ids.add(id)
+      const { created_at: created } = row
+      const at = typeof created === 'string' ? parseInstant(created) : null
+      if (at !== null) openedAt.set(id, at)
+    }
+    // Else somebody would look for accounts, and not at a setting.
+    if (ids.size === 0 && body['accounts'].length > 0) {
+      throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${tradingId}`)
+    }
+    return [...ids]
+  }
+
+  // ---- orders by their ids ----------------------------------------------------------------------------------------
+
+  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+    const ofAccounts = Map.groupBy(keys, ({ id }) => accountOf(id))
+    const found = new Map<string, Order | null | UpstreamError>()
+    await Promise.all(
+      [...ofAccounts].map(async ([accountId, group]) => {
+        // An order has the account in its id: of another one than the reader named it is none, without asking.
+        const asked = group.filter((key) => key.accountId === null || key.accountId === accountId)
+        const ids = new Set(asked.map(({ id }) => id))
+        if (ids.size > 0) await findOrders(accountId, ids, found, scope)
+      }),
+    )
+    return keys.map(({ id, accountId }) =>
+      accountId === null || accountId === accountOf(id) ? (found.get(id) ?? null) : null,
+    )
+  }
+
+  /** Looks for `ids` in the lists of their account until each is found, or cannot be there. */
+  async function findOrders(
+    accountId: string,
+    ids: ReadonlySet<string>,
+    found: Map<string, Order | null | UpstreamError>,
+    scope: ReadScope,
+  ): Promise<void> {
+    const missing = new Set(ids)
+    const counter: CallsLeft = { left: callsPerReadMax }
+    const take = (row: Row): void => {
+      if (missing.delete(row.id)) found.set(row.id, row.value)
+    }
+    const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
+      const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'one', counter })
+      for (let part = await parts.next(); missing.size > 0; part = await parts.next()) {
+        if (part.done === true) {
+          if (part.value) return
+          throw new UpstreamError('unreadable', 'the order is not among the newest ones of its account')
+        }
+        part.value.rows.forEach(take)
+        if (active !== null) notePast(part.value.rows, active)
+      }
+    }
+    try {
+      if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)
+      if (missing.size > 0) {
+        const active = await readActive(accountId, scope, { lane: 'one', counter })
+        for (const row of active.rows.values()) take(row)
+        if (missing.size > 0 && !active.isComplete) {
+          throw new UpstreamError('unreadable', 'the active orders of an account have no end')
+        }
+        if (missing.size > 0) await look(active.rows)
+      }
+      for (const id of missing) found.set(id, null)
+    } catch (error) {
+      const failure = keepUpstreamError(error)
+      for (const id of missing) found.set(id, failure)
+    }
+    scope.tally.batched += Math.max(0, ids.size - missing.size - 1)
+  }
+
+  // What is final and has left the active list will never be in it again.
+  function notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
+    for (const { id, at, value } of rows) {
+      if (active.has(id) || value instanceof UpstreamError || value.state !== 'CLOSED') continue
+      known.set(id, { at, isPast: true })
+    }
+  }
+
+  /** The span of time in which all of `ids` were created, as far as that is known. */
+  function toSpan(ids: ReadonlySet<string>): { from: string | null; to: string } {
+    const times = [...ids].map((id) => known.get(id)?.at ?? null)
+    const told = times.filter((at) => at !== null).toSorted(compareInstants)
+    const [from] = told
+    const to = told.at(-1)
+    return from === undefined || to === undefined || told.length < times.length
+      ? { from: null, to: soon() }
+      : { from, to }
+  }
+
+  // ---- pages ------------------------------------------------------------------------------------------------------
+
+  /**
+   * One page out of both lists. The active one is read whole, because nobody says how it is sorted; of the history as
+   * much as it takes until no row can come before those that are there.
+   */
+  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+    const { accountId, statuses: wantedStatuses, first, wantsMore } = query
+    const after = query.after === null ? null : parsePosition(query.after)
+    const wanted = first + (wantsMore ? 1 : 0)
+    const counter: CallsLeft = { left: callsPerReadMax }
+    const active = await readActive(accountId, scope, { lane: 'list', counter })
+    const rows = new Map(active.rows)
+    const mayBePast = wantedStatuses === null || wantedStatuses.some((status) => stateOf(status) === 'CLOSED')
+    const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
+    const history = walkHistory(accountId, scope, {
+      from: query.submittedAfter,
+      to: earlier(after?.submittedAt ?? null, query.submittedBefore) ?? soon(),
+      // A few more than are wanted, for those that the active list has too or that the last page gave.
+      limit: isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2),
+      lane: 'list',
+      counter,
+    })
+
+    let isAtEnd = !mayBePast
+    let { isComplete } = active
+    // Everything that was created later has been seen.
+    let frontier: string | null = null
+    for (;;) {
+      const due = [...rows.values()]
+        .filter((row) => isDue(row, query, after))
+        .filter(({ at }) => isAtEnd || at === null || (frontier !== null && compareInstants(at, frontier) > 0))
+        .toSorted((a, b) => compareNewestFirst(toRank(a), toRank(b)))
+      if (isAtEnd || due.length >= wanted) return toPage(due)
+      const part = await history.next()
+      if (part.done === true) {
+        if (!part.value) {
+          isComplete = false
+          return toPage(due)
+        }
+        isAtEnd = true
+        continue
+      }
+      notePast(part.value.rows, active.rows)
+      for (const row of part.value.rows) {
+        // It should have come before: the list is in no order.
+        const isLate = row.at !== null && frontier !== null && compareInstants(row.at, frontier) > 0
+        if (isLate && !rows.has(row.id)) isComplete = false
+        keepNewer(rows, row)
+      }
+      frontier = earlier(part.value.reached, frontier)
+    }
+
+    function toPage(due: readonly Row[]): Page {
+      const given = due.slice(0, first).map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
+      const hasMore = due.length > first ? true : isAtEnd && isComplete ? false : null
+      // Where the search stopped, all of that instant are still to come.
+      const stopped = frontier === null ? query.after : toPosition({ submittedAt: frontier, id: beforeAllIds })
+      const isSearchOver = isComplete || due.length >= first
+      return {
+        rows: given,
+        hasMore,
+        isComplete,
+        position: isSearchOver ? (given.at(-1)?.position ?? query.after) : stopped,
+      }
+    }
+  }
+
+  // ---- what became of a placement -----------------------------------------------------------------------------------
+
+  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+    const counter: CallsLeft = { left: scanCallsMax[purpose] }
+    // Aries filters nothing, so the second search of a lookup, which is made without filters to mistrust them, asks the
+    // other of its two sources instead: none of them is said to be the fresher one.
+    const source = symbol === null ? { source: 'db' as const } : {}
+    // The active list first: an order that ends meanwhile is in the history then.
+    const active = await readActive(accountId, scope, { lane: purpose, counter, ...source })
+    const { rows } = active
+    let { isComplete } = active
+    const parts = walkHistory(accountId, scope, { from: since, to: soon(), limit: rowsMax, lane: purpose, counter })
+    for (let part = await parts.next(); ; part = await parts.next()) {
+      if (part.done === true) {
+        isComplete &&= part.value
+        break
+      }
+      for (const row of part.value.rows) keepNewer(rows, row)
+    }
+    const orders: Order[] = []
+    for (const { at, value } of rows.values()) {
+      if (value instanceof UpstreamError) {
+        // Unless it says itself that it is too old, it could be the one that is looked for.
+        if (at === null || compareInstants(at, since) >= 0) isComplete = false
+        continue
+      }
+      const isWanted =
+        (symbol === null || value.symbol === symbol) &&
+        (side === null || value.side === side || value.side === 'UNKNOWN')
+      if (isWanted) orders.push(value)
+    }
+    return { orders: orders.toSorted((a, b) => compareNewestFirst(rankOf(a), rankOf(b))), isComplete }
+  }
+
+  return {
+    id: 'ARIES',
+    capabilities: toCapabilities(options.capabilities ?? []),
+    offer: ariesOffer,
+
+    orders: readOrders,
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
+    accounts: (scope) => readAccounts(scope),
+    unsupported: findUnsupportedByAries,
+    scan,
+
+    // Aries, "Place an order". It documents no idempotency key, so none is sent.
+    async place(order, { sendBy, beforeSend }) {
+      const body = toRequest(order, accountField)
+      const call: Call = { method: 'POST', path: '/v1/orders', body, ...writeTimes.place }
+      const send = (sent: Call): Promise<Answer> => calls.place(sent, sendBy, [order.accountId], beforeSend)
+      return parsePlaceAnswer(takeBody(await write(call, send), 'place'), order)
+    },
+
+    // Aries, "Request order cancellation": the answer names no fill, so the order is read for it.
+    async cancel(order, sendBy) {
+      const body = toCancelRequest(order, accountField)
+      const call: Call = { method: 'POST', path: '/v1/orders/cancel', body, ...writeTimes.cancel }
+      const send = (sent: Call): Promise<Answer> => calls.cancel(sent, sendBy, [order.id, order.account.id])
+      checkCancelAnswer(takeBody(await write(call, send), 'cancel'), order)
+      return null
+    },
+
+    async close(withinMs) {
+      await Promise.all([calls.close(withinMs), tokenHttp.close(withinMs)])
+    },
+  }
+}
+
+/** A page of the history. */
+interface HistoryPart {
+  rows: Row[]
+  /** All that was created later has been seen; null where that cannot be told. */
+  reached: string | null
+}
+
+interface HistoryQuery {
+  /** Instants, both inclusive; null: since the account was opened. */
+  from: string | null
+  to: string
+  /** Rows a call. */
+  limit: number
+  lane: ReadCall['lane']
+  counter: CallsLeft
+}
+
+function withToken<T extends ReadCall | Call>(call: T, token: string): T {
+  return { ...call, headers: { ...call.headers, authorization: `Bearer ${token}` } }
+}
+
+// ---- times and places -------------------------------------------------------------------------------------------
+
+function soon(): string {
+  return new Date(Date.now() + clockSkewMs).toISOString()
+}
+
+function toMs(instant: string): number {
+  return Date.parse(instant)
+}
+
+function toText(ms: number): string {
+  return new Date(ms).toISOString().replace('.000Z', 'Z')
+}
+
+function earlier(a: string | null, b: string | null): string | null {
+  if (a === null || b === null) return a ?? b
+  return compareInstants(a, b) < 0 ? a : b
+}
+
+/** Ids sort descending within an instant, and none has this character. */
+const beforeAllIds = '~'
+
+function toPosition({ submittedAt, id }: OrderRank): string {
+  return `${submittedAt ?? ''} ${id}`
+}
+
+function parsePosition(position: string): OrderRank {
+  const [at = '', ...rest] = position.split(' ')
+  const id = rest.join(' ')
+  if (id === '' || (at !== '' && parseInstant(at) !== at)) throw new RangeError('not a position of a list')
+  return { submittedAt: at === '' ? null : at, id }
+}
+
+function toRank({ at, id }: Row): OrderRank {
+  return { submittedAt: at, id }
+}
+
+/** Whether a row belongs on a page behind `after`, whatever else is known. */
+function isDue({ id, at, value }: Row, query: PageQuery, after: OrderRank | null): boolean {
+  const { statuses: wantedStatuses, symbol, side, submittedAfter, submittedBefore, olderThan } = query
+  if (after !== null && compareNewestFirst(after, { submittedAt: at, id }) >= 0) return false
+  if (submittedAfter !== null && at !== null && compareInstants(at, submittedAfter) < 0) return false
+  if (submittedBefore !== null && at !== null && compareInstants(at, submittedBefore) >= 0) return false
+  if (value instanceof UpstreamError) return true
+  // A time that is not known counts as newest.
+  if (submittedBefore !== null && at === null) return false
+  if (olderThan !== null && at !== null && (compareInstants(at, olderThan.at) > 0 || olderThan.ids.includes(id))) {
+    return false
+  }
+  if (wantedStatuses !== null && !wantedStatuses.some((status) => status === value.status)) return false
+  return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
+}
+
+/** An order can be in both lists, or in two pages of one: what was changed later is what holds. */
+function keepNewer(rows: Map<string, Row>, row: Row): void {
+  const before = rows.get(row.id)
+  const isOlder =
+    before !== undefined &&
+    (row.value instanceof UpstreamError ||
+      (before.updatedAt !== null && row.updatedAt !== null && compareInstants(row.updatedAt, before.updatedAt) <= 0))
+  if (!isOlder) rows.set(row.id, row)
+}
+
+// ---- answers ----------------------------------------------------------------------------------------------------
+
+function toRows(bodies: readonly unknown[], accountId: string): Row[] {
+  let before: string | null = null
+  return bodies.map((body, index) => {
+    const { createdAt, updatedAt, clOrdId } = isBody(body) ? body : {}
+    const at: string | null = readInstant(createdAt) ?? before
+    before = at
+    const id = isIdPart(clOrdId) ? toAriesId(accountName(accountId), clOrdId) : `row ${at ?? ''} ${index}`
+    return { id, at, updatedAt: readInstant(updatedAt), value: readOrder(body, accountId) }
+  })
+}
+
+function readInstant(value: unknown): string | null {
+  return typeof value === 'string' ? parseInstant(value) : null
+}

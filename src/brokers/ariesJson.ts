@@ -1,0 +1,418 @@
+// Aries' JSON and our vocabulary: words, orders, requests and refusals. Nothing here talks to anybody.
+//
+// As Aries' pages stood in 2026-06: "Place an order", "Request order cancellation", "Active orders", "Order history". They
+// publish no error body for orders, and leave open whether a refusal of an order comes with a status of its own.
+
+import { compareDecimals, subtractDecimals } from '../decimal.ts'
+import { brokerOf, isIdPart, isOrderId, splitId, stateOf, toAriesId } from '../orders/order.ts'
+import type {
+  Field,
+  KnownOrderStatus,
+  NewOrder,
+  OptionRight,
+  Order,
+  OrderLeg,
+  OrderRejectionCode,
+  OrderSide,
+  OrderType,
+  SecurityType,
+  TimeInForce,
+} from '../orders/order.ts'
+import { findUnsupported, keepUpstreamError, UpstreamError } from './broker.ts'
+import type { BrokerOffer, PlaceAnswer, Rejection, Unsupported } from './broker.ts'
+import {
+  cleanText,
+  equalDecimals,
+  isBody,
+  parseDecimal,
+  parseText,
+  parseTime,
+  parseWord,
+  requireText,
+  wordOf,
+  zeroToNull,
+} from './fields.ts'
+import type { Body } from './fields.ts'
+import type { Answer } from './http.ts'
+
+/** What requests may call the account; the newer pages have the second name. */
+export type AriesAccountField = 'accountId' | 'tradingAccountId'
+
+/** What this API can be asked for. */
+export const ariesOffer: BrokerOffer = {
+  name: 'Aries',
+  statuses: [
+    'PENDING',
+    'ACCEPTED',
+    'PARTIALLY_FILLED',
+    'PENDING_CANCEL',
+    'PENDING_REPLACE',
+    'FILLED',
+    'CANCELED',
+    'REJECTED',
+    'EXPIRED',
+    'REPLACED',
+  ],
+  sides: ['BUY', 'SELL', 'SELL_SHORT', 'BUY_TO_COVER'],
+  types: ['MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT'],
+  timesInForce: ['DAY', 'GTC', 'OPG', 'CLS', 'IOC', 'FOK'],
+  extras: ['extendedHours'],
+  filters: ['submitted'],
+  readsOne: 'inLists',
+}
+
+// ---- words ------------------------------------------------------------------------------------------------------
+
+// Pending cancels and replaces are announced without their spelling; these are FIX's. WORKING is of the oldest list.
+const statuses: Readonly<Record<string, KnownOrderStatus>> = {
+  PENDING_NEW: 'PENDING',
+  NEW: 'ACCEPTED',
+  WORKING: 'ACCEPTED',
+  PARTIALLY_FILLED: 'PARTIALLY_FILLED',
+  PENDING_CANCEL: 'PENDING_CANCEL',
+  PENDING_REPLACE: 'PENDING_REPLACE',
+  FILLED: 'FILLED',
+  CANCELED: 'CANCELED',
+  REJECTED: 'REJECTED',
+  EXPIRED: 'EXPIRED',
+  REPLACED: 'REPLACED',
+  SUPERSEDED: 'REPLACED',
+}
+const sides = {
+  BUY: 'BUY',
+  SELL: 'SELL',
+  SELL_SHORT: 'SELL_SHORT',
+  BUY_TO_COVER: 'BUY_TO_COVER',
+} as const satisfies Record<string, OrderSide>
+const legSides: Readonly<Record<string, OrderSide>> = { ...sides, B: 'BUY', S: 'SELL' }
+const types = {
+  MARKET: 'MARKET',
+  LIMIT: 'LIMIT',
+  STOP: 'STOP',
+  STOP_LIMIT: 'STOP_LIMIT',
+} as const satisfies Record<string, OrderType>
+// "The last three appear on some pages only."
+const timesInForce = {
+  DAY: 'DAY',
+  GTC: 'GTC',
+  IOC: 'IOC',
+  FOK: 'FOK',
+  EXTENDED_HOURS: 'DAY',
+  AT_THE_OPENING: 'OPG',
+  AT_THE_CLOSE: 'CLS',
+} as const satisfies Record<string, TimeInForce>
+const extendedHours = 'EXTENDED_HOURS'
+const securityTypes = { CS: 'EQUITY', OPT: 'OPTION', EQUITY: 'EQUITY' } as const satisfies Record<string, SecurityType>
+const rights = { CALL: 'CALL', PUT: 'PUT', C: 'CALL', P: 'PUT' } as const satisfies Record<string, OptionRight>
+// No list of reasons is documented; this one stands in an example.
+const rejections: Readonly<Record<string, OrderRejectionCode>> = {
+  INSUFFICIENT_BUYING_POWER: 'INSUFFICIENT_FUNDS',
+}
+
+// ---- ids --------------------------------------------------------------------------------------------------------
+
+// Both throw for what has not been checked at the door, before it becomes part of a path or of an order's body.
+export function accountName(accountId: string): string {
+  const [name, ...rest] = splitId(accountId) ?? []
+  if (name === undefined || rest.length > 0 || brokerOf(accountId) !== 'ARIES')
+    throw new RangeError('no account of Aries')
+  return name
+}
+
+function orderNames(orderId: string): [account: string, order: string] {
+  const [account, order] = splitId(orderId) ?? []
+  if (account === undefined || order === undefined || !isOrderId(orderId)) throw new RangeError('no order of Aries')
+  return [account, order]
+}
+
+export function accountOf(orderId: string): string {
+  return toAriesId(orderNames(orderId)[0])
+}
+
+// ---- orders -----------------------------------------------------------------------------------------------------
+
+export function readOrder(body: unknown, accountId: string): Order | UpstreamError {
+  try {
+    return parseOrder(body, accountId)
+  } catch (error) {
+    return keepUpstreamError(error)
+  }
+}
+
+/** One order of the lists of `accountId`. Throws UpstreamError where it is none. */
+function parseOrder(body: unknown, accountId: string): Order {
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered an order that is none')
+  const { clOrdId } = body
+  if (!isIdPart(clOrdId)) throw new UpstreamError('unreadable', 'Aries answered an order without a readable clOrdId')
+  const told = body['accountId'] ?? body['tradingAccountId']
+  if (told !== undefined && told !== null && told !== accountName(accountId)) {
+    throw new UpstreamError('unreadable', 'Aries listed an order of another account')
+  }
+  const symbol = requireText(body, 'symbol')
+  const word = body['ordStatus']
+  if (word === undefined || word === null) {
+    throw new UpstreamError('unreadable', 'Aries answered an order without ordStatus')
+  }
+  const status = parseWord(statuses, word)
+  const state = stateOf(status)
+  const quantity = parseDecimal(body, 'qty')
+  const filledQuantity = parseDecimal(body, 'cumQty')
+  const timeInForce = parseWord(timesInForce, body['timeInForce'])
+  const securityType = isAbsent(body['securityType']) ? null : parseWord(securityTypes, body['securityType'])
+  return {
+    id: toAriesId(accountName(accountId), clOrdId),
+    broker: 'ARIES',
+    account: { id: accountId, broker: 'ARIES' },
+    // An option bears the ticker of what it is on.
+    asset: securityType === 'OPTION' ? null : { symbol },
+    symbol,
+    securityType,
+    legs: parseLegs(body['legs']),
+    currency: parseText(body, 'currency'),
+    clientOrderId: parseText(body, 'clientId'),
+    side: parseWord(sides, body['side']),
+    type: parseWord(types, body['type']),
+    timeInForce,
+    quantity,
+    notional: null,
+    limitPrice: parseDecimal(body, 'price'),
+    stopPrice: parseDecimal(body, 'stopPrice'),
+    trailPercent: null,
+    trailPrice: null,
+    extendedHours: timeInForce === 'UNKNOWN' ? null : body['timeInForce'] === extendedHours,
+    status,
+    brokerStatus: typeof word === 'string' ? cleanText(word) : null,
+    state,
+    isCancelable: state !== 'CLOSED',
+    filledQuantity,
+    remainingQuantity: state === 'CLOSED' ? subtract(quantity, filledQuantity) : parseDecimal(body, 'leavesQty'),
+    averagePrice: zeroToNull(parseDecimal(body, 'avgPrice')),
+    commission: null,
+    commissionType: null,
+    submittedAt: parseTime(body, 'createdAt'),
+    // It tells when the order last changed, not when it filled.
+    filledAt: null,
+    canceledAt: null,
+    rejectReason: status === 'REJECTED' ? (readReason(body) ?? null) : null,
+    isPartial: false,
+  }
+}
+
+// `leavesQty` is what is open, and so 0 once an order is final; what had not filled then is the difference.
+function subtract(quantity: Field<string>, filled: Field<string>): Field<string> {
+  if (typeof quantity !== 'string' || typeof filled !== 'string') return null
+  return compareDecimals(filled, quantity) <= 0 ? subtractDecimals(quantity, filled) : null
+}
+
+function isAbsent(value: unknown): boolean {
+  return value === undefined || value === null || value === ''
+}
+
+function parseLegs(legs: unknown): OrderLeg[] {
+  return Array.isArray(legs) ? legs.filter(isBody).map(parseLeg) : []
+}
+
+function parseLeg(leg: Body): OrderLeg {
+  const { securityType, side, putCall, maturity } = leg
+  return {
+    symbol: readable(parseText(leg, 'symbol')),
+    securityType: isAbsent(securityType) ? null : parseWord(securityTypes, securityType),
+    side: isAbsent(side) ? null : parseWord(legSides, side),
+    ratio: readable(parseDecimal(leg, 'ratioQty')),
+    right: isAbsent(putCall) ? null : parseWord(rights, putCall),
+    strikePrice: readable(parseDecimal(leg, 'strikePrice')),
+    expiration: typeof maturity === 'string' && /^\d{4}-\d{2}-\d{2}$/.test(maturity) ? maturity : null,
+  }
+}
+
+function readable(value: Field<string>): string | null {
+  return value instanceof Error ? null : value
+}
+
+function readReason(body: Body): string | null {
+  const { text, ordRejReason } = body
+  for (const words of [text, ordRejReason]) {
+    const reason = typeof words === 'string' ? cleanText(words) : ''
+    if (reason !== '') return reason
+  }
+  return null
+}
+
+// ---- placing ----------------------------------------------------------------------------------------------------
+
+// The OSI symbol of an option, which the newer release takes in the place of a ticker.
+const optionSymbol = /^[A-Z]{1,6}\d{6}[CP]\d{8}$/
+
+/** What Aries does not take of `order`, as Broker's. */
+export function findUnsupportedByAries(order: NewOrder): Unsupported[] {
+  const { symbol, timeInForce, extendedHours: isExtended } = order
+  const found = findUnsupported(ariesOffer, order)
+  if (isExtended === true && timeInForce !== 'DAY') {
+    found.push({ field: 'extendedHours', message: 'Aries takes extended hours with DAY only.' })
+  }
+  if (optionSymbol.test(symbol)) {
+    found.push({ field: 'symbol', message: 'Options cannot be placed here; give the ticker of a share or fund.' })
+  }
+  return found
+}
+
+export function toRequest(order: NewOrder, accountField: AriesAccountField): Record<string, unknown> {
+  const body = {
+    [accountField]: accountName(order.accountId),
+    symbol: order.symbol,
+    side: wordOf(sides, order.side),
+    type: wordOf(types, order.type),
+    qty: order.quantity,
+    price: order.limitPrice,
+    stopPrice: order.stopPrice,
+    timeInForce: order.extendedHours === true ? extendedHours : wordOf(timesInForce, order.timeInForce),
+    // Aries names its orders itself; this is where ours shows, if it shows.
+    clientId: order.clientOrderId,
+  }
+  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+}
+
+/**
+ * Accepted only if the answer is about this order, as far as it tells: it has neither account nor type. Whether a refusal
+ * comes with 200 is not documented; one that names its reason is taken for it, any other answer for no answer.
+ */
+export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered a placement with no object')
+  const { symbol, side, qty, success, clOrdId, clientId } = body
+  const isOther =
+    (!isAbsent(symbol) && symbol !== sent.symbol) ||
+    (!isAbsent(side) && side !== sent.side) ||
+    (!isAbsent(clientId) && clientId !== sent.clientOrderId) ||
+    (!isAbsent(qty) && !equalDecimals(qty, sent.quantity))
+  if (isOther) throw new UpstreamError('unreadable', 'Aries answered a placement with another order')
+  const status = parseWord(statuses, body['status'])
+  const isRefused = status === 'REJECTED' || (success === false && !isAbsent(body['ordRejReason']))
+  if (isIdPart(clOrdId) && (isRefused || success === true)) {
+    const order = toPlacedOrder(body, sent, isRefused)
+    const orderId = toAriesId(accountName(sent.accountId), clOrdId)
+    if (isRefused) return { orderId, status: 'REJECTED', order, rejection: toRejection(body) }
+    return { orderId, status, order, rejection: null }
+  }
+  if (!isRefused) throw new UpstreamError('unreadable', 'Aries answered a placement without success or clOrdId')
+  const { code, brokerCode, reason } = toRejection(body)
+  throw new UpstreamError('refused', 'Aries refused an order', {
+    status: 200,
+    rejection: code,
+    ...(brokerCode === null ? {} : { brokerCode }),
+    ...(reason === null ? {} : { reason }),
+  })
+}
+
+// What the answer leaves out is what was sent. Without legs it is an equity order; its currency is for a list to tell.
+function toPlacedOrder(body: Body, sent: NewOrder, isRefused: boolean): Order | null {
+  const { clientId, type, timeInForce, price, stopPrice, qty, symbol, side } = toRequest(sent, 'accountId')
+  const row = {
+    clientId,
+    type,
+    timeInForce,
+    price,
+    stopPrice,
+    qty,
+    symbol,
+    side,
+    securityType: 'CS',
+    createdAt: body['transactTime'],
+    ...Object.fromEntries(Object.entries(body).filter(([, value]) => !isAbsent(value))),
+    ordStatus: isRefused ? 'REJECTED' : body['status'],
+  }
+  const order = readOrder(row, sent.accountId)
+  return order instanceof UpstreamError ? null : { ...order, isPartial: true }
+}
+
+function toRejection(body: Body): Rejection {
+  const { ordRejReason } = body
+  const brokerCode = typeof ordRejReason === 'string' ? cleanText(ordRejReason) || null : null
+  const code = parseWord(rejections, brokerCode)
+  return { code: code === 'UNKNOWN' ? 'OTHER' : code, brokerCode, reason: readReason(body) }
+}
+
+// ---- canceling --------------------------------------------------------------------------------------------------
+
+/** All of it from the order: "the account and symbol have to match the original order". */
+export function toCancelRequest(order: Order, accountField: AriesAccountField): Record<string, unknown> {
+  const [account, origClOrdId] = orderNames(order.id)
+  const { side, securityType, legs } = order
+  const [leg, ...others] = legs
+  // A cancel has room for one leg, and no page tells what one of a spread holds: that is named by its id alone.
+  const option = leg !== undefined && others.length === 0 ? leg : null
+  const body = {
+    origClOrdId,
+    [accountField]: account,
+    symbol: order.symbol,
+    side: side === 'UNKNOWN' ? null : wordOf(sides, side),
+    securityType: securityType === null || securityType === 'UNKNOWN' ? null : wordOf(securityTypes, securityType),
+    putCall: option?.right === undefined || option.right === 'UNKNOWN' ? null : option.right,
+    strikePrice: option?.strikePrice ?? null,
+    maturity: option?.expiration ?? null,
+  }
+  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+}
+
+// Whatever the status in it: the order is read, and tells. Throws where the broker refused, or said something else.
+export function checkCancelAnswer(body: unknown, { id }: Order): void {
+  const { success, origClOrdId } = isBody(body) ? body : {}
+  const isOther = !isAbsent(origClOrdId) && origClOrdId !== orderNames(id)[1]
+  if (!isBody(body) || isOther || typeof success !== 'boolean') {
+    throw new UpstreamError('unreadable', 'Aries answered a cancel with something else')
+  }
+  if (success) return
+  const reason = readReason(body)
+  throw new UpstreamError('refused', 'Aries refused a cancel', {
+    status: 200,
+    // An earlier one may have been taken in, and be why.
+    effect: 'unknown',
+    ...(reason === null ? {} : { reason }),
+  })
+}
+
+// ---- refusals ---------------------------------------------------------------------------------------------------
+
+type Purpose = 'read' | 'place' | 'cancel'
+
+/** The body of a success; throws what a refusal means. */
+export function takeBody(answer: Answer, purpose: Purpose): unknown {
+  if (answer.status < 400) return answer.body
+  throw toRefusal(answer, purpose)
+}
+
+// The one shape of an error, `{error, message}`, is of an older page about users; none is published for orders. Only the
+// words that it has for each status make it Aries': other software in between answers in such a shape too.
+const errorWords = new Map([
+  [400, 'bad_request'],
+  [401, 'unauthorized'],
+  [403, 'forbidden'],
+  [404, 'not_found'],
+  [429, 'rate_limited'],
+])
+
+function toRefusal({ status, body, retryAfterMs }: Answer, purpose: Purpose): UpstreamError {
+  const wait = retryAfterMs === null ? {} : { retryAfterMs }
+  const word = isBody(body) ? body['error'] : undefined
+  if (!isBody(body) || typeof word !== 'string' || errorWords.get(status) !== word) {
+    // A proxy may answer 4xx after it has forwarded the request, so without Aries' own words a refusal proves nothing.
+    const kind = status === 429 ? 'throttled' : 'unreadable'
+    return new UpstreamError(kind, `HTTP ${status} without Aries' error`, { status, effect: 'unknown', ...wait })
+  }
+  const { message } = body
+  const reason = typeof message === 'string' ? cleanText(message) : ''
+  const said = { status, brokerCode: word, ...(reason === '' ? {} : { reason }) }
+  const text = `HTTP ${status} ${word}`
+  switch (word) {
+    case 'rate_limited':
+      return new UpstreamError('throttled', text, { ...said, ...wait })
+    case 'bad_request':
+      return new UpstreamError('refused', text, { ...said, rejection: 'INVALID_ORDER' })
+    case 'not_found':
+      // Of a placement no page knows it, and so nobody what it means.
+      if (purpose === 'read') return new UpstreamError('refused', text, { ...said, rejection: 'ACCOUNT_NOT_FOUND' })
+      return new UpstreamError('refused', text, { ...said, effect: 'unknown' })
+    default:
+      // About our token or its scopes: the order was not looked at.
+      return new UpstreamError('refused', text, said)
+  }
+}

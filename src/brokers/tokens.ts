@@ -1,0 +1,180 @@
+// The access token of an OAuth2 credential, refreshed once for all who need it: before it expires, or when the broker
+// refuses it. No error and no log line of this module holds a token.
+
+import { UpstreamError } from './broker.ts'
+import { isBody } from './fields.ts'
+import type { Answer, Http } from './http.ts'
+
+/** A token that somebody else keeps fresh, or what it takes to get one. */
+export type OAuthCredential = { accessToken: string } | { clientId: string; clientSecret: string; refreshToken: string }
+
+export interface TokensOptions {
+  /** Sends to the broker that issues the tokens; the caller closes it. */
+  http: Http
+  credential: OAuthCredential
+  /** Told what an operator has to know, in words that hold no secret. */
+  onNotice: (message: string) => void
+  /** Milliseconds of a clock that does not step back; the process's monotonic one unless told. */
+  now?: () => number
+}
+
+export interface Tokens {
+  /**
+   * The token for a call that is made now; waits only where the last one has expired. Throws the reason of `signal` when
+   * that aborts, and else UpstreamError, always with the effect `none`: the call it was for has not been made.
+   */
+  current(signal?: AbortSignal): Promise<string>
+  /**
+   * Another token than the `refused` one; null where there is none to be had, because nobody can refresh it, or because
+   * it had just come. Throws as `current`.
+   */
+  renew(refused: string, signal?: AbortSignal): Promise<string | null>
+}
+
+interface Token {
+  value: string
+  /** From then on it is refreshed in the background, and from then on it is not used any more. */
+  renewAt: number
+  expiresAt: number
+  issuedAt: number
+}
+
+// Aries, "Exchange a code or a refresh token": a JSON body, tokens of about an hour.
+const tokenPath = '/v1/oauth2/token'
+const attemptsMax = 2
+const backoffMs = 200
+const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
+// By so much, at the most, it is refreshed before it expires, and is not used any more.
+const marginMs = { renew: 60_000, use: 10_000 }
+// What is refused sooner after it came will not be taken after another refresh either.
+const freshMs = 5_000
+// So long a failure stands, so that many callers who need a token are not as many requests for one.
+const failureMs = 1_000
+
+/** Asks for no token before one is needed. */
+export function createTokens({ http, credential, onNotice, now = () => performance.now() }: TokensOptions): Tokens {
+  if ('accessToken' in credential) {
+    const { accessToken } = credential
+    return { current: () => Promise.resolve(accessToken), renew: () => Promise.resolve(null) }
+  }
+  const { clientId, clientSecret } = credential
+  let { refreshToken } = credential
+  let token: Token | null = null
+  let refreshing: Promise<string> | null = null
+  let failure: { error: unknown; until: number } | null = null
+
+  function refresh(): Promise<string> {
+    if (refreshing !== null) return refreshing
+    if (failure !== null && now() < failure.until) return Promise.reject(failure.error)
+    refreshing = exchange()
+      .then(
+        (fresh) => {
+          failure = null
+          token = fresh
+          return fresh.value
+        },
+        (error: unknown) => {
+          failure = { error, until: now() + failureMs }
+          throw error
+        },
+      )
+      .finally(() => (refreshing = null))
+    return refreshing
+  }
+
+  async function exchange(): Promise<Token> {
+    const until = now() + times.allMs
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return takeToken(await post(Math.min(times.attemptMs, until - now())))
+      } catch (error) {
+        const isWorthRepeat = error instanceof UpstreamError && error.kind !== 'refused' && error.kind !== 'throttled'
+        if (!isWorthRepeat || attempt === attemptsMax || now() + 2 * backoffMs >= until) throw toTokenError(error)
+        await new Promise((resolve) => setTimeout(resolve, backoffMs))
+      }
+    }
+  }
+
+  async function post(attemptMs: number): Promise<Answer> {
+    return await http.write({
+      method: 'POST',
+      path: tokenPath,
+      body: {
+        grant_type: 'refresh_token',
+        client_id: clientId,
+        client_secret: clientSecret,
+        refresh_token: refreshToken,
+      },
+      firstByteMs: Math.min(times.firstByteMs, attemptMs),
+      attemptMs,
+    })
+  }
+
+  function takeToken({ status, body, retryAfterMs }: Answer): Token {
+    if (status === 429) {
+      const wait = retryAfterMs === null ? {} : { retryAfterMs }
+      throw new UpstreamError('throttled', 'the broker asks to wait with the next token', { status, ...wait })
+    }
+    if (status >= 400) throw new UpstreamError('refused', `the broker gives no token: HTTP ${status}`, { status: 401 })
+    const { access_token: value, refresh_token: next, expires_in: lifetime } = isBody(body) ? body : {}
+    // It becomes a header.
+    if (typeof value !== 'string' || !/^[\x21-\x7e]{1,8192}$/.test(value)) {
+      throw new UpstreamError('unreadable', 'the broker answered without a readable access token', { status })
+    }
+    if (typeof next === 'string' && next !== '' && next !== refreshToken) {
+      refreshToken = next
+      onNotice(
+        'the broker has given out a new refresh token, which lives in this process only: after a restart the one of the settings is used again, and may be refused',
+      )
+    }
+    const issuedAt = now()
+    const lifetimeMs = typeof lifetime === 'string' && /^\d{1,9}$/.test(lifetime) ? Number(lifetime) * 1_000 : Infinity
+    const expiresAt = issuedAt + lifetimeMs - Math.min(marginMs.use, lifetimeMs / 10)
+    const renewAt = issuedAt + lifetimeMs - Math.min(marginMs.renew, lifetimeMs / 4)
+    return { value, issuedAt, expiresAt, renewAt }
+  }
+
+  return {
+    async current(signal) {
+      const at = now()
+      if (token === null || at >= token.expiresAt) return await unlessAborted(refresh(), signal)
+      // While it lasts nobody has to wait for the next one, nor to suffer where there is none yet.
+      if (at >= token.renewAt) refresh().catch(() => {})
+      return token.value
+    },
+
+    async renew(refused, signal) {
+      if (token !== null && token.value !== refused) return token.value
+      if (token !== null && now() < token.issuedAt + freshMs) return null
+      return await unlessAborted(refresh(), signal)
+    },
+  }
+}
+
+// Whatever became of the request for a token: the call that needs it has not been made.
+function toTokenError(error: unknown): unknown {
+  if (!(error instanceof UpstreamError)) return error
+  const { kind, status, retryAfterMs } = error
+  const known = {
+    effect: 'none' as const,
+    ...(status === null ? {} : { status }),
+    ...(retryAfterMs === null ? {} : { retryAfterMs }),
+  }
+  if (kind === 'refused' || kind === 'throttled') return new UpstreamError(kind, error.message, known)
+  return new UpstreamError('not_sent', `no access token: ${error.message}`, { ...known, cause: error })
+}
+
+/** `work`, or the reason of `signal` as soon as that aborts; `work` goes on for the others. */
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await work
+  work.catch(() => {})
+  const left = Promise.withResolvers<never>()
+  const onAbort = (): void => left.reject(signal.reason)
+  if (signal.aborted) onAbort()
+  signal.addEventListener('abort', onAbort)
+  try {
+    return await Promise.race([work, left.promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+}
