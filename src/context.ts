@@ -1,5 +1,6 @@
 // What a resolver may touch, built once per request.
 
+import type { GraphQLError } from 'graphql'
 import type { Commands } from './orders/commands.ts'
 import type { Loaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
@@ -12,6 +13,8 @@ export interface Context {
   /** Reads of this request; they end when the client leaves. */
   readonly loaders: Loaders
   readonly cursors: Cursors
+  /** Adds an error to the answer, beside data that stands. */
+  readonly report: (error: GraphQLError) => void
   /** Writes; they outlive the client. */
   readonly commands: Commands
 }

@@ -2,7 +2,8 @@
 // into one of them. A person's mistake and a broker's trouble are told apart; everything else is a bug of ours and
 // says nothing but where to look for it in the log.
 
-import { GraphQLError } from 'graphql'
+import { GraphQLError, responsePathAsArray } from 'graphql'
+import type { GraphQLResolveInfo } from 'graphql'
 import { AccountNeeded, UpstreamError } from './brokers/broker.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
@@ -60,6 +61,17 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
   return { error: locate(masked, located), isBug: true }
 }
 
+/** An error beside an answer that stands without `what`, because of a broker's trouble. */
+export function createPartialError(cause: UpstreamError, what: string, info: GraphQLResolveInfo): GraphQLError {
+  const { message, extensions } = describeUpstream(cause)
+  const { fieldNodes: nodes, path } = info
+  return new GraphQLError(`${what} are missing here. ${message}`, {
+    nodes,
+    path: responsePathAsArray(path),
+    extensions,
+  })
+}
+
 interface Description {
   message: string
   extensions: Record<string, unknown>
@@ -89,8 +101,15 @@ function describeUpstream(error: UpstreamError): Description {
     case 'refused':
       if (error.rejection === 'ACCOUNT_NOT_FOUND')
         return describe('BAD_USER_INPUT', 'The broker knows no such accountId.')
-      if (error.rejection === null && (error.status === 401 || error.status === 403)) {
+      if (error.rejection === null && error.status === 401) {
         return describe('BROKER_UNAVAILABLE', "The broker does not take this service's credential.")
+      }
+      // Brokers answer so to a right that is missing, and some to an account of somebody else.
+      if (error.rejection === null && error.status === 403) {
+        return describe(
+          'BROKER_UNAVAILABLE',
+          "The broker does not let this service's credential do that, or not there.",
+        )
       }
       return describe('BROKER_BAD_RESPONSE', 'The broker refused to answer the read.')
     case 'unreadable':

@@ -56,6 +56,8 @@ interface RequestState {
   startedAt: number
   operationName?: string
   tally: Tally
+  /** Errors beside data that stands. */
+  reported: GraphQLError[]
   /** Ends the wait of a caller that said how long it waits. */
   timer?: NodeJS.Timeout
 }
@@ -153,7 +155,7 @@ function toHostName(host: string | undefined): string {
 
 // The reads of a request end when its client leaves, or when the time is over that it gave.
 function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
-  const { request, requestId, tally } = state
+  const { request, requestId, tally, reported } = state
   const timeoutMs = parseTimeout(request.headers.get('x-request-timeout-ms'))
   const unwanted = new AbortController()
   // Not AbortSignal.any: the request's signal need not be one of Node's own.
@@ -174,6 +176,7 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
     timeoutMs,
     loaders: createLoaders(options.brokers, scope),
     cursors: options.cursors,
+    report: (error) => void reported.push(error),
     commands: options.commands,
   }
 }
@@ -187,7 +190,12 @@ function parseTimeout(header: string | null): number | null {
 
 function createState(requestId: string | null): RequestState {
   const isSane = requestId !== null && /^[\w.:-]{1,64}$/.test(requestId)
-  return { requestId: isSane ? requestId : randomUUID(), startedAt: performance.now(), tally: createTally() }
+  return {
+    requestId: isSane ? requestId : randomUUID(),
+    startedAt: performance.now(),
+    tally: createTally(),
+    reported: [],
+  }
 }
 
 function estimateBytes(_document: unknown, text: string): number {
@@ -252,12 +260,13 @@ function useResultShape(log: Log, mayExplain: boolean): ServerPlugin {
     },
     onResultProcess({ request, result, setResult, serverContext }) {
       if (Symbol.asyncIterator in result || Array.isArray(result)) return
-      const { requestId, startedAt, operationName, tally, timer } = serverContext
+      const { requestId, startedAt, operationName, tally, reported, timer } = serverContext
       clearTimeout(timer)
       const ms = Math.round(performance.now() - startedAt)
       // Its reads ended because nobody waits for them, and nobody is there to be told.
       if (request.signal.aborted) return log.debug({ requestId, operationName, ms }, 'operation left by its client')
-      const errors = result.errors?.map((thrown) => toAnswered(thrown, requestId, log))
+      const thrown = [...(result.errors ?? []), ...reported]
+      const errors = thrown.length === 0 ? undefined : thrown.map((each) => toAnswered(each, requestId, log))
       const explained = mayExplain && request.headers.get('x-blotter-explain') === '1'
       setResult({
         ...result,

@@ -2,7 +2,7 @@
 // call; nothing here outlives the request, because orders are live data.
 
 import DataLoader from 'dataloader'
-import { UpstreamError } from '../brokers/broker.ts'
+import { keepUpstreamError, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
 import { brokerOf, isAccountId, isOrderId } from './order.ts'
@@ -20,8 +20,8 @@ export interface Loaders {
   page(query: PageQuery): Promise<Page>
   /** The account that `id` names, unchecked: whether its broker knows it shows when its orders are read. */
   account(id: string, argument: string): TradingAccount
-  /** Every account that the brokers' credentials see. */
-  accounts(): Promise<TradingAccount[]>
+  /** Every account that the brokers' credentials see, and which brokers could not tell. Throws where none could. */
+  accounts(): Promise<{ accounts: TradingAccount[]; failures: ReadonlyMap<BrokerId, UpstreamError> }>
   /** The broker of an account or order that has passed `account` or `order`. */
   broker(id: BrokerId): Broker
   /** After a write: what the broker said of the order now. */
@@ -48,7 +48,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     (queries) => splitByBroker(mergeEqual(queries), (broker, group) => broker.pages(group, scope)),
     { cacheKeyFn: toCacheKey },
   )
-  let allAccounts: Promise<TradingAccount[]> | null = null
+  let allAccounts: ReturnType<Loaders['accounts']> | null = null
   const completed = new Set<string>()
   const askedById = new Set<string>()
 
@@ -74,14 +74,20 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     })
   }
 
-  async function readAccounts(): Promise<TradingAccount[]> {
+  // A broker that is down takes its own accounts away, and not those of the others.
+  async function readAccounts(): ReturnType<Loaders['accounts']> {
+    const failures = new Map<BrokerId, UpstreamError>()
     const lists = await Promise.all(
-      [...brokers.values()].map(async (broker) => {
-        const ids = await broker.accounts(scope)
-        return ids.map((id): TradingAccount => ({ id, broker: broker.id }))
+      [...brokers.values()].map(async ({ id: broker, accounts }) => {
+        const ids = await accounts(scope).catch(keepUpstreamError)
+        if (!(ids instanceof UpstreamError)) return ids.map((id): TradingAccount => ({ id, broker }))
+        failures.set(broker, ids)
+        return []
       }),
     )
-    return lists.flat()
+    const [failure] = failures.values()
+    if (failure !== undefined && failures.size === brokers.size) throw failure
+    return { accounts: lists.flat(), failures }
   }
 
   /** From now on the order is answered as it is, whoever asks for it, with its account or without. */
@@ -98,10 +104,9 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
 
   function findBroker(id: string, argument: string, kind: 'order' | 'account'): BrokerId {
     if (!(kind === 'order' ? isOrderId(id) : isAccountId(id))) {
-      const form =
-        brokerOf(id) === 'ARIES'
-          ? `aries:<account>${kind === 'order' ? ':<order>' : ''}, where each part has`
-          : 'ids have'
+      // A representation of an entity may hold anything in the place of an id.
+      const isOfAries = typeof id === 'string' && brokerOf(id) === 'ARIES'
+      const form = isOfAries ? `aries:<account>${kind === 'order' ? ':<order>' : ''}, where each part has` : 'ids have'
       throw createInputError(
         `${argument} is not an id of an ${kind}: ${form} letters, digits and . _ : - only, at most 128, a letter or digit first.`,
       )

@@ -5,7 +5,7 @@ import type { FieldNode, GraphQLResolveInfo, SelectionSetNode } from 'graphql'
 import { Kind } from 'graphql'
 import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
-import { createInputError } from '../errors.ts'
+import { createInputError, createPartialError } from '../errors.ts'
 import type { OrderFilter, TradingAccount } from './order.ts'
 import { readPage } from './page.ts'
 import type { OrderConnection } from './page.ts'
@@ -79,8 +79,16 @@ builder.queryFields((t) => ({
   tradingAccounts: t.field({
     type: [TradingAccountObject],
     nullable: { list: true, items: false },
-    description: 'Every account that you may see, as the brokers list them.',
-    resolve: (_, __, context) => context.loaders.accounts(),
+    description:
+      'Every account that you may see, as the brokers list them. Those of a broker that cannot be reached are missing, ' +
+      'and an error beside the list says so; null where no broker can be.',
+    async resolve(_, __, { loaders, report }, info) {
+      const { accounts, failures } = await loaders.accounts()
+      for (const [broker, failure] of failures) {
+        report(createPartialError(failure, `The accounts at ${loaders.broker(broker).offer.name}`, info))
+      }
+      return accounts
+    },
   }),
 
   placement: t.field({
