@@ -4,13 +4,15 @@
 import { readFileSync } from 'node:fs'
 import { brokerCapabilities } from './brokers/broker.ts'
 import type { BrokerCapability } from './brokers/broker.ts'
+import { brokerIds } from './orders/order.ts'
+import type { BrokerId } from './orders/order.ts'
 
 /** The settings of one process. Times in milliseconds. */
 export interface Config {
   readonly host: string
   /** 0 lets the system pick one. */
   readonly port: number
-  /** Bluum's address and our key pair there; null runs the embedded sandbox instead. */
+  /** Bluum's address and our key pair there; null where Bluum is not connected. */
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
   /** The generation of Bluum's API. */
   readonly bluumApi: (typeof bluumApis)[number]
@@ -18,6 +20,14 @@ export interface Config {
   readonly bluumRequestsPerSecond: number
   /** What `certify` proved of that environment. */
   readonly bluumCapabilities: readonly BrokerCapability[]
+  /** Aries' address and our credential there. Where Bluum is null too, the embedded sandbox is both. */
+  readonly aries: { readonly url: string; readonly credential: AriesCredential } | null
+  readonly ariesAccountField: (typeof ariesAccountFields)[number]
+  /** Null where nobody has said which id it is: `id`, or whatever it is in the sandbox. */
+  readonly ariesTradingId: (typeof ariesTradingIds)[number] | null
+  /** Nobody publishes a rate; 80 % of this one is used. */
+  readonly ariesRequestsPerSecond: number
+  readonly ariesCapabilities: readonly BrokerCapability[]
   /** Whether calls stop for a while when the broker keeps failing. */
   readonly breaker: boolean
   readonly sandbox: { readonly seed: string; readonly port: number }
@@ -35,6 +45,11 @@ export interface Config {
   readonly logLevel: LogLevel
 }
 
+/** A token that somebody else keeps fresh, or what it takes to get one. */
+type AriesCredential =
+  | { readonly accessToken: Secret }
+  | { readonly clientId: string; readonly clientSecret: Secret; readonly refreshToken: Secret }
+
 /** The times of a placement; see PlaceTimes for what each is. */
 interface Placing {
   readonly replyMs: number
@@ -46,6 +61,10 @@ interface Placing {
 }
 
 const bluumApis = ['accounts', 'investors'] as const
+/** What Aries' requests may call the account; the newer pages have the second name. */
+const ariesAccountFields = ['accountId', 'tradingAccountId'] as const
+/** Which of the ids in Aries' list of accounts may name an account to its order API. */
+const ariesTradingIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
 const tradings = ['on', 'halted', 'read-only'] as const
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
@@ -77,13 +96,6 @@ export class StartError extends Error {
 const notBuilt: Readonly<Record<string, string>> = {
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
-  ARIES_URL: 'the Aries adapter',
-  ARIES_CLIENT_ID: 'the Aries adapter',
-  ARIES_CLIENT_SECRET: 'the Aries adapter',
-  ARIES_REFRESH_TOKEN: 'the Aries adapter',
-  ARIES_ACCESS_TOKEN: 'the Aries adapter',
-  ARIES_ACCOUNT_FIELD: 'the Aries adapter',
-  ARIES_CAPABILITIES: 'the Aries adapter',
   DATABASE_URL: 'the shared store',
   JWT_ISSUER: 'sign-in by token',
   JWT_AUDIENCE: 'sign-in by token',
@@ -137,13 +149,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return fallback
   }
 
-  function readChoice<Choice extends string>(name: string, fallback: Choice, choices: readonly Choice[]): Choice {
+  function readOptional<Choice extends string>(name: string, choices: readonly Choice[]): Choice | null {
     const value = read(name)
-    if (value === undefined) return fallback
+    if (value === undefined) return null
     const choice = choices.find((known) => known === value)
-    if (choice !== undefined) return choice
-    problems.push(`${name} must be ${choices.join(' or ')}`)
-    return fallback
+    if (choice === undefined) problems.push(`${name} must be ${choices.join(' or ')}`)
+    return choice ?? null
+  }
+
+  function readChoice<Choice extends string>(name: string, fallback: Choice, choices: readonly Choice[]): Choice {
+    return readOptional(name, choices) ?? fallback
   }
 
   // Milliseconds, ascending: a schedule that steps back is a slip of the pen.
@@ -188,6 +203,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
 
   const host = read('HOST') ?? '127.0.0.1'
   const bluum = readBluum()
+  const aries = readAries()
 
   function readBluum(): Config['bluum'] {
     const url = read('BLUUM_URL')
@@ -195,7 +211,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     const apiSecret = readSecret('BLUUM_API_SECRET')
     if (url === undefined) {
       if (apiKey || apiSecret) {
-        problems.push('BLUUM_URL is missing, although a Bluum key is set: set it, or unset the key for the sandbox')
+        problems.push('BLUUM_URL is missing, although a Bluum key is set: set it, or unset the key')
       }
       return null
     }
@@ -208,6 +224,41 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     if (!apiKey) problems.push('BLUUM_API_KEY is missing: BLUUM_URL needs the key pair of that environment')
     if (!apiSecret) problems.push('BLUUM_API_SECRET is missing: BLUUM_URL needs the key pair of that environment')
     return apiKey && apiSecret ? { url, apiKey, apiSecret } : null
+  }
+
+  function readAries(): Config['aries'] {
+    const url = read('ARIES_URL')
+    const clientId = read('ARIES_CLIENT_ID')
+    const clientSecret = readSecret('ARIES_CLIENT_SECRET')
+    const refreshToken = readSecret('ARIES_REFRESH_TOKEN')
+    const accessToken = readSecret('ARIES_ACCESS_TOKEN')
+    if (url === undefined) {
+      if (clientId !== undefined || clientSecret || refreshToken || accessToken) {
+        problems.push('ARIES_URL is missing, although a credential of Aries is set: set it, or unset the credential')
+      }
+      return null
+    }
+    if (!isBaseUrl(url)) {
+      problems.push(
+        'ARIES_URL must be an https:// address without a version, such as https://api.aries.com, ' +
+          'without credentials, query or fragment (http:// is taken for loopback only)',
+      )
+    }
+    const parts = { ARIES_CLIENT_ID: clientId, ARIES_CLIENT_SECRET: clientSecret, ARIES_REFRESH_TOKEN: refreshToken }
+    const missing = Object.entries(parts).flatMap(([name, value]) => (value === undefined ? [name] : []))
+    if (accessToken) {
+      if (missing.length < 3) {
+        problems.push('ARIES_ACCESS_TOKEN is set, and so is what refreshes one: keep one of them')
+      }
+      return { url, credential: Object.freeze({ accessToken }) }
+    }
+    for (const name of missing) {
+      problems.push(
+        `${name} is missing: ARIES_URL needs client id, client secret and refresh token, or ARIES_ACCESS_TOKEN`,
+      )
+    }
+    if (clientId === undefined || !clientSecret || !refreshToken) return null
+    return { url, credential: Object.freeze({ clientId, clientSecret, refreshToken }) }
   }
 
   function readPlacing(): Placing {
@@ -223,10 +274,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     })
   }
 
-  const isSandbox = read('BLUUM_URL') === undefined
+  const isSandbox = read('BLUUM_URL') === undefined && read('ARIES_URL') === undefined
   if (!isSandbox) {
     for (const name of ['SANDBOX_SEED', 'SANDBOX_PORT']) {
-      if (read(name) !== undefined) problems.push(`${name} has no meaning with BLUUM_URL: unset one of them`)
+      if (read(name) !== undefined) problems.push(`${name} has no meaning with a real broker: unset it`)
     }
   }
 
@@ -246,6 +297,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     bluumApi: readChoice('BLUUM_API', 'accounts', bluumApis),
     bluumRequestsPerSecond: readInteger('BLUUM_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
     bluumCapabilities: readCapabilities('BLUUM_CAPABILITIES'),
+    aries,
+    ariesAccountField: readChoice('ARIES_ACCOUNT_FIELD', 'accountId', ariesAccountFields),
+    ariesTradingId: readOptional('ARIES_TRADING_ID', ariesTradingIds),
+    ariesRequestsPerSecond: readInteger('ARIES_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
+    ariesCapabilities: readCapabilities('ARIES_CAPABILITIES'),
     breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',
     sandbox: Object.freeze({
       seed: read('SANDBOX_SEED') ?? 'blotter',
@@ -262,6 +318,22 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   if (problems.length > 0) throw new ConfigError(problems)
   return Object.freeze(config)
+}
+
+/** Whether `config` names no broker, so that the embedded sandbox is all of them. */
+export function isSandboxOnly({ bluum, aries }: Config): boolean {
+  return bluum === null && aries === null
+}
+
+/** The brokers that `config` connects, the one to show first. */
+export function listConnected(config: Config): BrokerId[] {
+  return brokerIds.filter((id) => isSandboxOnly(config) || findUrl(id, config) !== null)
+}
+
+/** Where a broker is; null where it is not connected, or in the embedded sandbox. */
+export function findUrl(id: BrokerId, { bluum, aries }: Config): URL | null {
+  const url = (id === 'BLUUM' ? bluum : aries)?.url
+  return url === undefined ? null : new URL(url)
 }
 
 function toSecret(text: string): Secret {

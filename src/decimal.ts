@@ -37,6 +37,18 @@ export function compareDecimals(a: string, b: string): number {
   return difference < 0n ? -1 : difference > 0n ? 1 : 0
 }
 
+/** `a` less `b`, exactly, with as many digits after the point as the longer of the two. Throws RangeError if one is no decimal. */
+export function subtractDecimals(a: string, b: string): string {
+  const left = split(a)
+  const right = split(b)
+  const scale = Math.max(left.fraction.length, right.fraction.length)
+  const difference = toScaled(left, scale) - toScaled(right, scale)
+  const digits = String(difference < 0n ? -difference : difference).padStart(scale + 1, '0')
+  const point = digits.length - scale
+  const sign = difference < 0n ? '-' : ''
+  return sign + digits.slice(0, point) + (scale === 0 ? '' : `.${digits.slice(point)}`)
+}
+
 interface Parts {
   negative: boolean
   whole: string

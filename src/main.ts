@@ -3,6 +3,7 @@
 import { parseArgs } from 'node:util'
 import type { ParseArgsOptionsConfig } from 'node:util'
 import { ConfigError, readConfig, StartError } from './config.ts'
+import { brokerIds, toAriesId } from './orders/order.ts'
 import {
   certifyBroker,
   checkConfig,
@@ -32,9 +33,9 @@ Beside the service, or without it, on the store in DATA_DIR:
                  settle one by hand, after a look at the broker's own pages
   audit verify   check the audit of every placement
 
-  certify --yes [--sandbox] [--production] [--account ID] [--symbol AAPL] [--limit-price 1.00]
+  certify --yes [--broker bluum|aries] [--sandbox] [--production] [--account ID] [--symbol AAPL] [--limit-price 1.00]
                  place a few small orders, cancel them, and print what the broker can be relied on for:
-                 the BLUUM_CAPABILITIES to set
+                 the BLUUM_CAPABILITIES or ARIES_CAPABILITIES to set
 `
 
 /** The command line cannot be understood; the message says why. */
@@ -100,13 +101,16 @@ async function runPlacements(args: string[]): Promise<void> {
 async function runCertify(args: string[]): Promise<void> {
   const { values } = parse(args, {
     yes: { type: 'boolean', default: false },
+    broker: { type: 'string' },
     sandbox: { type: 'boolean', default: false },
     production: { type: 'boolean', default: false },
     account: { type: 'string' },
     symbol: { type: 'string', default: 'AAPL' },
     'limit-price': { type: 'string', default: '1.00' },
   })
-  const { account: accountId = null, 'limit-price': limitPrice, ...others } = values
+  const { account: accountId = null, 'limit-price': limitPrice, broker: named, ...others } = values
+  const broker = brokerIds.find((id) => id.toLowerCase() === named?.toLowerCase()) ?? null
+  if (named !== undefined && broker === null) throw new UsageError('--broker is bluum or aries.')
   // The first signal ends the probes, which cancels what they placed; the second one does not wait for that.
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -117,7 +121,7 @@ async function runCertify(args: string[]): Promise<void> {
   }
   const isDone = await certifyBroker(
     process.env,
-    { ...others, accountId, limitPrice },
+    { ...others, broker, accountId, limitPrice },
     { print, signal: stopping.signal },
   )
   process.exitCode = isDone ? 0 : 1
@@ -168,12 +172,13 @@ It speaks Aries on ${sandbox.aries.url}
 
 // For a person who tries it; with a real broker stdout carries the log alone.
 function toGreeting(url: string, sandbox: Sandbox): string {
-  const { accounts, demo } = sandbox
+  const { accounts, aries, demo } = sandbox
   const query = `{ order(id: "${demo.filledOrderId}", accountId: "${accounts[0]}") { id status symbol quantity averagePrice } }`
   return `Blotter is ready on ${url}
   GraphiQL  open the same address in a browser
   broker    the embedded sandbox on ${sandbox.url}, control port ${sandbox.controlUrl}
   accounts  ${accounts.join(', ')}
+  at Aries  ${aries.accounts.map((name) => toAriesId(name)).join(', ')}
   try       curl -s ${url} -H 'content-type: application/json' -d '${JSON.stringify({ query })}'`
 }
 

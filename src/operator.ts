@@ -6,9 +6,10 @@ import type { Broker } from './brokers/broker.ts'
 import { certify, probeOrders } from './certify.ts'
 import type { Certificate } from './certify.ts'
 import { systemClock } from './clock.ts'
-import { isLoopback, readConfig } from './config.ts'
+import { findUrl, isLoopback, isSandboxOnly, listConnected, readConfig } from './config.ts'
+import type { Config } from './config.ts'
 import { brokerOf, isOrderId } from './orders/order.ts'
-import type { NewOrder } from './orders/order.ts'
+import type { BrokerId, NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
 import type { Placement, PlacementEvent } from './orders/placement.ts'
 import type { Sandbox } from './sandbox/server.ts'
@@ -26,7 +27,8 @@ export class OperatorError extends Error {
 /** Reads the settings as `serve` would, and says that they can be used. Throws ConfigError. */
 export function checkConfig(env: Env): string {
   const config = readConfig(env)
-  const upstream = config.bluum === null ? 'the embedded sandbox' : new URL(config.bluum.url).host
+  const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
+  const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
   return `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
 }
 
@@ -306,6 +308,8 @@ function toList(fields: Record<string, string>): string {
 // ---- certify ----------------------------------------------------------------------------------------------------------
 
 export interface CertifyWishes {
+  /** Null: the only one that is connected, or Bluum in the sandbox. */
+  broker: BrokerId | null
   /** Tries the command on an embedded sandbox. */
   sandbox: boolean
   /** False only says what would be done. */
@@ -330,15 +334,8 @@ export async function certifyBroker(
   { print, signal }: { print: (text: string) => void; signal: AbortSignal },
 ): Promise<boolean> {
   const config = readConfig(env)
-  const host = config.bluum === null ? null : new URL(config.bluum.url).hostname
-  if (host !== null && wishes.sandbox) {
-    throw new OperatorError('BLUUM_URL is set, so leave out --sandbox; or unset it to try the command on the sandbox.')
-  }
-  if (host === null && !wishes.sandbox) {
-    throw new OperatorError(
-      'BLUUM_URL is not set: set it to certify that broker, or give --sandbox to try the command.',
-    )
-  }
+  const id = chooseBroker(config, wishes)
+  const host = findUrl(id, config)?.hostname ?? null
   const isProduction = host !== null && !isLoopback(host) && !sandboxHosts.includes(host)
   if (isProduction && !wishes.production) {
     throw new OperatorError(
@@ -349,27 +346,17 @@ export async function certifyBroker(
     throw new OperatorError(toPlan(host ?? 'an embedded sandbox', wishes))
   }
 
-  const {
-    bluumRequestsPerSecond: requestsPerSecond,
-    bluum,
-    sandbox: { seed },
-  } = config
   // Loaded here: they take longer to load than the other commands to run.
-  const { createBluum } = await import('./brokers/bluum.ts')
+  const { connect, listSandboxAccounts } = await import('./connections.ts')
   const { startSandbox } = await import('./sandbox/server.ts')
-  const sandbox = bluum === null ? await startSandbox({ stateFile: ':memory:', seed, requestsPerSecond }) : null
-  const broker = createBluum({
-    url: bluum?.url ?? sandbox?.url ?? '',
-    apiKey: bluum?.apiKey.reveal() ?? sandbox?.apiKey ?? '',
-    apiSecret: bluum?.apiSecret.reveal() ?? sandbox?.apiSecret ?? '',
-    api: config.bluumApi,
-    requestsPerSecond,
-    // A few calls, one after the other, of which the last ones have to be made.
-    breaker: false,
-  })
+  const { bluumRequestsPerSecond: requestsPerSecond } = config
+  const { seed } = config.sandbox
+  const sandbox = host === null ? await startSandbox({ stateFile: ':memory:', seed, requestsPerSecond }) : null
+  // A few calls, one after the other, of which the last ones have to be made.
+  const broker = connect(id, config, { sandbox, breaker: false })
   try {
-    const sandboxAccounts = config.bluumApi === 'investors' ? sandbox?.investors : sandbox?.accounts
-    const accountId = wishes.accountId ?? sandboxAccounts?.[0] ?? (await findOnlyAccount(broker))
+    const accountId =
+      wishes.accountId ?? (sandbox && listSandboxAccounts(id, config, sandbox)[0]) ?? (await findOnlyAccount(broker))
     const { symbol, limitPrice } = wishes
     const certificate = await certify({
       broker,
@@ -380,12 +367,36 @@ export async function certifyBroker(
       onStep: print,
       signal,
     })
-    print(toReport(certificate))
+    print(toReport(id, certificate))
     return certificate.trouble === null && certificate.leftovers.length === 0
   } finally {
     await broker.close(0)
     await sandbox?.close()
   }
+}
+
+/** The broker that is meant. Throws OperatorError where that is not clear. */
+function chooseBroker(config: Config, { broker, sandbox }: CertifyWishes): BrokerId {
+  const isSandbox = isSandboxOnly(config)
+  if (!isSandbox && sandbox) {
+    throw new OperatorError(
+      'A real broker is set, so leave out --sandbox; or unset its URL to try the command on the sandbox.',
+    )
+  }
+  if (isSandbox && !sandbox) {
+    throw new OperatorError(
+      'Neither BLUUM_URL nor ARIES_URL is set: set it to certify that broker, or give --sandbox to try the command.',
+    )
+  }
+  const connected = listConnected(config)
+  if (broker !== null && !connected.includes(broker)) throw new OperatorError(`${broker}_URL is not set.`)
+  const [first] = connected
+  if (broker === null && !isSandbox && connected.length > 1) {
+    throw new OperatorError(
+      `Several brokers are connected: name one with --broker, ${connected.join(' or ').toLowerCase()}.`,
+    )
+  }
+  return broker ?? first ?? 'BLUUM'
 }
 
 function toPlan(where: string, { accountId, symbol, limitPrice }: CertifyWishes): string {
@@ -413,12 +424,12 @@ async function findOnlyAccount(broker: Broker): Promise<string> {
   if (only !== undefined && accounts.length === 1) return only
   throw new OperatorError(
     accounts.length === 0
-      ? 'The key pair has no account. Name one with --account.'
-      : `The key pair has ${accounts.length} accounts. Name the one to use with --account.`,
+      ? 'The credential sees no account. Name one with --account.'
+      : `The credential sees ${accounts.length} accounts. Name the one to use with --account.`,
   )
 }
 
-function toReport({ findings, trouble, leftovers }: Certificate): string {
+function toReport(id: BrokerId, { findings, trouble, leftovers }: Certificate): string {
   const table = toTable(
     findings.map(({ capability, holds, seen }) => ({ capability, holds: holds ? 'yes' : 'no', seen })),
   )
@@ -427,7 +438,7 @@ function toReport({ findings, trouble, leftovers }: Certificate): string {
   )
   return [
     ...(trouble === null
-      ? ['', table, '', `BLUUM_CAPABILITIES=${proven.join(',')}`]
+      ? ['', table, '', `${id}_CAPABILITIES=${proven.join(',')}`]
       : [`\nNothing is certified. ${trouble}`]),
     ...(leftovers.length === 0 ? [] : ['', 'Left behind at the broker:', ...leftovers.map((text) => `  ${text}`)]),
   ].join('\n')

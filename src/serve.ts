@@ -2,12 +2,13 @@
 
 import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
-import { createBluum } from './brokers/bluum.ts'
 import type { Broker, Brokers } from './brokers/broker.ts'
 import { systemClock } from './clock.ts'
-import { isLoopback, StartError } from './config.ts'
+import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
 import type { Config } from './config.ts'
+import { connect } from './connections.ts'
 import { createCommands } from './orders/commands.ts'
+import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
 import { rememberOrders } from './orders/seen.ts'
 import { createSchema } from './schema.ts'
@@ -43,17 +44,8 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     else log.error(error === null ? {} : { err: error }, message)
   }
   const store = openStore(config)
-  const sandbox = config.bluum === null ? await startEmbedded(config).catch(closeStore) : null
-  const findAccount = async (orderId: string): Promise<string | null> =>
-    (await store.findByOrder('BLUUM', orderId))?.accountId ?? null
-  const bluum = rememberOrders(connectBluum(config, sandbox, findAccount), {
-    isBound: async (orderId, accountId) => {
-      const bound = await findAccount(orderId)
-      return bound !== null && (accountId === null || bound === accountId)
-    },
-    onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
-  })
-  const brokers: Brokers = new Map([[bluum.id, bluum]])
+  const sandbox = isSandboxOnly(config) ? await startEmbedded(config).catch(closeStore) : null
+  const brokers: Brokers = new Map(listConnected(config).map((id) => [id, connectRemembering(id)]))
   const commands = createCommands({
     brokers,
     store,
@@ -69,7 +61,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     schema: createSchema(),
     brokers,
     commands,
-    cursors: createCursors(sandbox?.apiSecret ?? config.bluum?.apiSecret.reveal() ?? ''),
+    cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
@@ -91,6 +83,20 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   http.on('request', (_request, response) => {
     response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
   })
+
+  function connectRemembering(id: BrokerId): Broker {
+    const findAccount = async (orderId: string): Promise<string | null> =>
+      (await store.findByOrder(id, orderId))?.accountId ?? null
+    const onNotice = (message: string): void => log.warn({ broker: id }, message)
+    const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
+    return rememberOrders(broker, {
+      isBound: async (orderId, accountId) => {
+        const bound = await findAccount(orderId)
+        return bound !== null && (accountId === null || bound === accountId)
+      },
+      onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
+    })
+  }
 
   async function closeStore(error: unknown): Promise<never> {
     await store.close()
@@ -122,7 +128,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
 
   const url = `http://${host}:${address.port}/graphql`
-  log.info({ url, broker: sandbox ? 'sandbox' : 'bluum' }, 'ready')
+  log.info({ url, broker: sandbox ? 'sandbox' : [...brokers.keys()].join(', ').toLowerCase() }, 'ready')
 
   let closing: Promise<void> | null = null
   async function stop(): Promise<void> {
@@ -178,18 +184,11 @@ async function startEmbedded({ dataDir, sandbox, bluumApi, bluumRequestsPerSecon
   }
 }
 
-function connectBluum(
-  { bluum, bluumApi: api, bluumRequestsPerSecond: requestsPerSecond, breaker, bluumCapabilities: capabilities }: Config,
-  sandbox: Sandbox | null,
-  findAccount: (orderId: string) => Promise<string | null>,
-): Broker {
-  const known = { api, requestsPerSecond, breaker, capabilities, findAccount }
-  if (sandbox) {
-    return createBluum({ ...known, url: sandbox.url, apiKey: sandbox.apiKey, apiSecret: sandbox.apiSecret })
-  }
-  if (bluum === null) throw new Error('neither a broker nor a sandbox')
-  const { url, apiKey, apiSecret } = bluum
-  return createBluum({ ...known, url, apiKey: apiKey.reveal(), apiSecret: apiSecret.reveal() })
+// Cursors outlive a restart under the same secret, and each deployment has one of its own.
+function toCursorSecret({ bluum, aries }: Config, sandbox: Sandbox | null): string {
+  const credential = aries?.credential
+  const ofAries = credential && ('accessToken' in credential ? credential.accessToken : credential.clientSecret)
+  return sandbox?.apiSecret ?? (bluum?.apiSecret ?? ofAries)?.reveal() ?? ''
 }
 
 // GraphiQL's first tabs work as they stand against the seeded accounts; with a real broker there is nothing to name.

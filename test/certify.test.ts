@@ -368,7 +368,7 @@ describe('blotter certify', () => {
     const { code, err } = await runBlotter(['certify', '--yes'], { env: toEnv(sandbox) })
     expect({ code, err }).toEqual({
       code: 1,
-      err: 'The key pair has 2 accounts. Name the one to use with --account.\n',
+      err: 'The credential sees 2 accounts. Name the one to use with --account.\n',
     })
     expect(await book()).toEqual([])
   })

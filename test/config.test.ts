@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { ConfigError, readConfig } from '../src/config.ts'
+import { ConfigError, readConfig, findUrl, isSandboxOnly, listConnected } from '../src/config.ts'
 
 const real = {
   BLUUM_URL: 'https://api.example.com/v1',
@@ -40,6 +40,11 @@ describe('without any setting', () => {
       bluumApi: 'accounts',
       bluumRequestsPerSecond: 1_000,
       bluumCapabilities: [],
+      aries: null,
+      ariesAccountField: 'accountId',
+      ariesTradingId: null,
+      ariesRequestsPerSecond: 1_000,
+      ariesCapabilities: [],
       breaker: true,
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',
@@ -103,6 +108,76 @@ describe('with Bluum', () => {
     'https://api.example.com/v1?x=1',
   ])('G10 refuses %s', (url) => {
     expect(problemsOf({ ...real, BLUUM_URL: url })).toEqual([expect.stringMatching(/^BLUUM_URL must be/)])
+  })
+})
+
+describe('with Aries', () => {
+  const refreshed = {
+    ARIES_URL: 'https://api.aries.com',
+    ARIES_CLIENT_ID: 'client-1',
+    ARIES_CLIENT_SECRET: 'the-client-secret',
+    ARIES_REFRESH_TOKEN: 'the-refresh-token',
+    AUTH: 'none',
+  }
+  const given = { ARIES_URL: 'https://api.aries.com', ARIES_ACCESS_TOKEN: 'the-access-token', AUTH: 'none' }
+
+  it.each([refreshed, given])('is no sandbox, and keeps its secrets out of sight', (env) => {
+    const config = readConfig(env)
+    expect(config).toMatchObject({ bluum: null, graphiql: false, ariesRequestsPerSecond: 10 })
+    expect([isSandboxOnly(config), listConnected(config), findUrl('ARIES', config)?.host]).toEqual([
+      false,
+      ['ARIES'],
+      'api.aries.com',
+    ])
+    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify(config)]) {
+      expect(printed).not.toMatch(/the-client-secret|the-refresh-token|the-access-token/)
+      expect(printed).toContain('[secret]')
+    }
+  })
+
+  it('beside Bluum connects both', () => {
+    expect(listConnected(readConfig({ ...real, ...refreshed }))).toEqual(['BLUUM', 'ARIES'])
+    expect(listConnected(readConfig(real))).toEqual(['BLUUM'])
+    expect(listConnected(readConfig({}))).toEqual(['BLUUM', 'ARIES'])
+  })
+
+  it('says what its pages leave open', () => {
+    expect(
+      readConfig({
+        ...refreshed,
+        ARIES_ACCOUNT_FIELD: 'tradingAccountId',
+        ARIES_TRADING_ID: 'apex_account_id',
+        ARIES_REQUESTS_PER_SECOND: '5',
+        ARIES_CAPABILITIES: 'clientIdEcho',
+      }),
+    ).toMatchObject({
+      ariesAccountField: 'tradingAccountId',
+      ariesTradingId: 'apex_account_id',
+      ariesRequestsPerSecond: 5,
+      ariesCapabilities: ['clientIdEcho'],
+    })
+  })
+
+  it.each([
+    [{ ARIES_CLIENT_ID: 'client-1' }, ['ARIES_URL']],
+    [{ ARIES_ACCESS_TOKEN: 'x' }, ['ARIES_URL']],
+    [
+      { ARIES_URL: 'https://api.aries.com', AUTH: 'none' },
+      ['ARIES_CLIENT_ID', 'ARIES_CLIENT_SECRET', 'ARIES_REFRESH_TOKEN'],
+    ],
+    [{ ...refreshed, ARIES_REFRESH_TOKEN: '' }, ['ARIES_REFRESH_TOKEN']],
+    [{ ...refreshed, ARIES_ACCESS_TOKEN: 'x' }, ['ARIES_ACCESS_TOKEN']],
+    [{ ...refreshed, ARIES_URL: 'http://api.aries.com' }, ['ARIES_URL']],
+    [{ ...refreshed, AUTH: '' }, ['AUTH']],
+    [{ ...refreshed, HOST: '0.0.0.0' }, ['AUTH=none']],
+    [{ ...refreshed, SANDBOX_SEED: 'x' }, ['SANDBOX_SEED']],
+    [{ ARIES_ACCOUNT_FIELD: 'account' }, ['ARIES_ACCOUNT_FIELD']],
+    [{ ARIES_TRADING_ID: 'number' }, ['ARIES_TRADING_ID']],
+    [{ ARIES_CAPABILITIES: 'magic' }, ['ARIES_CAPABILITIES']],
+  ])('%j names %j', (env, names) => {
+    const problems = problemsOf(env)
+    expect(problems.map((problem) => problem.split(' ')[0])).toEqual(names)
+    expect(problems.join()).not.toMatch(/the-client-secret|the-refresh-token/)
   })
 })
 

@@ -152,7 +152,7 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
       refreshToken: find(/refresh token +(\S+)/),
       accessToken: find(/access token +(\S+)/),
       accounts: find(/trading ids +(.*) \(/).split(', '),
-      tradingId: find(/trading ids .*\((\w+)\)/),
+      tradingId: find(/trading ids .*\((\w+)\)/) as Sandbox['aries']['tradingId'],
       demo: { filledOrderId: '', openOrderId: '' },
     },
   }

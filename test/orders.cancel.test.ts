@@ -265,7 +265,7 @@ describe('an input that breaks rules', () => {
     ['an account id that climbs a path', { orderId: 'ord_1', accountId: '../x' }, ['accountId', 'BAD_FORMAT']],
     ['two bad ids', { orderId: '..', accountId: '' }, ['orderId', 'BAD_FORMAT'], ['accountId', 'BAD_FORMAT']],
     ['only a bad account id', { accountId: '../x' }, ['orderId', 'REQUIRED'], ['accountId', 'BAD_FORMAT']],
-    ['an order of a broker that is not here', { orderId: 'aries:1' }, ['orderId', 'NOT_SUPPORTED']],
+    ['an account of Aries in the place of an order', { orderId: 'aries:ACC-1' }, ['orderId', 'BAD_FORMAT']],
   ]
   test.each(broken)('%s', async (_, input, ...problems) => {
     const result = await cancel(input)

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startHarness } from './harness.ts'
 import type { Harness } from './harness.ts'
+import { findBrokers, printBrokers } from './readme.brokers.ts'
 
 const run = promisify(execFile)
 const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8')
@@ -79,6 +80,10 @@ describe('the README', () => {
     const [built = ''] = read('.env.example').split(/^# Not built yet/m)
     const names = [...built.matchAll(/^#? ?([A-Z][A-Z_0-9]+)=/gm)].map((match) => match[1] ?? '')
     expect(names.filter((name) => !readme.includes(`\`${name}\``))).toEqual([])
+  })
+
+  it('tells what each broker can and cannot do; run `npm run generate` after a change', () => {
+    expect(findBrokers(readme)).toBe(printBrokers())
   })
 
   it('counts the seeded orders rightly', async () => {

@@ -24,6 +24,8 @@ export interface ReadCall {
   /** As a Call's. */
   path: string
   query?: Readonly<Record<string, string>>
+  /** As a Call's. */
+  headers?: Readonly<Record<string, string>>
   /** That of cancels for what a cancel has to know first, which a scope that `isForCancel` sets by itself. */
   lane: Exclude<Lane, 'place'>
   times: ReadTimes
@@ -56,7 +58,7 @@ interface ReadTimes {
 /** The calls of one credential. All errors are UpstreamErrors or the reason of a scope's signal. */
 export interface Calls {
   /**
-   * The answer to a GET. Readers of the same path and query at the same time get the same answer object, which none of
+   * The answer to a GET. Readers of the same path, query and headers at the same time get the same answer object, which none of
    * them may change. The reader that began pays for all on its tally, the others count `shared`. Nothing is kept
    * once it has come, and a reader who comes after a write has ended never gets what was asked before it; one who looks
    * for a placement, before or after, never gets what was asked before its own call.
@@ -273,6 +275,7 @@ export function createCalls(options: CallsOptions): Calls {
       }
       const { path, times } = call
       const query = call.query === undefined ? {} : { query: call.query }
+      const headers = call.headers === undefined ? {} : { headers: call.headers }
       const attemptMs = Math.min(times.attemptMs, leftMs)
 
       if (!isRepeat) firstAttempts.add()
@@ -287,7 +290,7 @@ export function createCalls(options: CallsOptions): Calls {
       try {
         // What a cancel has to know takes its connections: reads that hang cannot hold it back.
         const send = call.lane === 'cancel' ? http.cancel : http.read
-        outcome = await send({ method: 'GET', path, ...query, firstByteMs, attemptMs, signal, onSent })
+        outcome = await send({ method: 'GET', path, ...query, ...headers, firstByteMs, attemptMs, signal, onSent })
       } catch (error) {
         if (!(error instanceof UpstreamError) || signal.aborted) throw error
         outcome = error
@@ -461,11 +464,11 @@ export function createCalls(options: CallsOptions): Calls {
   }
 }
 
-// Order does not count in a query.
-function toKey(call: ReadCall): string {
-  const query = new URLSearchParams(call.query)
+// Order does not count in a query. What was asked with a token that is refused by now is no answer to one with the next.
+function toKey({ path, query: asked, headers = {} }: ReadCall): string {
+  const query = new URLSearchParams(asked)
   query.sort()
-  return `${call.path}?${query.toString()}`
+  return JSON.stringify([path, query.toString(), Object.entries(headers)])
 }
 
 function report(breaker: Breaker, health: boolean): void {

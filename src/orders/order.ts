@@ -3,7 +3,8 @@
 
 import { compareInstants } from '../instant.ts'
 
-export type BrokerId = 'BLUUM' | 'ARIES'
+export const brokerIds = ['BLUUM', 'ARIES'] as const
+export type BrokerId = (typeof brokerIds)[number]
 
 // `…Sent`: what a caller may ask for. Answers may also say UNKNOWN, for a broker's word that is not known here.
 export type OrderSideSent = 'BUY' | 'SELL' | 'SELL_SHORT' | 'BUY_TO_COVER'

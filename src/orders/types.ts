@@ -123,8 +123,8 @@ const statuses = {
 
 const OrderStatusEnum = builder.enumType('OrderStatus', {
   description:
-    'Where an order stands. No broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED and ' +
-    'REJECTED. May grow: treat a value you do not know like UNKNOWN.',
+    'Where an order stands. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED ' +
+    'and REJECTED only. May grow: treat a value you do not know like UNKNOWN.',
   values: { ...statuses, ...unknown },
 })
 const OrderStatusFilter = builder.enumType('OrderStatusFilter', {
@@ -230,7 +230,7 @@ OrderObject.implement({
   fields: (t) => ({
     id: t.exposeID('id', {
       nullable: false,
-      description: 'Opaque. It names the order in this whole graph; keep it as it is.',
+      description: 'Opaque. It names the order, and so its broker, in this whole graph; keep it as it is.',
     }),
     broker: t.expose('broker', { type: BrokerEnum, nullable: false, description: 'The broker that has the order.' }),
     account: t.expose('account', {
@@ -240,7 +240,7 @@ OrderObject.implement({
     }),
     asset: t.expose('asset', {
       type: AssetObject,
-      description: 'The instrument, to be completed by other subgraphs. Null where no ticker names it.',
+      description: 'The instrument, to be completed by other subgraphs. Null where no ticker names it, as an option.',
     }),
     symbol: t.exposeString('symbol', {
       nullable: false,
@@ -336,11 +336,11 @@ OrderObject.implement({
     }),
     filledAt: t.expose('filledAt', {
       type: 'DateTime',
-      description: 'When it had filled completely, UTC; null until then.',
+      description: 'When it had filled completely, UTC; null until then, and where the broker does not say, as Aries.',
     }),
     canceledAt: t.expose('canceledAt', {
       type: 'DateTime',
-      description: 'When it was canceled, UTC; null until then.',
+      description: 'When it was canceled, UTC; null until then, and where the broker does not say, as Aries.',
     }),
     rejectReason: t.exposeString('rejectReason', {
       description:

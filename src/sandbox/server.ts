@@ -17,6 +17,7 @@ import { createInvestors, isOfInvestors, toInvestorId } from './investors.ts'
 import { createMarket, seedHistory } from './seed.ts'
 import { openState } from './state.ts'
 import { createSwitches } from './switches.ts'
+import type { Switches } from './switches.ts'
 import { createTokens } from './tokens.ts'
 import type { Credentials } from './tokens.ts'
 
@@ -53,7 +54,7 @@ export interface Sandbox {
     /** The base URL, without /v1. */
     url: string
     /** Which column of an account names it in order calls, as the switch was at the start. */
-    tradingId: string
+    tradingId: Switches['tradingId']
     /** Ids of the seeded accounts, the one to show first; the second has orders for options. */
     accounts: readonly string[]
     /** clOrdIds of orders of the first account. */

@@ -91,7 +91,7 @@ export type OrderStateFilter =
   /** It may still trade. */
   | 'OPEN';
 
-/** Where an order stands. No broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED and REJECTED. May grow: treat a value you do not know like UNKNOWN. */
+/** Where an order stands. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED and REJECTED only. May grow: treat a value you do not know like UNKNOWN. */
 export type OrderStatus =
   /** Working, nothing filled. */
   | 'ACCEPTED'
