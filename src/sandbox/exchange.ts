@@ -305,7 +305,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   }
 
   function byAge(a: Order, b: Order): number {
-    return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : 1)
+    return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
   }
 
   function enter(order: Order): void {
