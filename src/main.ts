@@ -157,6 +157,8 @@ async function runPrintSchema(): Promise<void> {
 
 async function runSandbox(): Promise<void> {
   const sandbox = await startSandboxAlone(process.env)
+  // First: whoever reads the address may stop it at once.
+  closeOnSignal(sandbox)
   print(`The sandbox broker is on ${sandbox.url}, its control port on ${sandbox.controlUrl}.
   key       ${sandbox.apiKey}
   secret    ${sandbox.apiSecret}
@@ -167,7 +169,6 @@ It speaks Aries on ${sandbox.aries.url}
   refresh token  ${sandbox.aries.refreshToken}
   access token   ${sandbox.aries.accessToken}
   trading ids    ${sandbox.aries.accounts.join(', ')} (${sandbox.aries.tradingId})`)
-  closeOnSignal(sandbox)
 }
 
 // For a person who tries it; with a real broker stdout carries the log alone.

@@ -1,10 +1,12 @@
 import { mkdtempSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { startSandbox } from '../src/sandbox/server.ts'
 import type { Sandbox, SandboxOptions } from '../src/sandbox/server.ts'
+import { runBlotter } from './command.ts'
 
 type Json = Record<string, unknown>
 
@@ -1224,7 +1226,6 @@ describe('faults', () => {
   test('an unasked answer behind the true one is an order of Aries', async () => {
     await rules({ match: { path: 'users' }, fault: { kind: 'extraResponse' } })
     const { hostname, port } = new URL(sandbox.aries.url)
-    const { connect } = await import('node:net')
     const socket = connect(Number(port), hostname)
     const text = await new Promise<string>((resolve) => {
       let seen = ''
@@ -1240,6 +1241,16 @@ describe('faults', () => {
     expect(text.split('HTTP/1.1 200 OK')).toHaveLength(3)
     expect(text).toContain('"clOrdId":"ORDER-')
   })
+})
+
+test('run alone, it prints what a client of Aries needs', async () => {
+  const dataDir = join(directory, 'alone')
+  const { code, out } = await runBlotter(['sandbox'], { env: { DATA_DIR: dataDir }, interruptAt: /trading ids .*\n/ })
+  expect(code).toBe(0)
+  expect(out).toMatch(/It speaks Aries on http:\/\/127\.0\.0\.1:\d+\n/)
+  const { clientId, clientSecret, refreshToken, accessToken } = sandbox.aries
+  for (const word of [clientId, clientSecret, refreshToken, accessToken]) expect(out).toContain(` ${word}\n`)
+  expect(out).toMatch(/trading ids {4}ACC-\d{4}, ACC-\d{4} \(apex_account_id\)\n/)
 })
 
 describe('a state file of the format before', () => {

@@ -5,8 +5,17 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { compare, toDecimal } from './amounts.ts'
-import { createRateLimit, decimalLengthMax, decimalPattern, isPositive, lagOfSwitchesMs, laterMs } from './dialect.ts'
-import { succeed, toTime, withExtraRows } from './dialect.ts'
+import {
+  createRateLimit,
+  decimalLengthMax,
+  decimalPattern,
+  isPositive,
+  lagOfSwitchesMs,
+  laterMs,
+  succeed,
+  toTime,
+  withExtraRows,
+} from './dialect.ts'
 import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
 import { averagePrice, isOpen, remainingQuantity } from './exchange.ts'
 import type { Account, AccountStatus, Exchange, Leg, NewOrder, Order, OrderType, Refusal } from './exchange.ts'

@@ -62,16 +62,22 @@ const faultKinds = {
   getLag: ['ms!'],
   /** So many requests in any second of the exchange's clock, instead of the usual limit. */
   maxRps: ['perSecond!'],
-  /** A cancel answers 200 with the order still open, or PENDING_CANCEL, and takes effect so long afterwards on the exchange's clock. */
+  /**
+   * A cancel answers 200 with the order still open, which Aries calls PENDING_CANCEL, and takes effect so long afterwards
+   * on the exchange's clock.
+   */
   asyncCancel: ['ms!'],
   /**
-   * A placement is checked and answered at once, as ever and with an order that nobody can read yet, or ends as another
-   * rule says; the order enters the book so long afterwards on the exchange's clock, and was submitted then. It comes
-   * after any end that follows the reading of the body, `beforeCommit` too: only the answer is lost. After a retryAfter
-   * none comes.
+   * A placement is checked and answered at once, with an order that nobody can read yet, or ends as another rule says;
+   * the order enters the book so long afterwards on the exchange's clock, and was submitted then. It comes after any
+   * end that follows the reading of the body, `beforeCommit` too: only the answer is lost. After a retryAfter none
+   * comes.
    */
   commitDelay: ['ms!'],
-  /** A placement is refused, by 409 or Aries' 400, if its account has, or is about to have, an order with its client order id. */
+  /**
+   * A placement is refused, with 409 or Aries' 400, if its account has, or is about to have, an order with its client
+   * order id.
+   */
   dedupe: [],
   /**
    * Just before a placement is handled, or ends without that, an order like it but without a client order id comes from

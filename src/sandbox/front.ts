@@ -5,8 +5,16 @@
 // is a switch.
 
 import { createHash, randomBytes } from 'node:crypto'
-import { createRateLimit, decimalLengthMax, decimalPattern, isOneOf, isPositive } from './dialect.ts'
-import { lagOfSwitchesMs, laterMs, withExtraRows } from './dialect.ts'
+import {
+  createRateLimit,
+  decimalLengthMax,
+  decimalPattern,
+  isOneOf,
+  isPositive,
+  lagOfSwitchesMs,
+  laterMs,
+  withExtraRows,
+} from './dialect.ts'
 import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
 import { orderSides, orderTypes, timesInForce } from './exchange.ts'
 import type { Account, Exchange, NewOrder, Order, PlaceOptions, Refusal } from './exchange.ts'
@@ -327,7 +335,7 @@ export function createFront(options: {
     exchange.place(account, { ...wanted, clientOrderId: null }, generation.placeOptions())
   }
 
-  /** The order as it is now, or as it is seen through the lag of single reads; undefined if it is not of these accounts. */
+  /** The order as it is now, or as the lag of single reads lets it be seen; undefined if it is not of these accounts. */
   function read(orderId: string, whims: Whims, among = accounts()): Order | undefined {
     const order = exchange.order(orderId, whims.getLagMs ?? lagMs())
     return among.some(({ id }) => id === order?.accountId) ? order : undefined

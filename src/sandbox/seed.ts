@@ -330,8 +330,12 @@ function seedAccount(
       if (part.units > 0n) fill(order, toText(part), order.limitPrice ?? priceText)
       else if (outcome === 'partially_filled') order.status = 'accepted'
     }
+    // Aries tells an order that its day ended from one that somebody canceled.
     const deadline = isBluum || order.status !== 'canceled' ? null : deadlineOf(order)
-    if (deadline !== null) Object.assign(order, { expired: true, canceledAt: deadline })
+    if (deadline !== null) {
+      order.expired = true
+      order.canceledAt = deadline
+    }
     orders.push(order)
   }
   for (const position of positions.values()) {

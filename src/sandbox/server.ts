@@ -366,7 +366,7 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
     return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))
   }
 
-  /** In the words of Bluum's accounts dialect, whoever's order it is. */
+  /** In the words of Bluum's accounts dialect, whosever order it is. */
   function toBookJson(order: Order): Record<string, unknown> {
     const isAries = exchange.account(order.accountId)?.broker === 'aries'
     return { ...bluum.dialect.toOrderJson(order), ...(isAries ? { aries_id: toClOrdId(order.id) } : {}) }

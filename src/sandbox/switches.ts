@@ -1,4 +1,5 @@
-// Where the vendors' pages disagree or are silent, what the sandbox does. Set through the control port, kept over a restart.
+// Where the vendors' pages disagree or are silent, what the sandbox does. Set through the control port, kept over a
+// restart.
 
 import { marketModes } from './exchange.ts'
 
@@ -7,7 +8,7 @@ const switchValues = {
   // Of every dialect.
   /** Orders outside market hours: they wait, are refused (BLUM-422-002), or are taken in as rejected. */
   market: marketModes,
-  /** Whether an account may have a client_order_id, or clientId, twice, or a second one is refused (BLUM-409-001, or 400). */
+  /** Whether an account may have a client order id twice, or a second one is refused: BLUM-409-001, or Aries' 400. */
   clientOrderIds: ['free', 'unique'],
   /**
    * Which answers about an order carry its client_order_id; those to placements and cancels count as single reads. Aries
