@@ -1166,6 +1166,22 @@ describe('faults', () => {
     expect((await ask(active())).rows[0]?.['clientId']).toBe('mine')
   })
 
+  test.each([
+    [{ kind: 'truncate' }],
+    [{ kind: 'invalidJson' }],
+    [{ kind: 'emptyBody' }],
+    [{ kind: 'finAfterCommit' }],
+    [{ kind: 'badHeaders', how: 'twoContentLengths' }],
+    [{ kind: 'status', status: 502, body: '<html>', when: 'afterCommit' }],
+  ])('an answer that says nothing of the order leaves it in the book: %j', async (fault) => {
+    await rules({ match: { method: 'POST' }, fault })
+    await place({ ...resting, clientId: 'mine' }).then(
+      ({ body }) => expect(body).not.toHaveProperty('clOrdId'),
+      (error: unknown) => expect(error).toBeInstanceOf(Error),
+    )
+    expect((await ask(active())).rows.filter((row) => row['clientId'] === 'mine')).toHaveLength(1)
+  })
+
   test('a placement enters the book later, whatever ended its request', async () => {
     await rules(
       { match: { method: 'POST' }, fault: { kind: 'commitDelay', ms: 3000 } },
