@@ -287,6 +287,99 @@ describe('one document over several brokers', () => {
   })
 })
 
+describe('what it costs at Aries, which reads orders in lists only', () => {
+  const accountId = (): string => `aries:${accounts.sandbox.aries.accounts[0]}`
+
+  /** The calls of one document, as methods and paths without their queries. */
+  async function costOf(document: string, variables: object = {}): Promise<string[]> {
+    await accounts.clearCalls()
+    const { errors } = await accounts.run(document, variables)
+    expect(errors).toBeUndefined()
+    return (await accounts.calls()).map(({ method, path }) => `${method} ${path.split('?')[0]}`)
+  }
+
+  async function listIds(filter: object = {}): Promise<string[]> {
+    const { data } = await accounts.run(list, { accountId: accountId(), first: 100, filter })
+    return data.orders.nodes.map(({ id }: { id: string }) => id)
+  }
+
+  const active = (): string => `GET /v2/accounts/${accounts.sandbox.aries.accounts[0]}/orders`
+  const history = (): string => `${active()}/history`
+
+  it('a page is the active list and one of the history for each 90 days back, an open-only one the active list alone', async () => {
+    const variables = { accountId: accountId(), first: 100 }
+    // Once for all, and only where more than 90 days are looked back: when the account was opened.
+    await accounts.run(list, variables)
+    const month = { submittedAfter: new Date(Date.now() - 30 * 86_400_000).toISOString() }
+    expect(await costOf(list, { ...variables, filter: month })).toEqual([active(), history()])
+    expect(await costOf(list, { ...variables, filter: { state: 'OPEN' } })).toEqual([active()])
+    const open = { statuses: ['PENDING', 'ACCEPTED', 'PARTIALLY_FILLED', 'PENDING_CANCEL'] }
+    expect(await costOf(list, { ...variables, first: 20, filter: open })).toEqual([active()])
+    const [first, ...others] = await costOf(list, variables)
+    expect([first, new Set(others)]).toEqual([active(), new Set([history()])])
+    // The seeded orders are of January to March 2026.
+    const quarters = Math.ceil((Date.now() - Date.UTC(2026, 0, 1)) / (90 * 86_400_000))
+    expect(others.length).toBeLessThanOrEqual(quarters + 1)
+  })
+
+  it('four pages of one account at once share their calls', async () => {
+    const page = (symbol: string) =>
+      `${symbol}: orders(accountId: $accountId, filter: { symbol: "${symbol}" }) { nodes { id } }`
+    const document = (symbols: string[]) => `query ($accountId: ID!) { ${symbols.map(page).join(' ')} }`
+    const one = await costOf(document(['KO']), { accountId: accountId() })
+    const four = await costOf(document(['AAPL', 'MSFT', 'KO', 'F']), { accountId: accountId() })
+    // A call more where a second has begun between them.
+    expect(four.length).toBeLessThanOrEqual(one.length + 1)
+  })
+
+  it('one open order is one call, and so are twenty aliases of ten', async () => {
+    const [first = '', ...others] = await listIds({ state: 'OPEN' })
+    expect(await costOf('query ($id: ID!) { order(id: $id) { status } }', { id: first })).toEqual([active()])
+    const aliases = [first, ...others]
+      .slice(0, 10)
+      .flatMap((id, at) => [`a${at}: order(id: "${id}") { id }`, `b${at}: order(id: "${id}") { status }`])
+    expect(await costOf(`{ ${aliases.join(' ')} }`)).toEqual([active()])
+  })
+
+  it('a hundred orders of an account, as entities, are at most three calls', async () => {
+    const ids = await listIds()
+    expect(ids).toHaveLength(100)
+    const representations = ids.map((id) => ({ __typename: 'Order', id }))
+    const entities =
+      'query ($representations: [_Any!]!) { _entities(representations: $representations) { ... on Order { status } } }'
+    expect((await costOf(entities, { representations })).length).toBeLessThanOrEqual(3)
+  })
+
+  it('what is known to have left the active list is looked for where it was, in one call', async () => {
+    const id = (await listIds({ state: 'CLOSED' })).at(-1)
+    expect(await costOf('query ($id: ID!) { order(id: $id) { status } }', { id })).toEqual([history()])
+  })
+
+  it('a placement with its look before is three calls, and one where client ids are certified; its answer is the order', async () => {
+    const input = limitBuy(accountId(), { clientOrderId: randomUUID() })
+    const placing = `mutation ($input: PlaceOrderInput!) {
+      placeOrder(input: $input) { order { id symbol securityType status limitPrice clientOrderId submittedAt extendedHours } }
+    }`
+    expect(await costOf(placing, { input })).toEqual([active(), history(), 'POST /v1/orders'])
+    const certified = await startHarness({ ARIES_CAPABILITIES: 'clientIdEcho' })
+    onTestFinished(() => certified.close())
+    const { data } = await certified.run(placing, { input: { ...input, clientOrderId: randomUUID() } })
+    expect(data.placeOrder.order).toMatchObject({ symbol: 'AAPL', securityType: 'EQUITY', status: 'ACCEPTED' })
+    expect((await certified.calls()).map(({ method, path }) => `${method} ${path}`)).toEqual([
+      'POST /v1/oauth2/token',
+      'POST /v1/orders',
+    ])
+  })
+
+  it('a cancel is a look, the cancel, and a look', async () => {
+    const { data } = await accounts.run(place, { input: limitBuy(accountId()) })
+    const input = { orderId: data.placeOrder.orderId }
+    expect(
+      await costOf('mutation ($input: CancelOrderInput!) { cancelOrder(input: $input) { outcome } }', { input }),
+    ).toEqual([active(), 'POST /v1/orders/cancel', active()])
+  })
+})
+
 describe('a broker that is not connected here', () => {
   /** A service over the same Bluum, without Aries. */
   async function startBluumOnly(): Promise<Harness> {

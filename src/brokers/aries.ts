@@ -14,6 +14,7 @@ import {
   ariesOffer,
   checkCancelAnswer,
   findUnsupportedByAries,
+  isTokenRefused,
   parsePlaceAnswer,
   readOrder,
   takeBody,
@@ -110,7 +111,8 @@ export function createAries(options: AriesOptions): Broker {
   async function write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
     const token = await tokens.current()
     const answer = await send(withToken(call, token))
-    if (answer.status !== 401) return answer
+    // In Aries' own words, or a proxy may have said it after it had forwarded the order.
+    if (!isTokenRefused(answer)) return answer
     // That no token is to be had says less than what the broker said.
     const next = await tokens.renew(token).catch(() => null)
     return next === null ? answer : await send(withToken(call, next))
@@ -490,8 +492,9 @@ function withToken<T extends ReadCall | Call>(call: T, token: string): T {
 
 // ---- times and places -------------------------------------------------------------------------------------------
 
+/** To ten seconds, so that who asks at about the same time asks the same. */
 function soon(): string {
-  return new Date(Date.now() + clockSkewMs).toISOString()
+  return toText(Math.ceil((Date.now() + clockSkewMs) / 10_000) * 10_000)
 }
 
 function toMs(instant: string): number {

@@ -390,6 +390,11 @@ const errorWords = new Map([
   [429, 'rate_limited'],
 ])
 
+/** Whether Aries itself says that it does not take the token: nothing was looked at then. */
+export function isTokenRefused({ status, body }: Answer): boolean {
+  return status === 401 && isBody(body) && body['error'] === errorWords.get(status)
+}
+
 function toRefusal({ status, body, retryAfterMs }: Answer, purpose: Purpose): UpstreamError {
   const wait = retryAfterMs === null ? {} : { retryAfterMs }
   const word = isBody(body) ? body['error'] : undefined
