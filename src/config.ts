@@ -33,6 +33,8 @@ export interface Config {
   readonly sandbox: { readonly seed: string; readonly port: number }
   /** Folder of what has to survive a restart. */
   readonly dataDir: string
+  /** What a federation router has to show; null asks nobody. */
+  readonly routerSecret: Secret | null
   readonly graphiql: boolean
   readonly introspection: boolean
   /** Whether an empty store may be made where there is none. */
@@ -101,7 +103,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   JWT_AUDIENCE: 'sign-in by token',
   JWKS_URL: 'sign-in by token',
   JWT_PUBLIC_KEY: 'sign-in by token',
-  ROUTER_SECRET: 'the router secret',
   CORS_ORIGINS: 'CORS',
   TRUSTED_DOCUMENTS: 'trusted documents',
   TRUSTED_DOCUMENTS_MODE: 'trusted documents',
@@ -261,6 +262,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return { url, credential: Object.freeze({ clientId, clientSecret, refreshToken }) }
   }
 
+  function readRouterSecret(): Secret | null {
+    const secret = readSecret('ROUTER_SECRET')
+    if (secret === undefined) return null
+    // It travels as a header, where blanks at its ends and other characters get lost.
+    if (!/^[\x21-\x7e]{16,}$/.test(secret.reveal())) {
+      problems.push('ROUTER_SECRET must be at least 16 characters, letters, digits and signs of ASCII without blanks')
+    }
+    return secret
+  }
+
   function readPlacing(): Placing {
     const [market, other] = readPair('PLACE_SEND_BY_MS', [10_000, 30_000], 600_000)
     const day = 86_400_000
@@ -308,6 +319,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       port: readInteger('SANDBOX_PORT', 0, 0, 65_535),
     }),
     dataDir: read('DATA_DIR') ?? '.blotter',
+    routerSecret: readRouterSecret(),
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',

@@ -13,6 +13,8 @@ export interface Context {
   /** Reads of this request; they end when the client leaves. */
   readonly loaders: Loaders
   readonly cursors: Cursors
+  /** Whether it may ask as a federation router: all may where no secret is set for one. */
+  readonly isRouter: boolean
   /** Adds an error to the answer, beside data that stands. */
   readonly report: (error: GraphQLError) => void
   /** Writes; they outlive the client. */

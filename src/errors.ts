@@ -9,7 +9,7 @@ import { AccountNeeded, UpstreamError } from './brokers/broker.ts'
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
   BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
-  FORBIDDEN: 'The request could come from a foreign web page; the message says what it lacks.',
+  FORBIDDEN: 'The caller may not do this, or could be a foreign web page; the message says what is missing.',
   CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
   RATE_LIMITED: "The broker's rate is used up; `retryAfterMs` says how long to wait, where it is known.",
   BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
@@ -30,7 +30,7 @@ export class DeadlineExceeded extends Error {
 /** The error for what the caller asked and does not get. `message` names it and the fix. */
 export function createInputError(
   message: string,
-  code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' | 'RATE_LIMITED' = 'BAD_USER_INPUT',
+  code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' | 'RATE_LIMITED' | 'FORBIDDEN' = 'BAD_USER_INPUT',
 ): Error {
   return new GraphQLError(message, { extensions: { code } })
 }

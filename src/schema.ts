@@ -1,22 +1,48 @@
 // The schema: the features, each imported for its effect on the builder, and how the whole is printed.
 
-import { Kind, graphqlSync, parse, print, visit } from 'graphql'
-import type { DocumentNode, GraphQLSchema } from 'graphql'
+import { Kind, defaultFieldResolver, graphqlSync, parse, print, visit } from 'graphql'
+import type { DocumentNode, GraphQLField, GraphQLSchema } from 'graphql'
 import { builder } from './builder.ts'
+import type { Context } from './context.ts'
+import { createInputError } from './errors.ts'
 import './orders/mutations.ts'
 import './orders/queries.ts'
 
 /** The executable schema: a federation subgraph, the same on every call. */
 export function createSchema(): GraphQLSchema {
-  return builder.toSubGraphSchema({
+  const schema = builder.toSubGraphSchema({
     linkUrl: 'https://specs.apollo.dev/federation/v2.9',
     federationDirectives: ['@key', '@shareable', '@cost', '@listSize'],
   })
+  const fields = schema.getQueryType()?.getFields() ?? {}
+  for (const name of ['_service', '_entities']) {
+    const field = fields[name]
+    if (field === undefined) throw new Error(`the subgraph has no ${name}`)
+    guardForRouter(field)
+  }
+  return schema
+}
+
+// A router does not split them.
+const representationsMax = 1_000
+
+// At the fields, so that it holds whatever the document looks like and whichever way it came in.
+function guardForRouter(field: GraphQLField<unknown, Context, { representations?: unknown[] }>): void {
+  const { name, resolve = defaultFieldResolver } = field
+  field.resolve = (source, args, context, info) => {
+    if (!context.isRouter) {
+      throw createInputError(`${name} is for the router alone, which sends its secret in x-router-secret.`, 'FORBIDDEN')
+    }
+    if ((args.representations?.length ?? 0) > representationsMax) {
+      throw createInputError(`representations: at most ${representationsMax} at once.`)
+    }
+    return resolve(source, args, context, info)
+  }
 }
 
 /** The SDL of the subgraph as `_service` answers it, sorted, so that a change shows as the lines it changes. */
 export function printSchema(schema: GraphQLSchema): string {
-  const { data, errors } = graphqlSync({ schema, source: '{ _service { sdl } }' })
+  const { data, errors } = graphqlSync({ schema, source: '{ _service { sdl } }', contextValue: { isRouter: true } })
   const service: unknown = data?._service
   if (errors || typeof service !== 'object' || service === null || !('sdl' in service)) {
     throw new Error('the schema does not print itself', { cause: errors?.[0] })

@@ -63,6 +63,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
+    routerSecret: config.routerSecret?.reveal() ?? null,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
     graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,

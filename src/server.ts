@@ -1,6 +1,6 @@
 // The GraphQL server: Yoga's plugins in the order a request meets them, and the node:http listener in front of them.
 
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { GraphQLError, NoSchemaIntrospectionCustomRule } from 'graphql'
 import type { DocumentNode, GraphQLSchema } from 'graphql'
@@ -33,6 +33,8 @@ export interface ServerOptions {
   commands: Commands
   cursors: Cursors
   log: Log
+  /** What a federation router has to send in `x-router-secret`; null asks nobody. */
+  routerSecret: string | null
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
   isLoopbackOnly: boolean
   introspection: boolean
@@ -176,9 +178,17 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
     timeoutMs,
     loaders: createLoaders(options.brokers, scope),
     cursors: options.cursors,
+    isRouter: isRouter(options.routerSecret, request.headers.get('x-router-secret')),
     report: (error) => void reported.push(error),
     commands: options.commands,
   }
+}
+
+// Of hashes, because only what is of one length can be compared without telling how much of it is right.
+function isRouter(secret: string | null, given: string | null): boolean {
+  if (secret === null) return true
+  const hash = (text: string): Buffer => createHash('sha256').update(text).digest()
+  return timingSafeEqual(hash(secret), hash(given ?? ''))
 }
 
 function parseTimeout(header: string | null): number | null {

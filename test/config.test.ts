@@ -48,6 +48,7 @@ describe('without any setting', () => {
       breaker: true,
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',
+      routerSecret: null,
       graphiql: true,
       introspection: true,
       mayCreateStore: true,
@@ -226,6 +227,8 @@ describe('problems', () => {
     [{ PLACE_ASSUME_ABSENT: 'sometimes' }, ['PLACE_ASSUME_ABSENT']],
     [{ BLUUM_CAPABILITIES: 'clientIdEcho,magic' }, ['BLUUM_CAPABILITIES']],
     [{ TRADING: 'off' }, ['TRADING']],
+    [{ ROUTER_SECRET: 'too-short' }, ['ROUTER_SECRET']],
+    [{ ROUTER_SECRET: 'with a blank in the middle' }, ['ROUTER_SECRET']],
     [{ NODE_ENV: 'production', STORE_INIT: 'yes' }, ['STORE_INIT']],
     [{ OTEL_SERVICE_NAME: 'x' }, ['OTEL_SERVICE_NAME']],
   ])('%j names %j', (env, names) => {

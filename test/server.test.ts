@@ -237,6 +237,55 @@ describe('malformed representations', () => {
   })
 })
 
+describe('a router', () => {
+  const entities =
+    'query E($representations: [_Any!]!) { _entities(representations: $representations) { ... on Order { id } } }'
+  const order = () => ({ __typename: 'Order', id: harness.sandbox.demo.filledOrderId })
+
+  it('E14 has to show its secret for what is its alone, whatever the document looks like', async () => {
+    const secret = 'a-secret-of-the-router'
+    const guarded = await startForTest({ ROUTER_SECRET: secret })
+    const representations = [{ ...order(), id: guarded.sandbox.demo.filledOrderId }]
+    const asked: [string, object][] = [
+      ['{ _service { sdl } }', {}],
+      ['{ a: _service { sdl } ...Others } fragment Others on Query { b: _service { sdl } }', {}],
+      [entities, { representations }],
+    ]
+    for (const [query, variables] of asked) {
+      for (const shown of [undefined, '', 'a-secret-of-the-routes', `${secret}x`]) {
+        const refused = await guarded.run(query, variables, shown === undefined ? {} : { 'x-router-secret': shown })
+        expect(Object.values(refused.data ?? { none: null }).every((value) => value === null)).toBe(true)
+        expect(new Set(refused.errors?.map(({ extensions }) => extensions.code))).toEqual(new Set(['FORBIDDEN']))
+        expect(JSON.stringify(refused.errors)).not.toContain(secret)
+      }
+      const taken = await guarded.run(query, variables, { 'x-router-secret': secret })
+      expect(taken.errors).toBeUndefined()
+    }
+    expect((await guarded.calls()).length).toBe(1)
+    const ordinary = await guarded.run(`{ order(id: "${guarded.sandbox.demo.filledOrderId}") { status } }`)
+    expect(ordinary.data).toEqual({ order: { status: 'FILLED' } })
+    expect(guarded.log().join('')).not.toContain(secret)
+  })
+
+  it('gets the SDL without introspection', async () => {
+    const closed = await startForTest({ INTROSPECTION: 'off', GRAPHIQL: 'off' })
+    const { data, errors } = await closed.run('{ _service { sdl } }')
+    expect(errors).toBeUndefined()
+    expect(data._service.sdl).toContain('type Order')
+  })
+
+  it('may ask for a thousand entities at once, which are one call where they are one order, and for no more', async () => {
+    await harness.clearCalls()
+    const { data } = await harness.run(entities, { representations: Array.from({ length: 1_000 }, order) })
+    expect(data._entities).toEqual(Array.from({ length: 1_000 }, () => ({ id: order().id })))
+    expect(await harness.calls()).toHaveLength(1)
+    const { errors } = await harness.run(entities, { representations: Array.from({ length: 1_001 }, order) })
+    expect(errors).toMatchObject([
+      { message: expect.stringContaining('at most 1000'), extensions: { code: 'BAD_USER_INPUT' } },
+    ])
+  })
+})
+
 describe('health', () => {
   it('says that it lives and that it may take traffic, and asks no broker', async () => {
     await harness.clearCalls()
