@@ -1,5 +1,5 @@
 // Bluum's investors dialect: what the adapter says in it and how it reads the answers, and what differs for a caller of
-// the graph. What both dialects have in common is in brokers.contract.test.ts.
+// the graph. What all adapters have in common is in brokers.contract.test.ts, what both dialects have in brokers.bluum.test.ts.
 //
 // The bodies in fixtures/bluum-investors are the examples of our description of Bluum's API, investor generation, as it
 // stood in 2026-07 (bluum-investors.openapi.yaml), quoted whole. Each file is named after its page and example:

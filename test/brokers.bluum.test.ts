@@ -1,5 +1,5 @@
-// What every broker adapter owes the house through its one interface: a table of named cases, run once for each dialect
-// against a server on loopback that answers what the case tells it to.
+// Bluum's accounts dialect in its three envelopes: what is special to it, against a server on loopback that answers what
+// the case tells it to. What every adapter owes the house through its one interface is in brokers.contract.test.ts.
 //
 // The bodies in fixtures/bluum are the examples of Bluum's public API documentation (account generation, 2026-03), from
 // its pages on placing, listing, reading and canceling an order, quoted as published: the answer to the placement has no
