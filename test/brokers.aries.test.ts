@@ -1,0 +1,1361 @@
+// Aries: what is special to its adapter, each against a server on loopback that answers what the test tells it to. What it
+// has in common with the other adapters is in brokers.contract.test.ts.
+//
+// The bodies in fixtures/aries named cancel… are the examples of Aries' public API documentation, from its page on
+// canceling an order, quoted as published. The others are the examples of our description of Aries' API as it stood in
+// 2026-06 (aries.openapi.yaml), quoted whole, each named after its page and example: `orders.cancel.pending` is the example
+// `pending` of "Ask for an order to be canceled"; errors.json has the examples of all error answers.
+
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { inspect } from 'node:util'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { createAries } from '../src/brokers/aries.ts'
+import type { AriesOptions } from '../src/brokers/aries.ts'
+import { createTally, scanCallsMax, UpstreamError } from '../src/brokers/broker.ts'
+import type {
+  Broker,
+  Page,
+  PageQuery,
+  PlaceAnswer,
+  PlaceOptions,
+  ReadScope,
+  Scan,
+  ScanQuery,
+} from '../src/brokers/broker.ts'
+import { createHttp } from '../src/brokers/http.ts'
+import { createTokens } from '../src/brokers/tokens.ts'
+import type { OAuthCredential, Tokens } from '../src/brokers/tokens.ts'
+import type { NewOrder, Order, OrderKey } from '../src/orders/order.ts'
+
+type Body = Record<string, unknown>
+
+const read = (name: string): Body =>
+  JSON.parse(readFileSync(new URL(`fixtures/aries/${name}.json`, import.meta.url), 'utf8')) as Body
+
+// ---- the broker on loopback -----------------------------------------------------------------------------------------
+
+interface Seen {
+  method: string
+  path: string
+  query: Record<string, string>
+  authorization: string | undefined
+  body: unknown
+}
+
+interface Reply {
+  status: number
+  body: unknown
+  headers?: Record<string, string>
+}
+
+type Answerer = (request: Seen) => Reply | 'cut' | Promise<Reply | 'cut'>
+
+const tokenPath = '/v1/oauth2/token'
+const requests: Seen[] = []
+const broken: Reply = { status: 500, body: {} }
+let answerer: Answerer = () => broken
+let server: Server
+let url = ''
+
+async function answerRequest(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  let text = ''
+  for await (const chunk of request) text += String(chunk)
+  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://broker')
+  const seen: Seen = {
+    method: request.method ?? '',
+    path: pathname,
+    query: Object.fromEntries(searchParams),
+    authorization: request.headers.authorization,
+    body: text === '' ? undefined : (JSON.parse(text) as unknown),
+  }
+  requests.push(seen)
+  const reply = await answerer(seen)
+  if (reply === 'cut') {
+    response.destroy()
+    return
+  }
+  response
+    .writeHead(reply.status, { 'content-type': 'application/json', ...reply.headers })
+    .end(typeof reply.body === 'string' ? reply.body : JSON.stringify(reply.body))
+}
+
+beforeAll(async () => {
+  server = createServer((request, response) => void answerRequest(request, response))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  url = `http://127.0.0.1:${address.port}`
+})
+
+afterAll(() => {
+  server.closeAllConnections()
+  server.close()
+})
+
+beforeEach(() => {
+  requests.length = 0
+  answerer = () => broken
+})
+
+const ok = (body: unknown, status = 200): Reply => ({ status, body })
+const refusal = (status: number, name: string): Reply => ({ status, body: read('errors')[name] })
+const unauthorized = refusal(401, 'Unauthorized.token')
+
+/** One reply a request, in their order. */
+function answer(...replies: (Reply | 'cut')[]): void {
+  answerer = () => replies.shift() ?? broken
+}
+
+/** What the lists of the account hold, and how they come. */
+interface Lists {
+  active?: readonly Body[]
+  history?: readonly Body[]
+  /** The most rows of an answer. */
+  cap?: number
+  openedAt?: string | null
+}
+
+const isHistory = ({ path }: Seen): boolean => path.endsWith('/history')
+const isAccounts = ({ path }: Seen): boolean => path === '/v1/users/me/accounts'
+
+/** Both lists, by their documents: the history newest first and of one window, a page behind a cursor. */
+function serveLists({ active = [], history = [], cap = 500, openedAt = daysAgo(30) }: Lists): Answerer {
+  return (request) => {
+    const { method, query, path } = request
+    if (path === tokenPath) return ok(read('token.issued'))
+    if (isAccounts(request)) return ok({ accounts: [{ id: 7, apex_account_id: 'ACC-4471', created_at: openedAt }] })
+    if (method !== 'GET' || !path.startsWith('/v2/accounts/ACC-4471/orders')) return refusal(404, 'NotFound.order')
+    let rows = [...active]
+    if (isHistory(request)) {
+      const [from, to] = [Date.parse(query['from'] ?? ''), Date.parse(query['to'] ?? '')]
+      if (!(to - from <= 90 * day)) return refusal(400, 'BadRequest.invalid')
+      rows = history
+        .filter(({ createdAt, listedAt }) => {
+          const at = Date.parse(String(listedAt ?? createdAt))
+          return from <= at && at <= to
+        })
+        .toSorted((a, b) =>
+          String(a['listedAt'] ?? a['createdAt']) < String(b['listedAt'] ?? b['createdAt']) ? 1 : -1,
+        )
+    }
+    const start = Number(query['cursor'] ?? 0)
+    const end = start + Math.min(cap, Number(query['limit']))
+    return ok({ orders: rows.slice(start, end), nextCursor: end < rows.length ? end : 0 })
+  }
+}
+
+/** What was asked for: `active`, `history`, `accounts`, or the method and path of anything else. */
+const asked = (): string[] =>
+  requests.map((request) => {
+    if (isAccounts(request)) return 'accounts'
+    if (isHistory(request)) return 'history'
+    return request.path.endsWith('/orders') && request.method === 'GET' ? 'active' : `${request.method} ${request.path}`
+  })
+
+// ---- values -----------------------------------------------------------------------------------------------------------
+
+const day = 86_400_000
+const now = Math.floor(Date.now() / 1_000) * 1_000
+const toText = (ms: number): string => new Date(ms).toISOString().replace('.000Z', 'Z')
+const daysAgo = (days: number): string => toText(now - days * day)
+const secondsAgo = (seconds: number): string => toText(now - seconds * 1_000)
+
+const account = 'aries:ACC-4471'
+const idOf = (name: string): string => `${account}:${name}`
+
+/** What an order of a list has, created so many seconds ago, and `fields`; `listedAt` is what the broker sorts it by. */
+const toRow = (clOrdId: string, age: number, fields: Body = {}): Body => ({
+  clOrdId,
+  accountId: 'ACC-4471',
+  symbol: 'KO',
+  side: 'BUY',
+  type: 'LIMIT',
+  timeInForce: 'DAY',
+  qty: '40',
+  price: '58.25',
+  stopPrice: '',
+  ordStatus: 'FILLED',
+  cumQty: '40',
+  leavesQty: '0',
+  avgPrice: '58.25',
+  createdAt: secondsAgo(age),
+  updatedAt: secondsAgo(age),
+  ...fields,
+})
+
+/** An adapter of its own, closed with its test. */
+function connect(options: Partial<AriesOptions> = {}): Broker {
+  const broker = createAries({
+    url,
+    credential: { accessToken: 'access' },
+    accountField: 'accountId',
+    tradingId: 'apex_account_id',
+    requestsPerSecond: 100_000,
+    breaker: false,
+    ...options,
+  })
+  onTestFinished(() => broker.close(1_000))
+  return broker
+}
+
+const createScope = (signal = new AbortController().signal): ReadScope => ({
+  signal,
+  deadline: Date.now() + 60_000,
+  isForCancel: false,
+  tally: createTally(),
+})
+
+const keyOf = (name: string): OrderKey => ({ broker: 'ARIES', id: idOf(name), accountId: account, mustBeWhole: false })
+
+const readOrders = (broker: Broker, ...names: string[]): Promise<(Order | null | UpstreamError)[]> =>
+  broker.orders(names.map(keyOf), createScope())
+
+async function readOne(broker: Broker, name: string): Promise<Order> {
+  const [order] = await readOrders(broker, name)
+  if (!order || order instanceof UpstreamError) throw order ?? new Error('no order')
+  return order
+}
+
+async function readPage(broker: Broker, query: Partial<PageQuery> = {}): Promise<Page> {
+  const [page] = await broker.pages([toQuery(query)], createScope())
+  if (!page || page instanceof UpstreamError) throw page ?? new Error('no page')
+  return page
+}
+
+const toQuery = (query: Partial<PageQuery> = {}): PageQuery => ({
+  broker: 'ARIES',
+  accountId: account,
+  statuses: null,
+  symbol: null,
+  side: null,
+  submittedAfter: null,
+  submittedBefore: null,
+  olderThan: null,
+  after: null,
+  first: 10,
+  wantsMore: true,
+  ...query,
+})
+
+const namesOf = (page: Page): string[] =>
+  page.rows.map(({ order }) => (order instanceof UpstreamError ? order.kind : order.id.slice(account.length + 1)))
+
+/** The names of all rows, page by page. */
+async function walk(broker: Broker, query: Partial<PageQuery> = {}): Promise<string[]> {
+  const names: string[] = []
+  let after: string | null = null
+  for (let round = 1; round <= 300; round++) {
+    const page: Page = await readPage(broker, { ...query, after })
+    names.push(...namesOf(page))
+    if (page.isComplete && page.hasMore === false) return names
+    expect(page.position).not.toBe(after)
+    after = page.position
+  }
+  throw new Error('a walk without an end')
+}
+
+const scan = (broker: Broker, query: Partial<ScanQuery> = {}): Promise<Scan> =>
+  broker.scan(
+    { accountId: account, symbol: 'KO', side: 'BUY', since: secondsAgo(600), purpose: 'lookup', ...query },
+    createScope(),
+  )
+
+/** The order of the example `equityLimit` of "Place an order". */
+const newOrder: NewOrder = {
+  accountId: account,
+  clientOrderId: 'graph-1',
+  symbol: 'KO',
+  side: 'BUY',
+  type: 'LIMIT',
+  timeInForce: 'DAY',
+  quantity: '40',
+  notional: null,
+  limitPrice: '58.25',
+  stopPrice: null,
+  trailPercent: null,
+  trailPrice: null,
+  extendedHours: null,
+  commission: null,
+  commissionType: null,
+}
+
+const place = (broker: Broker, order = newOrder, options: Partial<PlaceOptions> = {}): Promise<PlaceAnswer> =>
+  broker.place(order, {
+    idempotencyKey: 'op-1',
+    sendBy: Date.now() + 60_000,
+    beforeSend: async () => {},
+    ...options,
+  })
+
+async function errorOf(work: Promise<unknown>): Promise<UpstreamError> {
+  const thrown = await work.then(
+    (value) => new Error(`no error: ${JSON.stringify(value)}`),
+    (error: unknown) => error,
+  )
+  if (thrown instanceof UpstreamError) return thrown
+  throw thrown
+}
+
+// ---- orders -----------------------------------------------------------------------------------------------------------
+
+const partlyFilled: Order = {
+  id: idOf('ORDER-20260309-0041'),
+  broker: 'ARIES',
+  account: { id: account, broker: 'ARIES' },
+  asset: { symbol: 'KO' },
+  symbol: 'KO',
+  securityType: 'EQUITY',
+  legs: [],
+  currency: 'USD',
+  clientOrderId: 'graph-1',
+  side: 'BUY',
+  type: 'LIMIT',
+  timeInForce: 'DAY',
+  quantity: '40',
+  notional: null,
+  limitPrice: '58.25',
+  stopPrice: null,
+  trailPercent: null,
+  trailPrice: null,
+  extendedHours: false,
+  status: 'PARTIALLY_FILLED',
+  brokerStatus: 'PARTIALLY_FILLED',
+  state: 'OPEN',
+  isCancelable: true,
+  filledQuantity: '15',
+  remainingQuantity: '25',
+  averagePrice: '58.24',
+  commission: null,
+  commissionType: null,
+  submittedAt: '2026-03-09T15:02:11Z',
+  filledAt: null,
+  canceledAt: null,
+  rejectReason: null,
+  isPartial: false,
+}
+
+const optionLeg: Body = {
+  securityType: 'OPT',
+  side: 'BUY',
+  ratioQty: '1',
+  putCall: 'CALL',
+  strikePrice: '60.00',
+  maturity: '2026-09-18',
+  positionEffect: 'OPEN',
+}
+
+describe('an order', () => {
+  it('of the example means the same here, field by field', async () => {
+    const page = read('orders.list.page')
+    answerer = (request) => ok(isHistory(request) ? { orders: [], nextCursor: 0 } : page)
+    expect(await readOne(connect(), 'ORDER-20260309-0041')).toEqual(partlyFilled)
+    expect(requests.map(({ method, path, query }) => ({ method, path, query }))).toEqual([
+      { method: 'GET', path: '/v2/accounts/ACC-4471/orders', query: { limit: '500' } },
+    ])
+  })
+
+  it('of a name with a colon is named percent-encoded, by its account and its own name', async () => {
+    for (const name of ['a:b', 'A.1', 'x_y-z', '2026:03:09-0041']) {
+      answerer = serveLists({ active: [toRow(name, 5, { ordStatus: 'NEW' })] })
+      const id = `aries:ACC-4471:${name.replaceAll(':', '%3A')}`
+      const keys = [{ broker: 'ARIES' as const, id, accountId: null, mustBeWhole: false }]
+      expect(await connect().orders(keys, createScope())).toMatchObject([{ id, account: { id: account } }])
+      expect(namesOf(await readPage(connect()))).toEqual([name.replaceAll(':', '%3A')])
+    }
+    // An unencoded colon would name another order.
+    const keys = [{ broker: 'ARIES' as const, id: 'aries:ACC-4471:a:b', accountId: null, mustBeWhole: false }]
+    await expect(connect().orders(keys, createScope())).rejects.toThrow(RangeError)
+  })
+
+  it('of a single option is no share of what it is on, and tells its leg', async () => {
+    answerer = serveLists({ active: [toRow('opt', 5, { securityType: 'OPT', legs: [optionLeg] })] })
+    expect(await readOne(connect(), 'opt')).toMatchObject({
+      asset: null,
+      symbol: 'KO',
+      securityType: 'OPTION',
+      legs: [
+        {
+          symbol: null,
+          securityType: 'OPTION',
+          side: 'BUY',
+          ratio: '1',
+          right: 'CALL',
+          strikePrice: '60.00',
+          expiration: '2026-09-18',
+        },
+      ],
+    })
+  })
+
+  it('of a spread tells each leg, in long words and in short ones', async () => {
+    const legs = [
+      { ...optionLeg, side: 'B', putCall: 'P', symbol: 'KO', strikePrice: '62.5' },
+      { ...optionLeg, side: 'S', putCall: 'C', ratioQty: '2' },
+      { ...optionLeg, side: 'SELL', putCall: 'PUT', maturity: 'soon', strikePrice: {} },
+      { ...optionLeg, side: 'X', putCall: 'X', securityType: 'X', ratioQty: '' },
+    ]
+    answerer = serveLists({ active: [toRow('spread', 5, { securityType: 'OPT', category: 'MULTI_LEG', legs })] })
+    expect((await readOne(connect(), 'spread')).legs).toMatchObject([
+      { symbol: 'KO', side: 'BUY', right: 'PUT', strikePrice: '62.5' },
+      { side: 'SELL', right: 'CALL', ratio: '2' },
+      { side: 'SELL', right: 'PUT', expiration: null, strikePrice: null },
+      { side: 'UNKNOWN', right: 'UNKNOWN', securityType: 'UNKNOWN', ratio: null },
+    ])
+  })
+
+  it.each([
+    ['CS', 'EQUITY', true],
+    ['EQUITY', 'EQUITY', true],
+    ['OPT', 'OPTION', false],
+    ['FUT', 'UNKNOWN', true],
+    [undefined, null, true],
+    ['', null, true],
+  ])('whose securityType is %j is %j', async (word, securityType, hasAsset) => {
+    answerer = serveLists({ active: [toRow('a', 5, { securityType: word })] })
+    const order = await readOne(connect(), 'a')
+    expect([order.securityType, order.asset !== null]).toEqual([securityType, hasAsset])
+  })
+
+  it.each([
+    ['EXTENDED_HOURS', 'DAY', true],
+    ['DAY', 'DAY', false],
+    ['AT_THE_OPENING', 'OPG', false],
+    ['AT_THE_CLOSE', 'CLS', false],
+    ['GTX', 'UNKNOWN', null],
+    [undefined, 'UNKNOWN', null],
+  ])('whose timeInForce is %j is %s, extended hours %j', async (word, timeInForce, extendedHours) => {
+    answerer = serveLists({ active: [toRow('a', 5, { timeInForce: word })] })
+    expect(await readOne(connect(), 'a')).toMatchObject({ timeInForce, extendedHours })
+  })
+
+  it.each([
+    ['PENDING_NEW', 'PENDING', 'OPEN'],
+    ['NEW', 'ACCEPTED', 'OPEN'],
+    ['WORKING', 'ACCEPTED', 'OPEN'],
+    ['PARTIALLY_FILLED', 'PARTIALLY_FILLED', 'OPEN'],
+    ['PENDING_CANCEL', 'PENDING_CANCEL', 'OPEN'],
+    ['PENDING_REPLACE', 'PENDING_REPLACE', 'OPEN'],
+    ['FILLED', 'FILLED', 'CLOSED'],
+    ['CANCELED', 'CANCELED', 'CLOSED'],
+    ['REJECTED', 'REJECTED', 'CLOSED'],
+    ['EXPIRED', 'EXPIRED', 'CLOSED'],
+    ['REPLACED', 'REPLACED', 'CLOSED'],
+    ['SUPERSEDED', 'REPLACED', 'CLOSED'],
+    ['DONE_FOR_DAY', 'UNKNOWN', null],
+    ['', 'UNKNOWN', null],
+  ])('whose ordStatus is %j is %s', async (word, status, state) => {
+    answerer = serveLists({ active: [toRow('a', 5, { ordStatus: word, qty: '40', cumQty: '15', leavesQty: '7' })] })
+    expect(await readOne(connect(), 'a')).toMatchObject({
+      status,
+      state,
+      // Of what is final, `leavesQty` is 0, whatever had not filled.
+      remainingQuantity: state === 'CLOSED' ? '25' : '7',
+    })
+  })
+
+  it('that is final has no rest where the figures make none', async () => {
+    for (const fields of [{ qty: '' }, { cumQty: 'many' }, { qty: '10', cumQty: '11' }]) {
+      answerer = serveLists({ active: [toRow('a', 5, { ordStatus: 'CANCELED', leavesQty: '9', ...fields })] })
+      expect((await readOne(connect(), 'a')).remainingQuantity).toBeNull()
+    }
+    answerer = serveLists({ active: [toRow('a', 5, { ordStatus: 'CANCELED', qty: '1.5', cumQty: '0.25' })] })
+    expect((await readOne(connect(), 'a')).remainingQuantity).toBe('1.25')
+  })
+
+  it('that is rejected tells why: in words, else by the code', async () => {
+    const rejected = { ordStatus: 'REJECTED', ordRejReason: 'NO_CASH' }
+    answerer = serveLists({
+      active: [toRow('a', 5, { ...rejected, text: 'Not enough.' }), toRow('b', 5, { ...rejected, text: '' })],
+    })
+    expect(await readOrders(connect(), 'a', 'b')).toMatchObject([
+      { rejectReason: 'Not enough.' },
+      { rejectReason: 'NO_CASH' },
+    ])
+  })
+})
+
+// ---- the two lists ------------------------------------------------------------------------------------------------------
+
+describe('the two lists', () => {
+  it.each([
+    ['the active one', 20, 10, 'ACCEPTED'],
+    ['the history', 10, 20, 'FILLED'],
+  ])('have an order twice, and %s holds where it was changed later', async (_, inActive, inHistory, status) => {
+    answerer = serveLists({
+      active: [toRow('a', 60, { ordStatus: 'NEW', cumQty: '0', updatedAt: secondsAgo(40 - inActive) })],
+      history: [toRow('a', 60, { updatedAt: secondsAgo(40 - inHistory) })],
+    })
+    const page = await readPage(connect())
+    expect(page.rows.map(({ order }) => order)).toMatchObject([{ status }])
+    expect((await scan(connect())).orders).toMatchObject([{ status }])
+  })
+
+  it('are asked with cursors to their ends, 500 rows a call', async () => {
+    const active = Array.from({ length: 7 }, (_, index) => toRow(`a${index}`, index, { ordStatus: 'NEW' }))
+    const history = Array.from({ length: 7 }, (_, index) => toRow(`h${index}`, 100 + index))
+    answerer = serveLists({ active, history, cap: 3 })
+    const { orders, isComplete } = await scan(connect())
+    expect([orders.length, isComplete]).toEqual([14, true])
+    expect(asked()).toEqual(['active', 'active', 'active', 'history', 'history', 'history'])
+    expect(requests.map(({ query }) => query['cursor'])).toEqual([undefined, '3', '6', undefined, '3', '6'])
+    for (const { query } of requests) expect(query['limit']).toBe('500')
+  })
+
+  it('whose cursor stands still, or is none, cannot be read, and are not asked for ever', async () => {
+    for (const nextCursor of [7, -1, 1.5, 'next', null, undefined, {}, true]) {
+      answerer = () => ok({ orders: [toRow('a', 5)], nextCursor })
+      requests.length = 0
+      expect(await errorOf(scan(connect()))).toMatchObject({ kind: 'unreadable' })
+      expect(requests.length).toBeLessThanOrEqual(2)
+      expect(await connect().pages([toQuery()], createScope())).toMatchObject([{ kind: 'unreadable' }])
+      expect(await readOrders(connect(), 'b')).toMatchObject([{ kind: 'unreadable' }])
+    }
+  })
+
+  it('end with a cursor of zero, in digits of any kind', async () => {
+    for (const nextCursor of ['0', '00', 0]) {
+      const lists = serveLists({})
+      answerer = (request) => (isAccounts(request) ? lists(request) : ok({ orders: [], nextCursor }))
+      expect(await readOrders(connect(), 'b')).toEqual([null])
+    }
+  })
+
+  it('keep a cursor of more digits than a double has', async () => {
+    answerer = ({ query }) =>
+      ok(query['cursor'] === undefined ? '{"orders":[],"nextCursor":9007199254740993}' : '{"orders":[],"nextCursor":0}')
+    await scan(connect())
+    expect(requests.map(({ query }) => query['cursor'])).toEqual([
+      undefined,
+      '9007199254740993',
+      undefined,
+      '9007199254740993',
+    ])
+  })
+
+  it('are asked from the second below to the second above, in windows of at most 90 days that join', async () => {
+    const old = toRow('old', 0, { createdAt: daysAgo(299), updatedAt: daysAgo(299) })
+    answerer = serveLists({ history: [old], openedAt: daysAgo(300) })
+    expect(await readOne(connect(), 'old')).toMatchObject({ status: 'FILLED' })
+    const windows = requests.filter(isHistory).map(({ query }) => query)
+    expect(windows).toHaveLength(4)
+    for (const [index, { from = '', to = '' }] of windows.entries()) {
+      expect(Date.parse(to) - Date.parse(from)).toBeLessThanOrEqual(90 * day)
+      for (const at of [from, to]) expect(at).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
+      if (index > 0) expect(to).toBe(windows[index - 1]?.['from'])
+    }
+    // A little later than now, by the broker's clock.
+    expect(Date.parse(windows[0]?.['to'] ?? '')).toBeGreaterThan(now)
+    requests.length = 0
+    const query = { submittedAfter: '2026-03-09T15:02:11.25Z', submittedBefore: '2026-03-09T15:02:13.000000001Z' }
+    await readPage(connect(), query)
+    expect(requests.filter(isHistory).map(({ query: { from, to } }) => [from, to])).toEqual([
+      // Milliseconds are all that a clock counts in; the nanosecond is in the second that is asked for.
+      ['2026-03-09T15:02:11Z', expect.stringMatching(/^2026-03-09T15:02:1[34]Z$/) as string],
+    ])
+  })
+
+  it('are looked through until the account was opened, and one that was opened lately takes one window', async () => {
+    answerer = serveLists({ openedAt: daysAgo(200) })
+    expect(await readOrders(connect(), 'none')).toEqual([null])
+    expect(asked()).toEqual(['active', 'history', 'accounts', 'history', 'history'])
+    requests.length = 0
+    answerer = serveLists({ openedAt: daysAgo(5) })
+    expect(await readOrders(connect(), 'none')).toEqual([null])
+    expect(asked().filter((what) => what === 'history')).toHaveLength(1)
+  })
+
+  it('are not followed for ever where nobody says when the account was opened: then nothing is none', async () => {
+    for (const openedAt of [null, 'soon']) {
+      answerer = serveLists({ openedAt })
+      requests.length = 0
+      expect(await readOrders(connect(), 'none')).toMatchObject([{ kind: 'unreadable' }])
+      expect(requests).toHaveLength(20)
+    }
+  })
+
+  it('are gone on with to the end where one search is too short', async () => {
+    const old = toRow('old', 0, { createdAt: daysAgo(3_000), updatedAt: daysAgo(3_000) })
+    answerer = serveLists({ history: [toRow('new', 60), old], openedAt: daysAgo(3_100) })
+    expect(await walk(connect())).toEqual(['new', 'old'])
+  })
+
+  it('tell what is past: it costs one call from then on, to the second', async () => {
+    answerer = serveLists({ history: [toRow('a', 86_400), toRow('b', 90_000)], active: [toRow('c', 5)] })
+    const broker = connect()
+    await readOrders(broker, 'a', 'b')
+    requests.length = 0
+    expect(await readOrders(broker, 'a')).toMatchObject([{ id: idOf('a') }])
+    expect(requests.map(({ query: { from, to } }) => [from, to])).toEqual([[secondsAgo(86_400), secondsAgo(86_400)]])
+    requests.length = 0
+    expect(await readOrders(broker, 'a', 'b')).toMatchObject([{ id: idOf('a') }, { id: idOf('b') }])
+    expect(asked()).toEqual(['history'])
+  })
+
+  it('never take what is open, or has ended today, for past', async () => {
+    const broker = connect()
+    answerer = serveLists({ active: [toRow('a', 60)], history: [toRow('a', 60), toRow('b', 60, { ordStatus: 'NEW' })] })
+    await readOrders(broker, 'a', 'b')
+    requests.length = 0
+    await readOrders(broker, 'a')
+    await readOrders(broker, 'b')
+    expect(asked()).toEqual(['active', 'active', 'history'])
+  })
+
+  it('look on where what was past is not there any more', async () => {
+    const broker = connect()
+    answerer = serveLists({ history: [toRow('a', 60)] })
+    await readOne(broker, 'a')
+    answerer = serveLists({ active: [toRow('a', 60, { ordStatus: 'NEW' })] })
+    expect(await readOne(broker, 'a')).toMatchObject({ status: 'ACCEPTED' })
+  })
+
+  it('answer 100 orders of one account in two calls, wherever they are', async () => {
+    const active = Array.from({ length: 50 }, (_, index) => toRow(`a${index}`, index, { ordStatus: 'NEW' }))
+    const history = Array.from({ length: 400 }, (_, index) => toRow(`h${index}`, 86_400 + index))
+    answerer = serveLists({ active, history })
+    const names = [...active.keys()]
+      .map((index) => `a${index}`)
+      .concat([...active.keys()].map((index) => `h${index * 8}`))
+    const scope = createScope()
+    const orders = await connect().orders(names.map(keyOf), scope)
+    expect(orders).toMatchObject(names.map((name) => ({ id: idOf(name) })))
+    expect(scope.tally).toMatchObject({ calls: 2, batched: 99 })
+  })
+
+  it('of which only the active one is asked for what is open', async () => {
+    answerer = serveLists({
+      active: [toRow('a', 5, { ordStatus: 'NEW' }), toRow('b', 6), toRow('c', 7, { ordStatus: 'PENDING_CANCEL' })],
+      history: [toRow('d', 8)],
+    })
+    const page = await readPage(connect(), { statuses: ['ACCEPTED', 'PENDING_CANCEL'] })
+    expect(namesOf(page)).toEqual(['a', 'c'])
+    expect(page).toMatchObject({ hasMore: false, isComplete: true })
+    expect(asked()).toEqual(['active'])
+  })
+
+  it('that fail take their orders with them, and nobody else', async () => {
+    const lists = serveLists({ active: [toRow('a', 5)] })
+    answerer = (request) => (isHistory(request) ? { ...broken, headers: { 'retry-after': '30' } } : lists(request))
+    expect(await readOrders(connect(), 'a', 'b')).toMatchObject([{ id: idOf('a') }, { kind: 'failed' }])
+  })
+
+  it('are the other source for the second look of a search, all along', async () => {
+    const active = Array.from({ length: 5 }, (_, index) => toRow(`a${index}`, index))
+    answerer = serveLists({ active, cap: 2 })
+    await scan(connect())
+    await scan(connect(), { symbol: null, side: null })
+    const sources = requests.filter((request) => !isHistory(request)).map(({ query }) => query['source'])
+    expect(sources).toEqual([undefined, undefined, undefined, 'db', 'db', 'db'])
+  })
+
+  it('are read in this order, so that what ends between the two is in one of them', async () => {
+    const row = toRow('a', 60, { ordStatus: 'NEW' })
+    for (const look of [
+      (broker: Broker) => scan(broker).then(({ orders }) => orders.length),
+      (broker: Broker) => readPage(broker).then(({ rows }) => rows.length),
+      (broker: Broker) => readOne(broker, 'a').then(() => 1),
+    ]) {
+      let hasEnded = false
+      answerer = (request) => {
+        const lists = hasEnded ? { history: [{ ...row, ordStatus: 'FILLED' }] } : { active: [row] }
+        hasEnded = true
+        return serveLists(lists)(request)
+      }
+      expect(await look(connect())).toBe(1)
+    }
+  })
+
+  it('that are too long for a look before a placement show that it is not complete', async () => {
+    const active = Array.from({ length: 30 }, (_, index) => toRow(`a${index}`, index))
+    answerer = serveLists({ active, cap: 5 })
+    const { orders, isComplete } = await scan(connect(), { purpose: 'preImage' })
+    expect([orders.length, isComplete, requests.length]).toEqual([15, false, scanCallsMax.preImage])
+  })
+})
+
+describe('accounts', () => {
+  const accounts = [
+    { id: 7, fdid: 'F-1', apex_account_id: 'ACC-4471', sterling_account_id: 'S:1', status: 'OPEN' },
+    { id: 8, fdid: 'F-2', apex_account_id: null, sterling_account_id: '../S', status: 'CLOSED' },
+    null,
+    'ACC-4473',
+    { id: 7, fdid: 'F-1', apex_account_id: 'ACC-4471', sterling_account_id: 'S:1' },
+  ]
+
+  it.each([
+    ['id', ['aries:7', 'aries:8']],
+    ['fdid', ['aries:F-1', 'aries:F-2']],
+    ['apex_account_id', [account]],
+    ['sterling_account_id', ['aries:S%3A1']],
+  ] as const)('are named by their %s, each once', async (tradingId, ids) => {
+    answer(ok({ accounts }))
+    expect(await connect({ tradingId }).accounts(createScope())).toEqual(ids)
+    expect(requests).toMatchObject([{ path: '/v1/users/me/accounts', query: {}, authorization: 'Bearer access' }])
+  })
+
+  it('none of which can be named are an error, and none at all are none', async () => {
+    answer(ok({ accounts: [{ id: 7 }, { fdid: '..' }] }), ok({ accounts: [] }))
+    const broker = connect({ tradingId: 'fdid' })
+    expect(await errorOf(broker.accounts(createScope()))).toMatchObject({
+      kind: 'unreadable',
+      message: expect.stringContaining('fdid') as string,
+    })
+    expect(await broker.accounts(createScope())).toEqual([])
+  })
+})
+
+// ---- placing -----------------------------------------------------------------------------------------------------------
+
+describe('placing', () => {
+  it('sends the examples as they are published', async () => {
+    const { clientId: _, ...stop } = { clientId: '', ...read('orders.place.equityStop.request') }
+    answer(ok(read('orders.place.accepted')), ok({ success: true, clOrdId: 'o2' }))
+    await place(connect())
+    await place(connect(), {
+      ...newOrder,
+      clientOrderId: 'graph-2',
+      symbol: 'F',
+      side: 'SELL',
+      type: 'STOP',
+      quantity: '100',
+      limitPrice: null,
+      stopPrice: '11.20',
+      timeInForce: 'GTC',
+    })
+    expect(requests.map(({ method, path, query, body }) => ({ method, path, query, body }))).toEqual([
+      { method: 'POST', path: '/v1/orders', query: {}, body: read('orders.place.equityLimit.request') },
+      { method: 'POST', path: '/v1/orders', query: {}, body: { ...stop, clientId: 'graph-2' } },
+    ])
+  })
+
+  it('names the account as the setting says', async () => {
+    answer(ok(read('orders.place.accepted')))
+    await place(connect({ accountField: 'tradingAccountId' }))
+    const { accountId, ...rest } = read('orders.place.equityLimit.request')
+    expect(requests[0]?.body).toEqual({ ...rest, tradingAccountId: accountId })
+  })
+
+  it('takes the example of an answer: what it leaves out is what was sent', async () => {
+    answer(ok(read('orders.place.accepted')))
+    expect(await place(connect())).toEqual({
+      orderId: idOf('ORDER-20260309-0041'),
+      status: 'ACCEPTED',
+      rejection: null,
+      order: {
+        ...partlyFilled,
+        currency: null,
+        status: 'ACCEPTED',
+        brokerStatus: 'NEW',
+        filledQuantity: '0',
+        remainingQuantity: '40',
+        averagePrice: null,
+        isPartial: true,
+      },
+    })
+  })
+
+  it('takes an answer of an id alone for an order, of which only its status is not known', async () => {
+    answer(ok({ success: true, clOrdId: 'a:b' }))
+    expect(await place(connect())).toMatchObject({
+      orderId: idOf('a%3Ab'),
+      status: 'UNKNOWN',
+      order: null,
+      rejection: null,
+    })
+  })
+
+  it('takes the example of a refusal for a rejection, with the order that it names', async () => {
+    const body = { ...read('orders.place.refused'), qty: '40' }
+    answer(ok(body))
+    expect(await place(connect())).toMatchObject({
+      orderId: idOf('ORDER-20260309-0042'),
+      status: 'REJECTED',
+      order: { status: 'REJECTED', quantity: '40', rejectReason: 'Buying power too low' },
+      rejection: {
+        code: 'INSUFFICIENT_FUNDS',
+        brokerCode: 'INSUFFICIENT_BUYING_POWER',
+        reason: 'Buying power too low',
+      },
+    })
+    // As it stands it is about an order of another size.
+    answer(ok(read('orders.place.refused')))
+    expect(await errorOf(place(connect()))).toMatchObject({ kind: 'unreadable', effect: 'unknown' })
+  })
+
+  const said = { success: false, symbol: 'KO', qty: '40' }
+  it.each([
+    ['a reason and no id', { ...said, ordRejReason: 'HALTED', text: 'Halted.' }, 'HALTED', 'Halted.'],
+    ['a reason and no words', { ...said, ordRejReason: 'HALTED' }, 'HALTED', 'HALTED'],
+    ['the status alone', { ...said, status: 'REJECTED' }, null, null],
+    ['the status and an id that is none', { ...said, status: 'REJECTED', clOrdId: '' }, null, null],
+    ['the status of a success', { success: true, status: 'REJECTED', ordRejReason: '' }, null, null],
+    [
+      'a status that nobody knows, and a reason',
+      { ...said, status: 'FAILED', ordRejReason: 'HALTED' },
+      'HALTED',
+      'HALTED',
+    ],
+  ])('is refused by %s', async (_, body, brokerCode, reason) => {
+    answer(ok(body))
+    expect(await errorOf(place(connect()))).toMatchObject({
+      kind: 'refused',
+      effect: 'none',
+      rejection: 'OTHER',
+      brokerCode,
+      reason,
+    })
+  })
+
+  it.each([
+    ['an id', { ...said, ordRejReason: 'HALTED', clOrdId: 'o1' }],
+    ['an id and the status', { ...said, status: 'REJECTED', clOrdId: 'o1' }],
+  ])('is rejected at once by a refusal with %s', async (_, body) => {
+    answer(ok(body))
+    expect(await place(connect())).toMatchObject({
+      orderId: idOf('o1'),
+      status: 'REJECTED',
+      order: { status: 'REJECTED', brokerStatus: 'REJECTED', state: 'CLOSED' },
+      rejection: { code: 'OTHER' },
+    })
+  })
+
+  it.each([
+    ['no reason', said],
+    ['an id and no reason', { ...said, clOrdId: 'o1' }],
+    ['an empty reason', { ...said, ordRejReason: '' }],
+    ['the status of an order that lives', { ...said, clOrdId: 'o1', status: 'NEW' }],
+    ['no success', { clOrdId: 'o1', symbol: 'KO' }],
+    ['a success that is no word', { ...said, success: 'true', clOrdId: 'o1' }],
+  ])('is not known to be refused by %s', async (_, body) => {
+    answer(ok(body))
+    expect(await errorOf(place(connect()))).toMatchObject({ kind: 'unreadable', effect: 'unknown', rejection: null })
+  })
+
+  it.each([
+    ['BadRequest.invalid', 400, 'refused', 'none', 'INVALID_ORDER'],
+    ['Unauthorized.token', 401, 'refused', 'none', null],
+    ['Forbidden.scope', 403, 'refused', 'none', null],
+    ['NotFound.order', 404, 'refused', 'unknown', null],
+    ['RateLimited.limited', 429, 'throttled', 'none', null],
+    ['ServerError.internal', 500, 'failed', 'unknown', null],
+    // The words of another status.
+    ['BadRequest.invalid', 403, 'unreadable', 'unknown', null],
+    ['Unauthorized.token', 400, 'unreadable', 'unknown', null],
+    ['BadRequest.invalid', 409, 'unreadable', 'unknown', null],
+    ['BadRequest.invalid', 422, 'unreadable', 'unknown', null],
+  ])('%s with %i is %s, effect %s, rejection %s', async (name, status, kind, effect, rejection) => {
+    answer(refusal(status, name))
+    expect(await errorOf(place(connect()))).toMatchObject({ kind, effect, rejection, status })
+  })
+
+  it('does not take what Aries does not have', () => {
+    const fieldsOf = (fields: Partial<NewOrder>): string[] =>
+      connect()
+        .unsupported({ ...newOrder, ...fields })
+        .map(({ field }) => field)
+    expect(fieldsOf({})).toEqual([])
+    expect(fieldsOf({ extendedHours: true })).toEqual([])
+    expect(fieldsOf({ extendedHours: false, timeInForce: 'GTC' })).toEqual([])
+    for (const timeInForce of ['GTC', 'OPG', 'CLS', 'IOC', 'FOK'] as const) {
+      expect(fieldsOf({ extendedHours: true, timeInForce })).toEqual(['extendedHours'])
+    }
+    expect(fieldsOf({ notional: '250.00', quantity: null })).toEqual(['notional'])
+    expect(fieldsOf({ type: 'TRAILING_STOP', trailPercent: '1' })).toEqual(['type'])
+    expect(fieldsOf({ commission: '1', commissionType: 'BPS' })).toEqual(['commission', 'commissionType'])
+    for (const symbol of ['KO260918C00060000', 'A260918P00000500', 'GOOGLE260918C00060000']) {
+      expect(fieldsOf({ symbol })).toEqual(['symbol'])
+    }
+    for (const symbol of ['KO', 'BRK.B', 'C', 'KO26']) expect(fieldsOf({ symbol })).toEqual([])
+    expect(requests).toEqual([])
+  })
+})
+
+// ---- canceling ----------------------------------------------------------------------------------------------------------
+
+describe('canceling', () => {
+  const cancel = (broker: Broker, order: Order): Promise<Order | null> => broker.cancel(order, Date.now() + 60_000)
+
+  /** The order of that body, as the list shows it. */
+  async function readFor(
+    body: Body,
+    legs: readonly Body[] = [],
+    accountField: AriesOptions['accountField'] = 'accountId',
+  ) {
+    const { origClOrdId, accountId, symbol, side, securityType } = body
+    const name = String(accountId)
+    answerer = ({ path }) =>
+      ok({
+        orders:
+          path === `/v2/accounts/${name}/orders`
+            ? [toRow(String(origClOrdId), 5, { accountId, symbol, side, securityType, legs, ordStatus: 'NEW' })]
+            : [],
+        nextCursor: 0,
+      })
+    const broker = connect({ accountField })
+    const id = `aries:${name}:${String(origClOrdId)}`
+    const [order] = await broker.orders([{ broker: 'ARIES', id, accountId: null, mustBeWhole: false }], createScope())
+    if (!order || order instanceof UpstreamError) throw order ?? new Error('no order')
+    requests.length = 0
+    return { broker, order }
+  }
+
+  it.each(['cancel.request', 'orders.cancel.equity.request'])(
+    'sends the example %s, all of it from the order',
+    async (name) => {
+      const { broker, order } = await readFor(read(name))
+      const { origClOrdId } = read(name)
+      answer(ok({ ...read('cancel.response'), origClOrdId }))
+      expect(await cancel(broker, order)).toBeNull()
+      expect(requests.map(({ method, path, body }) => ({ method, path, body }))).toEqual([
+        { method: 'POST', path: '/v1/orders/cancel', body: read(name) },
+      ])
+    },
+  )
+
+  it.each(['cancel-option.request', 'orders.cancel.option.request'])(
+    'sends the example %s, the option in it',
+    async (name) => {
+      const example = read(name)
+      const { putCall, strikePrice, maturity, side } = example
+      for (const word of [putCall, String(putCall).slice(0, 1)]) {
+        const leg = {
+          securityType: 'OPT',
+          side,
+          ratioQty: '1',
+          putCall: word,
+          strikePrice,
+          maturity,
+          positionEffect: 'CLOSE',
+        }
+        const { broker, order } = await readFor(example, [leg])
+        answer(ok({ success: true, origClOrdId: example['origClOrdId'], status: 'CANCELED' }))
+        expect(await cancel(broker, order)).toBeNull()
+        expect(requests.map(({ body }) => body)).toEqual([example])
+      }
+    },
+  )
+
+  it('names the account as the setting says, and a spread by its id alone', async () => {
+    const example = read('orders.cancel.option.request')
+    const { broker, order } = await readFor(example, [optionLeg, optionLeg], 'tradingAccountId')
+    answer(ok(read('orders.cancel.canceled')))
+    await cancel(broker, order).catch(() => {})
+    const { origClOrdId, accountId, symbol, side, securityType } = example
+    expect(requests[0]?.body).toEqual({ origClOrdId, tradingAccountId: accountId, symbol, side, securityType })
+  })
+
+  it('says nothing that the order does not tell', async () => {
+    answer(ok({ success: true, status: 'CANCELED' }))
+    const bare: Order = { ...partlyFilled, side: 'UNKNOWN', securityType: 'UNKNOWN' }
+    expect(await cancel(connect(), bare)).toBeNull()
+    expect(requests[0]?.body).toEqual({ origClOrdId: 'ORDER-20260309-0041', accountId: 'ACC-4471', symbol: 'KO' })
+  })
+
+  it.each(['canceled', 'pending'])(
+    'takes the example %s, and leaves it to a read what became of the order',
+    async (name) => {
+      answer(ok(read(`orders.cancel.${name}`)))
+      expect(await cancel(connect(), partlyFilled)).toBeNull()
+    },
+  )
+
+  it('takes the example of a refusal for one, in doubt', async () => {
+    answer(ok(read('orders.cancel.refused')))
+    expect(await errorOf(cancel(connect(), partlyFilled))).toMatchObject({
+      kind: 'refused',
+      effect: 'unknown',
+      reason: 'Order is already filled',
+    })
+  })
+
+  it.each([
+    ['another order', { success: true, origClOrdId: 'ORDER-1' }],
+    ['no success', { origClOrdId: 'ORDER-20260309-0041', status: 'CANCELED' }],
+    ['a success that is no word', { success: 'yes' }],
+    ['nothing', {}],
+    ['a list', []],
+    ['null', null],
+  ])('an answer with %s is unreadable', async (_, body) => {
+    answer(ok(body))
+    expect(await errorOf(cancel(connect(), partlyFilled))).toMatchObject({ kind: 'unreadable', effect: 'unknown' })
+  })
+
+  it.each([
+    ['BadRequest.invalid', 400, 'none'],
+    ['Unauthorized.token', 401, 'none'],
+    ['Forbidden.scope', 403, 'none'],
+    ['NotFound.order', 404, 'unknown'],
+    ['RateLimited.limited', 429, 'none'],
+    ['ServerError.internal', 500, 'unknown'],
+  ])('%s with %i has the effect %s', async (name, status, effect) => {
+    answer(refusal(status, name))
+    expect(await errorOf(cancel(connect(), partlyFilled))).toMatchObject({ effect, status })
+  })
+})
+
+// ---- tokens -------------------------------------------------------------------------------------------------------------
+
+const credential: OAuthCredential = {
+  clientId: 'client_ogx0001',
+  clientSecret: 'secret_ogx0001',
+  refreshToken: 'refresh_5d0a',
+}
+const secrets = /secret_|refresh_|access_|Bearer/
+
+const isToken = ({ path }: Seen): boolean => path === tokenPath
+const tokenRequests = (): Seen[] => requests.filter(isToken)
+const issued = (value: string, fields: Body = {}): Reply =>
+  ok({ ...read('token.issued'), access_token: value, ...fields })
+
+/** Tokens by a clock that `pass` moves. */
+function startTokens(by: OAuthCredential = credential): { tokens: Tokens; notices: string[]; pass(ms: number): void } {
+  const http = createHttp({ baseUrl: url, headers: {}, writeConnections: 1 })
+  onTestFinished(() => http.close(0))
+  const notices: string[] = []
+  let at = 1_000
+  const tokens = createTokens({ http, credential: by, onNotice: (notice) => notices.push(notice), now: () => at })
+  return { tokens, notices, pass: (ms) => void (at += ms) }
+}
+
+/** Lets the process's monotonic clock run on by so much. */
+function passTime(ms: number): void {
+  shiftMs += ms
+  const spy = vi.spyOn(performance, 'now').mockImplementation(() => clock() + shiftMs)
+  onTestFinished(() => spy.mockRestore())
+}
+
+const clock = performance.now.bind(performance)
+let shiftMs = 0
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe('a token', () => {
+  it('is asked for once, when it is needed first, for all who need it, as the example has it', async () => {
+    const { tokens } = startTokens()
+    expect(requests).toEqual([])
+    answer(ok(read('token.issued')))
+    const all = await Promise.all(Array.from({ length: 100 }, () => tokens.current()))
+    expect(new Set(all)).toEqual(new Set(['access_9c1e']))
+    expect(requests).toEqual([
+      {
+        method: 'POST',
+        path: tokenPath,
+        query: {},
+        authorization: undefined,
+        body: read('token.refresh.request'),
+      },
+    ])
+  })
+
+  it('is refreshed in the background before it expires, and nobody waits for it', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), issued('access_2'))
+    await tokens.current()
+    pass(3_539_000)
+    expect(await tokens.current()).toBe('access_1')
+    expect(requests).toHaveLength(1)
+    pass(2_000)
+    expect(await Promise.all([tokens.current(), tokens.current()])).toEqual(['access_1', 'access_1'])
+    let value = ''
+    await until(() => (void tokens.current().then((fresh) => (value = fresh)), value === 'access_2'))
+    expect(requests).toHaveLength(2)
+  })
+
+  it('serves on while its refresh in the background fails, and is not used once it has expired', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), refusal(400, 'BadRequest.invalid'), issued('access_3'))
+    await tokens.current()
+    pass(3_550_000)
+    expect(await tokens.current()).toBe('access_1')
+    await errorOf(tokens.renew('access_1'))
+    expect(await tokens.current()).toBe('access_1')
+    expect(requests).toHaveLength(2)
+    pass(41_000)
+    expect(await tokens.current()).toBe('access_3')
+  })
+
+  it.each([undefined, null, '', 'an hour', -1, 1.5, {}])(
+    'that expires in %j is used until it is refused',
+    async (expires_in) => {
+      const { tokens, pass } = startTokens()
+      answer(issued('access_1', { expires_in }), issued('access_2'))
+      await tokens.current()
+      pass(1_000_000_000)
+      expect(await tokens.current()).toBe('access_1')
+      expect(await tokens.renew('access_1')).toBe('access_2')
+    },
+  )
+
+  it('that was refused is refreshed once for all, and not where a newer one is there', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), issued('access_2'))
+    await tokens.current()
+    pass(60_000)
+    expect(await Promise.all([tokens.renew('access_1'), tokens.renew('access_1')])).toEqual(['access_2', 'access_2'])
+    expect(await tokens.renew('access_1')).toBe('access_2')
+    expect(await tokens.current()).toBe('access_2')
+    expect(requests).toHaveLength(2)
+  })
+
+  it('that is refused right after it came is not refreshed again', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), issued('access_2'))
+    await tokens.current()
+    pass(4_999)
+    expect(await tokens.renew('access_1')).toBeNull()
+    pass(1)
+    expect(await tokens.renew('access_1')).toBe('access_2')
+  })
+
+  it('that somebody else keeps fresh is used as it is', async () => {
+    const { tokens } = startTokens({ accessToken: 'access_given' })
+    expect(await tokens.current()).toBe('access_given')
+    expect(await tokens.renew('access_given')).toBeNull()
+    expect(requests).toEqual([])
+  })
+
+  it('whose answer is lost is asked for once more', async () => {
+    const { tokens } = startTokens()
+    answer('cut', issued('access_2'))
+    expect(await tokens.current()).toBe('access_2')
+    expect(requests).toHaveLength(2)
+  })
+
+  it.each([
+    ['is refused', refusal(400, 'BadRequest.invalid'), { kind: 'refused', status: 401 }, 1],
+    ['is refused with 401', unauthorized, { kind: 'refused', status: 401 }, 1],
+    [
+      'has to wait',
+      { ...refusal(429, 'RateLimited.limited'), headers: { 'retry-after': '7' } },
+      { kind: 'throttled', retryAfterMs: 7_000 },
+      1,
+    ],
+    ['fails', refusal(500, 'ServerError.internal'), { kind: 'not_sent', status: 500 }, 2],
+    ['is lost', 'cut' as const, { kind: 'not_sent' }, 2],
+    ['is junk', ok('{"access_token":"access_1'), { kind: 'not_sent' }, 2],
+    ['is none', ok({ ...read('token.issued'), access_token: undefined }), { kind: 'not_sent' }, 2],
+    ['cannot be a header', ok({ ...read('token.issued'), access_token: 'access_1\r\nx: y' }), { kind: 'not_sent' }, 2],
+    [
+      'is a page',
+      { status: 200, body: '<h1>access_1</h1>', headers: { 'content-type': 'text/html' } },
+      { kind: 'not_sent' },
+      2,
+    ],
+  ])('that %s is one clear error for all, and not a request for each', async (_, reply, expected, calls) => {
+    const { tokens, notices, pass } = startTokens()
+    answerer = () => reply
+    const errors = await Promise.all(Array.from({ length: 100 }, () => errorOf(tokens.current())))
+    expect(new Set(errors).size).toBe(1)
+    expect(errors[0]).toMatchObject({ ...expected, effect: 'none', rejection: null })
+    expect(await errorOf(tokens.current())).toBe(errors[0])
+    expect(await errorOf(tokens.renew('access_0'))).toBe(errors[0])
+    expect(requests).toHaveLength(calls)
+    expect(inspect([errors, notices], { depth: 10, showHidden: true })).not.toMatch(secrets)
+    // It is tried anew before long.
+    pass(7_000)
+    answer(issued('access_2'))
+    expect(await tokens.current()).toBe('access_2')
+  })
+
+  it('comes with a new refresh token, which is used from then on and told of', async () => {
+    const { tokens, notices, pass } = startTokens()
+    answer(
+      issued('access_1', { refresh_token: 'refresh_2' }),
+      issued('access_2', { refresh_token: undefined }),
+      issued('access_3'),
+    )
+    for (const value of ['access_1', 'access_2', 'access_3']) {
+      expect(await tokens.current()).toBe(value)
+      pass(3_600_000)
+    }
+    expect(requests.map(({ body }) => (body as Body)['refresh_token'])).toEqual([
+      'refresh_5d0a',
+      'refresh_2',
+      'refresh_2',
+    ])
+    expect(notices.length).toBeGreaterThan(0)
+    expect(notices.join()).not.toMatch(/secret_|refresh_|access_/)
+  })
+
+  it('is waited for by the others when one who waits leaves', async () => {
+    const { tokens } = startTokens()
+    const gate = Promise.withResolvers<Reply>()
+    answerer = () => gate.promise
+    const leaver = new AbortController()
+    const left = tokens.current(leaver.signal)
+    const others = [tokens.current(), tokens.current(new AbortController().signal)]
+    await until(() => requests.length === 1)
+    leaver.abort(new Error('the caller left'))
+    await expect(left).rejects.toThrow('the caller left')
+    await expect(tokens.current(leaver.signal)).rejects.toThrow('the caller left')
+    gate.resolve(issued('access_1'))
+    expect(await Promise.all(others)).toEqual(['access_1', 'access_1'])
+    expect(requests).toHaveLength(1)
+  })
+})
+
+describe('calls with a token', () => {
+  /** Issues `access_1`, `access_2` and so on, takes the last one only, and answers lists of nothing. */
+  function serveTokens(): { expire(): void } {
+    let count = 0
+    let valid = ''
+    answerer = (request) => {
+      if (isToken(request)) return issued((valid = `access_${++count}`))
+      if (request.authorization !== `Bearer ${valid}`) return unauthorized
+      if (request.method === 'POST') return ok({ ...read('orders.place.accepted'), origClOrdId: undefined })
+      return isAccounts(request) ? ok({ accounts: [] }) : ok({ orders: [], nextCursor: 0 })
+    }
+    return { expire: () => void (valid = 'none') }
+  }
+
+  const queries = Array.from({ length: 100 }, (_, index) =>
+    toQuery({ accountId: `aries:A${index}`, statuses: ['ACCEPTED'], wantsMore: false }),
+  )
+
+  it('that has expired make 100 reads one refresh, and each is repeated once (D13)', async () => {
+    const { expire } = serveTokens()
+    const broker = connect({ credential })
+    await broker.accounts(createScope())
+    expire()
+    passTime(60_000)
+    requests.length = 0
+    const pages = await broker.pages(queries, createScope())
+    expect(pages).toMatchObject(queries.map(() => ({ rows: [], isComplete: true })))
+    expect(tokenRequests()).toHaveLength(1)
+    expect(requests).toHaveLength(201)
+  })
+
+  it('that cannot be refreshed make 100 reads one clear error (D13)', async () => {
+    const { expire } = serveTokens()
+    const notices: string[] = []
+    const broker = connect({ credential, onNotice: (notice) => notices.push(notice) })
+    await broker.accounts(createScope())
+    expire()
+    passTime(60_000)
+    const serving = answerer
+    answerer = (request) => (isToken(request) ? refusal(400, 'BadRequest.invalid') : serving(request))
+    requests.length = 0
+    const pages = await broker.pages(queries, createScope())
+    expect(pages).toMatchObject(queries.map(() => ({ kind: 'refused', effect: 'none', status: 401 })))
+    expect(tokenRequests()).toHaveLength(1)
+    expect(requests).toHaveLength(101)
+    expect(inspect([pages, notices], { depth: 10, showHidden: true })).not.toMatch(secrets)
+  })
+
+  it.each([
+    ['a read', (broker: Broker) => broker.accounts(createScope())],
+    ['a search', (broker: Broker) => scan(broker)],
+    ['a placement', (broker: Broker) => place(broker)],
+    ['a cancel', (broker: Broker) => broker.cancel(partlyFilled, Date.now() + 60_000)],
+  ])('%s that is refused is repeated once with the next token, and never twice', async (_, call) => {
+    answer(issued('access_1'), unauthorized, issued('access_2'), unauthorized, issued('access_3'), ok({}))
+    const broker = connect({ credential })
+    const serving = answerer
+    answerer = (request) => {
+      // Else it would have come just before it was refused.
+      if (!isToken(request)) passTime(60_000)
+      return serving(request)
+    }
+    const error = await errorOf(call(broker))
+    expect(error).toMatchObject({ kind: 'refused', effect: 'none', status: 401, rejection: null })
+    expect(requests.map(({ authorization }) => authorization)).toEqual([
+      undefined,
+      'Bearer access_1',
+      undefined,
+      'Bearer access_2',
+    ])
+    expect(inspect(error, { depth: 10, showHidden: true })).not.toMatch(secrets)
+  })
+
+  it('a placement whose token had expired is sent once more, and prepared for twice', async () => {
+    const { expire } = serveTokens()
+    const broker = connect({ credential })
+    await broker.accounts(createScope())
+    expire()
+    passTime(60_000)
+    requests.length = 0
+    const sent: number[] = []
+    const beforeSend = async (): Promise<void> => {
+      await new Promise((resolve) => setImmediate(resolve))
+      sent.push(requests.filter(({ path }) => path === '/v1/orders').length)
+    }
+    expect(await place(broker, newOrder, { beforeSend })).toMatchObject({ status: 'ACCEPTED' })
+    expect(sent).toEqual([0, 1])
+    const posts = requests.filter(({ path }) => path === '/v1/orders')
+    expect(posts.map(({ authorization }) => authorization)).toEqual(['Bearer access_1', 'Bearer access_2'])
+    expect(posts[1]?.body).toEqual(posts[0]?.body)
+  })
+
+  it('a placement that may not be sent again, or not in time, stays proven not to be', async () => {
+    const { expire } = serveTokens()
+    const broker = connect({ credential })
+    await broker.accounts(createScope())
+    expire()
+    passTime(60_000)
+    let count = 0
+    const error = new Error('the record was changed')
+    const beforeSend = async (): Promise<void> => {
+      if (++count === 2) throw error
+    }
+    await expect(place(broker, newOrder, { beforeSend })).rejects.toBe(error)
+    expire()
+    passTime(60_000)
+    const serving = answerer
+    answerer = (request) => {
+      if (isToken(request)) {
+        const late = Date.now() + 120_000
+        const spy = vi.spyOn(Date, 'now').mockImplementation(() => late)
+        onTestFinished(() => spy.mockRestore())
+      }
+      return serving(request)
+    }
+    expect(await errorOf(place(broker))).toMatchObject({ kind: 'not_sent', effect: 'none' })
+    expect(requests.filter(({ path }) => path === '/v1/orders')).toHaveLength(2)
+  })
+
+  it('a placement is told what the broker said where no next token is to be had', async () => {
+    for (const by of [credential, { accessToken: 'access_1' }]) {
+      requests.length = 0
+      answerer = (request) => (isToken(request) && tokenRequests().length === 1 ? issued('access_1') : unauthorized)
+      const error = await errorOf(place(connect({ credential: by })))
+      expect(error).toMatchObject({ kind: 'refused', effect: 'none', status: 401, brokerCode: 'unauthorized' })
+      expect(requests.filter(({ path }) => path === '/v1/orders')).toHaveLength(1)
+    }
+  })
+
+  it('a placement for which there is no token is not begun', async () => {
+    answerer = () => unauthorized
+    let begun = 0
+    const beforeSend = async (): Promise<void> => void begun++
+    const error = await errorOf(place(connect({ credential }), newOrder, { beforeSend }))
+    expect(error).toMatchObject({ effect: 'none', rejection: null, status: 401 })
+    expect([begun, requests.length]).toEqual([0, 1])
+  })
+
+  it('are ended by who made them while they wait for it, and by nobody else', async () => {
+    const gate = Promise.withResolvers<Reply>()
+    answerer = (request) => (isToken(request) ? gate.promise : ok({ accounts: [] }))
+    const broker = connect({ credential })
+    const leaver = new AbortController()
+    const left = broker.accounts(createScope(leaver.signal))
+    const stays = broker.accounts(createScope())
+    await until(() => requests.length === 1)
+    leaver.abort(new Error('the caller left'))
+    await expect(left).rejects.toThrow('the caller left')
+    gate.resolve(issued('access_1'))
+    expect(await stays).toEqual([])
+  })
+
+  it('that cannot be written into a header fail without telling it', async () => {
+    const broker = connect({ credential: { accessToken: 'access_\n1' } })
+    const error: unknown = await broker.accounts(createScope()).catch((thrown: unknown) => thrown)
+    expect(error).toBeInstanceOf(Error)
+    expect(inspect(error, { depth: 10, showHidden: true })).not.toMatch(/access_/)
+  })
+})
