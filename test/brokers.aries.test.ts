@@ -1359,3 +1359,49 @@ describe('calls with a token', () => {
     expect(inspect(error, { depth: 10, showHidden: true })).not.toMatch(/access_/)
   })
 })
+
+// ---- rows that do not tell enough --------------------------------------------------------------------------------------
+
+describe('a row that does not say when it came', () => {
+  const timeless = { createdAt: 'soon', updatedAt: undefined }
+
+  it.each([
+    ['active', (row: Body): Lists => ({ active: [toRow('old', 7_200), row, toRow('older', 7_300)] })],
+    ['history', (row: Body): Lists => ({ history: [toRow('new', 60), { ...row, listedAt: secondsAgo(120) }] })],
+  ])(
+    'and cannot be read leaves a search incomplete, though its neighbours in the %s list tell theirs',
+    async (_, make) => {
+      answerer = serveLists(make(toRow('lost', 0, { ...timeless, ordStatus: undefined })))
+      expect(await scan(connect(), { since: secondsAgo(3_600) })).toMatchObject({ isComplete: false })
+    },
+  )
+
+  it('is found again once it has left the active list, wherever it stood there', async () => {
+    const broker = connect()
+    answerer = serveLists({ active: [toRow('other', 60), toRow('wanted', 0, { ...timeless, ordStatus: 'NEW' })] })
+    expect(await readOne(broker, 'wanted')).toMatchObject({ status: 'ACCEPTED' })
+    answerer = serveLists({ history: [toRow('other', 60), toRow('wanted', 86_400)] })
+    expect(await readOne(broker, 'wanted')).toMatchObject({ status: 'FILLED' })
+  })
+
+  it('is not left out where it stands first on a page of the history', async () => {
+    const history = Array.from({ length: 12 }, (_, index) => toRow(`o${index}`, index * 60))
+    for (const index of [3, 6, 7]) {
+      history[index] = { ...history[index], ...timeless, listedAt: secondsAgo(index * 60) }
+    }
+    answerer = serveLists({ history, cap: 3 })
+    for (const first of [1, 4, 100]) {
+      expect((await walk(connect(), { first })).sort()).toEqual(history.map(({ clOrdId }) => clOrdId).sort())
+    }
+  })
+
+  it('counts as newest in the active list, which is in no order, and is given once in a walk over several', async () => {
+    answerer = serveLists({
+      active: [toRow('b', 60, { ordStatus: 'NEW' }), toRow('a', 0, { ...timeless, ordStatus: 'NEW' })],
+    })
+    const broker = connect()
+    expect(namesOf(await readPage(broker, { statuses: ['ACCEPTED'] }))).toEqual(['a', 'b'])
+    const olderThan = { at: secondsAgo(30), ids: [idOf('a')] }
+    expect(namesOf(await readPage(broker, { statuses: ['ACCEPTED'], olderThan }))).toEqual(['b'])
+  })
+})

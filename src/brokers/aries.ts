@@ -4,6 +4,7 @@
 // As Aries' pages stood in 2026-06: "Authentication", "Active orders", "Order history", "Accounts". They publish no rate,
 // and do not say whether the lists are consistent with each other.
 
+import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { compareInstants, parseInstant } from '../instant.ts'
 import { compareNewestFirst, isIdPart, rankOf, stateOf, toAriesId } from '../orders/order.ts'
@@ -73,7 +74,9 @@ interface CallsLeft {
 interface Row {
   /** As in our graph; of a row that cannot be read, what is known of it. */
   id: string
-  /** When it was created, as `parseInstant` returns it; where that cannot be read, as its neighbour. */
+  /** When it was created, as `parseInstant` returns it; null where that cannot be read. */
+  createdAt: string | null
+  /** Where it stands: the same, or, in a list that is sorted by it, as its neighbour. */
   at: string | null
   updatedAt: string | null
   value: Order | UpstreamError
@@ -176,7 +179,7 @@ export function createAries(options: AriesOptions): Broker {
     for (let page = await pages.next(); ; page = await pages.next()) {
       if (page.done === true) return { rows, isComplete: page.value }
       for (const row of page.value) keepNewer(rows, row)
-      for (const { id, at } of page.value) known.set(id, { at, isPast: false })
+      for (const { id, createdAt } of page.value) known.set(id, { at: createdAt, isPast: false })
     }
   }
 
@@ -198,13 +201,16 @@ export function createAries(options: AriesOptions): Broker {
       const windowStart = Math.max(end - windowMs, start)
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
       const pages = walk({ path: historyPath, lane, query }, accountId, scope, counter)
+      // What stands before all that has a time was given before, where the list begins in its middle.
+      let reached = isFirst ? null : toText(end)
       for (let page = await pages.next(); ; page = await pages.next()) {
         if (page.done === true) {
           if (!page.value) return false
           yield { rows: [], reached: toText(windowStart) }
           break
         }
-        yield { rows: page.value, reached: page.value.at(-1)?.at ?? null }
+        const rows = page.value.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
+        yield { rows, reached }
       }
       if (windowStart === start) return true
       // Only now, because most of what is asked for is young.
@@ -316,9 +322,9 @@ export function createAries(options: AriesOptions): Broker {
 
   // What is final and has left the active list will never be in it again.
   function notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
-    for (const { id, at, value } of rows) {
+    for (const { id, createdAt, value } of rows) {
       if (active.has(id) || value instanceof UpstreamError || value.state !== 'CLOSED') continue
-      known.set(id, { at, isPast: true })
+      known.set(id, { at: createdAt, isPast: true })
     }
   }
 
@@ -421,10 +427,10 @@ export function createAries(options: AriesOptions): Broker {
       for (const row of part.value.rows) keepNewer(rows, row)
     }
     const orders: Order[] = []
-    for (const { at, value } of rows.values()) {
+    for (const { createdAt, value } of rows.values()) {
       if (value instanceof UpstreamError) {
         // Unless it says itself that it is too old, it could be the one that is looked for.
-        if (at === null || compareInstants(at, since) >= 0) isComplete = false
+        if (createdAt === null || compareInstants(createdAt, since) >= 0) isComplete = false
         continue
       }
       const isWanted =
@@ -537,8 +543,9 @@ function isDue({ id, at, value }: Row, query: PageQuery, after: OrderRank | null
   if (value instanceof UpstreamError) return true
   // A time that is not known counts as newest.
   if (submittedBefore !== null && at === null) return false
-  if (olderThan !== null && at !== null && (compareInstants(at, olderThan.at) > 0 || olderThan.ids.includes(id))) {
-    return false
+  if (olderThan !== null) {
+    if (olderThan.ids.includes(id)) return false
+    if (at !== null && compareInstants(at, olderThan.at) > 0) return false
   }
   if (wantedStatuses !== null && !wantedStatuses.some((status) => status === value.status)) return false
   return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
@@ -557,14 +564,17 @@ function keepNewer(rows: Map<string, Row>, row: Row): void {
 // ---- answers ----------------------------------------------------------------------------------------------------
 
 function toRows(bodies: readonly unknown[], accountId: string): Row[] {
-  let before: string | null = null
-  return bodies.map((body, index) => {
-    const { createdAt, updatedAt, clOrdId } = isBody(body) ? body : {}
-    const at: string | null = readInstant(createdAt) ?? before
-    before = at
-    const id = isIdPart(clOrdId) ? toAriesId(accountName(accountId), clOrdId) : `row ${at ?? ''} ${index}`
-    return { id, at, updatedAt: readInstant(updatedAt), value: readOrder(body, accountId) }
+  return bodies.map((body) => {
+    const { createdAt: created, updatedAt, clOrdId } = isBody(body) ? body : {}
+    const createdAt = readInstant(created)
+    const id = isIdPart(clOrdId) ? toAriesId(accountName(accountId), clOrdId) : toNamelessId(body)
+    return { id, createdAt, at: createdAt, updatedAt: readInstant(updatedAt), value: readOrder(body, accountId) }
   })
+}
+
+// The same wherever the row stands: it comes in another place of another page, and may be in both lists.
+function toNamelessId(body: unknown): string {
+  return `row ${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
 }
 
 function readInstant(value: unknown): string | null {
