@@ -1405,3 +1405,18 @@ describe('a row that does not say when it came', () => {
     expect(namesOf(await readPage(broker, { statuses: ['ACCEPTED'], olderThan }))).toEqual(['b'])
   })
 })
+
+// ---- searches that have to end -----------------------------------------------------------------------------------------
+
+describe('a search', () => {
+  it('of an interval that ends long after now begins now', async () => {
+    answerer = serveLists({ history: [toRow('a', 60)] })
+    for (const submittedBefore of ['2999-01-01T00:00:00Z', '9999-12-31T23:59:59Z']) {
+      requests.length = 0
+      const page = await readPage(connect(), { submittedBefore })
+      expect(namesOf(page)).toEqual(['a'])
+      expect(page).toMatchObject({ isComplete: true, hasMore: false })
+      expect(requests.length).toBeLessThanOrEqual(3)
+    }
+  })
+})

@@ -356,7 +356,8 @@ export function createAries(options: AriesOptions): Broker {
     const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
     const history = walkHistory(accountId, scope, {
       from: query.submittedAfter,
-      to: earlier(after?.submittedAt ?? null, query.submittedBefore) ?? soon(),
+      // Nothing was created later than now, and a page would be spent on each few months until then.
+      to: earlier(earlier(after?.submittedAt ?? null, query.submittedBefore), soon()),
       // A few more than are wanted, for those that the active list has too or that the last page gave.
       limit: isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2),
       lane: 'list',
@@ -511,6 +512,8 @@ function toText(ms: number): string {
   return new Date(ms).toISOString().replace('.000Z', 'Z')
 }
 
+function earlier(a: string | null, b: string): string
+function earlier(a: string | null, b: string | null): string | null
 function earlier(a: string | null, b: string | null): string | null {
   if (a === null || b === null) return a ?? b
   return compareInstants(a, b) < 0 ? a : b
