@@ -1419,4 +1419,36 @@ describe('a search', () => {
       expect(requests.length).toBeLessThanOrEqual(3)
     }
   })
+
+  it('goes through more orders of one second than a few small pages hold', async () => {
+    for (const digits of ['.25Z', 'Z']) {
+      const createdAt = secondsAgo(60).replace('Z', digits)
+      const history = Array.from({ length: 200 }, (_, index) =>
+        toRow(`o${String(index).padStart(3, '0')}`, 0, { createdAt }),
+      )
+      answerer = serveLists({ history: history.toReversed() })
+      for (const first of [1, 30]) {
+        const names = history.map(({ clOrdId }) => String(clOrdId)).toReversed()
+        expect(await walk(connect(), { first }), `${first} a page`).toEqual(names)
+      }
+    }
+  })
+
+  it('never goes back behind what it has given, also where it cannot come to its end', async () => {
+    const active = Array.from({ length: 120 }, (_, index) =>
+      toRow(`o${String(index).padStart(3, '0')}`, index, { ordStatus: 'NEW' }),
+    )
+    answerer = serveLists({ active, cap: 5 })
+    const names: string[] = []
+    let after: string | null = null
+    for (let round = 1; round <= 5; round++) {
+      const page: Page = await readPage(connect(), { statuses: ['ACCEPTED'], first: 30, after })
+      expect(page.isComplete).toBe(false)
+      expect(page.hasMore).not.toBe(false)
+      names.push(...namesOf(page))
+      after = page.position
+    }
+    // As many as 20 calls show.
+    expect(names).toEqual(active.slice(0, 100).map(({ clOrdId }) => clOrdId))
+  })
 })

@@ -354,15 +354,14 @@ export function createAries(options: AriesOptions): Broker {
     const rows = new Map(active.rows)
     const mayBePast = wantedStatuses === null || wantedStatuses.some((status) => stateOf(status) === 'CLOSED')
     const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
-    const history = walkHistory(accountId, scope, {
-      from: query.submittedAfter,
-      // Nothing was created later than now, and a page would be spent on each few months until then.
-      to: earlier(earlier(after?.submittedAt ?? null, query.submittedBefore), soon()),
-      // A few more than are wanted, for those that the active list has too or that the last page gave.
-      limit: isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2),
-      lane: 'list',
-      counter,
-    })
+    // Nothing was created later than now, and a page would be spent on each few months until then.
+    const to = earlier(earlier(after?.submittedAt ?? null, query.submittedBefore), soon())
+    const walkFrom = (limit: number): ReturnType<typeof walkHistory> =>
+      walkHistory(accountId, scope, { from: query.submittedAfter, to, limit, lane: 'list', counter })
+    // A few more than are wanted, for those that the active list has too or that the last page gave.
+    let limit = isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2)
+    let history = walkFrom(limit)
+    let fullParts = 0
 
     let isAtEnd = !mayBePast
     let { isComplete } = active
@@ -384,6 +383,13 @@ export function createAries(options: AriesOptions): Broker {
         continue
       }
       notePast(part.value.rows, active.rows)
+      if (part.value.rows.length >= limit && ++fullParts > 2 && limit < rowsMax) {
+        // Many more than a few: all of one second are listed anew on each page. No list is asked on with another limit.
+        limit = rowsMax
+        history = walkFrom(limit)
+        frontier = null
+        continue
+      }
       for (const row of part.value.rows) {
         // It should have come before: the list is in no order.
         const isLate = row.at !== null && frontier !== null && compareInstants(row.at, frontier) > 0
@@ -396,15 +402,13 @@ export function createAries(options: AriesOptions): Broker {
     function toPage(due: readonly Row[]): Page {
       const given = due.slice(0, first).map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
       const hasMore = due.length > first ? true : isAtEnd && isComplete ? false : null
-      // Where the search stopped, all of that instant are still to come.
-      const stopped = frontier === null ? query.after : toPosition({ submittedAt: frontier, id: beforeAllIds })
-      const isSearchOver = isComplete || due.length >= first
-      return {
-        rows: given,
-        hasMore,
-        isComplete,
-        position: isSearchOver ? (given.at(-1)?.position ?? query.after) : stopped,
-      }
+      const last = given.at(-1)?.position ?? query.after
+      if (isComplete || due.length >= first || frontier === null)
+        return { rows: given, hasMore, isComplete, position: last }
+      // Where the search stopped, all of that instant are still to come, but for what was given.
+      const stop = { submittedAt: frontier, id: beforeAllIds }
+      const isBehind = last !== null && compareNewestFirst(parsePosition(last), stop) > 0
+      return { rows: given, hasMore, isComplete, position: isBehind ? last : toPosition(stop) }
     }
   }
 
