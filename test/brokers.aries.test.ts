@@ -494,6 +494,21 @@ describe('the two lists', () => {
     expect((await scan(connect())).orders).toMatchObject([{ status }])
   })
 
+  it('have an order twice, changed in one second: what has ended does not come back', async () => {
+    const times = { createdAt: secondsAgo(60), updatedAt: secondsAgo(60) }
+    const open = toRow('a', 60, { ...times, ordStatus: 'NEW', cumQty: '0', leavesQty: '40' })
+    const filled = toRow('a', 60, times)
+    for (const lists of [
+      { active: [open], history: [filled] },
+      { active: [filled], history: [open] },
+      { active: [{ ...filled, ordStatus: undefined }], history: [filled] },
+    ]) {
+      answerer = serveLists(lists)
+      expect((await readPage(connect())).rows.map(({ order }) => order)).toMatchObject([{ status: 'FILLED' }])
+      expect((await scan(connect())).orders).toMatchObject([{ status: 'FILLED' }])
+    }
+  })
+
   it('are asked with cursors to their ends, 500 rows a call', async () => {
     const active = Array.from({ length: 7 }, (_, index) => toRow(`a${index}`, index, { ordStatus: 'NEW' }))
     const history = Array.from({ length: 7 }, (_, index) => toRow(`h${index}`, 100 + index))

@@ -561,11 +561,16 @@ function isDue({ id, at, value }: Row, query: PageQuery, after: OrderRank | null
 /** An order can be in both lists, or in two pages of one: what was changed later is what holds. */
 function keepNewer(rows: Map<string, Row>, row: Row): void {
   const before = rows.get(row.id)
-  const isOlder =
-    before !== undefined &&
-    (row.value instanceof UpstreamError ||
-      (before.updatedAt !== null && row.updatedAt !== null && compareInstants(row.updatedAt, before.updatedAt) <= 0))
-  if (!isOlder) rows.set(row.id, row)
+  if (before === undefined || isNewer(row, before)) rows.set(row.id, row)
+}
+
+function isNewer(row: Row, before: Row): boolean {
+  if (row.value instanceof UpstreamError || before.value instanceof UpstreamError)
+    return before.value instanceof UpstreamError
+  if (row.updatedAt === null || before.updatedAt === null) return true
+  const difference = compareInstants(row.updatedAt, before.updatedAt)
+  // Times come in whole seconds, and in one of them an order can come and end, which it does once.
+  return difference > 0 || (difference === 0 && row.value.state === 'CLOSED' && before.value.state !== 'CLOSED')
 }
 
 // ---- answers ----------------------------------------------------------------------------------------------------
