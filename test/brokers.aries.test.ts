@@ -1421,6 +1421,21 @@ describe('a row that does not say when it came', () => {
   })
 })
 
+describe('a row without a readable id', () => {
+  it.each(['active', 'history'] as const)(
+    'in the %s list may be the one that is looked for: then nothing is none',
+    async (list) => {
+      for (const clOrdId of [undefined, null, '', '../x', {}]) {
+        const rows = [toRow('a', 60), toRow('b', 70, { clOrdId })]
+        answerer = serveLists({ [list]: rows })
+        const [found, none] = await readOrders(connect(), 'a', 'none')
+        expect(found).toMatchObject({ id: idOf('a') })
+        expect(none).toMatchObject({ kind: 'unreadable', effect: 'unknown' })
+      }
+    },
+  )
+})
+
 // ---- searches that have to end -----------------------------------------------------------------------------------------
 
 describe('a search', () => {

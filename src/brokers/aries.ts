@@ -288,8 +288,10 @@ export function createAries(options: AriesOptions): Broker {
   ): Promise<void> {
     const missing = new Set(ids)
     const counter: CallsLeft = { left: callsPerReadMax }
+    let hasNameless = false
     const take = (row: Row): void => {
       if (missing.delete(row.id)) found.set(row.id, row.value)
+      if (row.id.startsWith(namelessPrefix)) hasNameless = true
     }
     const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
       const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'one', counter })
@@ -311,6 +313,9 @@ export function createAries(options: AriesOptions): Broker {
           throw new UpstreamError('unreadable', 'the active orders of an account have no end')
         }
         if (missing.size > 0) await look(active.rows)
+      }
+      if (missing.size > 0 && hasNameless) {
+        throw new UpstreamError('unreadable', 'the order may be one whose clOrdId cannot be read')
       }
       for (const id of missing) found.set(id, null)
     } catch (error) {
@@ -584,9 +589,11 @@ function toRows(bodies: readonly unknown[], accountId: string): Row[] {
   })
 }
 
+const namelessPrefix = 'row '
+
 // The same wherever the row stands: it comes in another place of another page, and may be in both lists.
 function toNamelessId(body: unknown): string {
-  return `row ${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
+  return `${namelessPrefix}${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
 }
 
 function readInstant(value: unknown): string | null {
