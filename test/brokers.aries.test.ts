@@ -1344,6 +1344,19 @@ describe('calls with a token', () => {
     }
   })
 
+  it.each([{ message: 'Unauthorized' }, { error: 'Unauthorized', message: 'no' }, { code: 401 }, [], null])(
+    'a placement that a proxy answers with 401 and %j is not sent again: it may have been passed on',
+    async (body) => {
+      answerer = (request) => (isToken(request) ? issued(`access_${tokenRequests().length}`) : { status: 401, body })
+      const broker = connect({ credential })
+      await errorOf(broker.accounts(createScope()))
+      passTime(60_000)
+      const error = await errorOf(place(broker))
+      expect(error).toMatchObject({ kind: 'unreadable', effect: 'unknown', rejection: null })
+      expect(requests.filter(({ path }) => path === '/v1/orders')).toHaveLength(1)
+    },
+  )
+
   it('a placement for which there is no token is not begun', async () => {
     answerer = () => unauthorized
     let begun = 0
