@@ -887,6 +887,20 @@ describe('placing', () => {
     for (const symbol of ['KO', 'BRK.B', 'C', 'KO26']) expect(fieldsOf({ symbol })).toEqual([])
     expect(requests).toEqual([])
   })
+
+  it.each([
+    ['another account', { accountId: 'ACC-4472' }],
+    ['another account, by its newer name', { tradingAccountId: 'ACC-4472' }],
+    ['an account that is none', { accountId: {} }],
+    ['another type', { type: 'MARKET' }],
+  ])('an answer with %s is about another order, accepted or rejected', async (_, fields) => {
+    for (const status of ['NEW', 'REJECTED']) {
+      answer(ok({ ...read('orders.place.accepted'), status, ...fields }))
+      expect(await errorOf(place(connect()))).toMatchObject({ kind: 'unreadable', effect: 'unknown', rejection: null })
+    }
+    answer(ok({ ...read('orders.place.accepted'), accountId: 'ACC-4471', tradingAccountId: '', type: 'LIMIT' }))
+    expect(await place(connect())).toMatchObject({ status: 'ACCEPTED', order: { type: 'LIMIT' } })
+  })
 })
 
 // ---- canceling ----------------------------------------------------------------------------------------------------------
@@ -1344,7 +1358,7 @@ describe('calls with a token', () => {
     }
   })
 
-  it.each([{ message: 'Unauthorized' }, { error: 'Unauthorized', message: 'no' }, { code: 401 }, [], null])(
+  it.each([[{ message: 'Unauthorized' }], [{ error: 'Unauthorized', message: 'no' }], [{ code: 401 }], [[]], [null]])(
     'a placement that a proxy answers with 401 and %j is not sent again: it may have been passed on',
     async (body) => {
       answerer = (request) => (isToken(request) ? issued(`access_${tokenRequests().length}`) : { status: 401, body })

@@ -273,23 +273,24 @@ export function toRequest(order: NewOrder, accountField: AriesAccountField): Rec
 }
 
 /**
- * Accepted only if the answer is about this order, as far as it tells: it has neither account nor type. Whether a refusal
+ * Accepted only if the answer is about this order, as far as it tells: its example has neither account nor type. Whether a refusal
  * comes with 200 is not documented; one that names its reason is taken for it, any other answer for no answer.
  */
 export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered a placement with no object')
-  const { symbol, side, qty, success, clOrdId, clientId } = body
+  const { qty, success, clOrdId } = body
+  const account = accountName(sent.accountId)
+  const { symbol, side, type, clientOrderId: clientId } = sent
+  const request = { accountId: account, tradingAccountId: account, symbol, side, type, clientId }
   const isOther =
-    (!isAbsent(symbol) && symbol !== sent.symbol) ||
-    (!isAbsent(side) && side !== sent.side) ||
-    (!isAbsent(clientId) && clientId !== sent.clientOrderId) ||
+    Object.entries(request).some(([field, value]) => !isAbsent(body[field]) && body[field] !== value) ||
     (!isAbsent(qty) && !equalDecimals(qty, sent.quantity))
   if (isOther) throw new UpstreamError('unreadable', 'Aries answered a placement with another order')
   const status = parseWord(statuses, body['status'])
   const isRefused = status === 'REJECTED' || (success === false && !isAbsent(body['ordRejReason']))
   if (isIdPart(clOrdId) && (isRefused || success === true)) {
     const order = toPlacedOrder(body, sent, isRefused)
-    const orderId = toAriesId(accountName(sent.accountId), clOrdId)
+    const orderId = toAriesId(account, clOrdId)
     if (isRefused) return { orderId, status: 'REJECTED', order, rejection: toRejection(body) }
     return { orderId, status, order, rejection: null }
   }
