@@ -843,6 +843,16 @@ describe('placing', () => {
     ['an id and no reason', { ...said, clOrdId: 'o1' }],
     ['an empty reason', { ...said, ordRejReason: '' }],
     ['the status of an order that lives', { ...said, clOrdId: 'o1', status: 'NEW' }],
+    ['a reason, and the status of an order that lives', { ...said, ordRejReason: 'HALTED', status: 'PENDING_NEW' }],
+    [
+      'a reason, and the status of one that is done',
+      { ...said, ordRejReason: 'HALTED', clOrdId: 'o1', status: 'FILLED' },
+    ],
+    ['a reason, and a fill', { ...said, ordRejReason: 'HALTED', cumQty: '15' }],
+    ['the status, and a fill', { ...said, status: 'REJECTED', clOrdId: 'o1', cumQty: '0.001' }],
+    ['a success, the status, and a fill', { ...said, success: true, status: 'REJECTED', clOrdId: 'o1', cumQty: '1' }],
+    ['a reason that is no word', { ...said, ordRejReason: {} }],
+    ['a reason of blanks', { ...said, ordRejReason: ' \t' }],
     ['no success', { clOrdId: 'o1', symbol: 'KO' }],
     ['a success that is no word', { ...said, success: 'true', clOrdId: 'o1' }],
   ])('is not known to be refused by %s', async (_, body) => {

@@ -14,6 +14,7 @@ import type {
   OrderLeg,
   OrderRejectionCode,
   OrderSide,
+  OrderStatus,
   OrderType,
   SecurityType,
   TimeInForce,
@@ -287,8 +288,8 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
     (!isAbsent(qty) && !equalDecimals(qty, sent.quantity))
   if (isOther) throw new UpstreamError('unreadable', 'Aries answered a placement with another order')
   const status = parseWord(statuses, body['status'])
-  const isRefused = status === 'REJECTED' || (success === false && !isAbsent(body['ordRejReason']))
-  if (isIdPart(clOrdId) && (isRefused || success === true)) {
+  const isRefused = isRefusal(body, status)
+  if (isIdPart(clOrdId) && (isRefused || (success === true && status !== 'REJECTED'))) {
     const order = toPlacedOrder(body, sent, isRefused)
     const orderId = toAriesId(account, clOrdId)
     if (isRefused) return { orderId, status: 'REJECTED', order, rejection: toRejection(body) }
@@ -302,6 +303,13 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
     ...(brokerCode === null ? {} : { brokerCode }),
     ...(reason === null ? {} : { reason }),
   })
+}
+
+// An answer that contradicts itself is none: an order that has filled, or has another status, is there.
+function isRefusal(body: Body, status: OrderStatus): boolean {
+  const filled = parseDecimal(body, 'cumQty')
+  if (typeof filled === 'string' && compareDecimals(filled, '0') !== 0) return false
+  return status === 'REJECTED' || (status === 'UNKNOWN' && body['success'] === false && readRejectCode(body) !== null)
 }
 
 // What the answer leaves out is what was sent. Without legs it is an equity order; its currency is for a list to tell.
@@ -326,10 +334,13 @@ function toPlacedOrder(body: Body, sent: NewOrder, isRefused: boolean): Order | 
 }
 
 function toRejection(body: Body): Rejection {
-  const { ordRejReason } = body
-  const brokerCode = typeof ordRejReason === 'string' ? cleanText(ordRejReason) || null : null
+  const brokerCode = readRejectCode(body)
   const code = parseWord(rejections, brokerCode)
   return { code: code === 'UNKNOWN' ? 'OTHER' : code, brokerCode, reason: readReason(body) }
+}
+
+function readRejectCode({ ordRejReason }: Body): string | null {
+  return typeof ordRejReason === 'string' ? cleanText(ordRejReason) || null : null
 }
 
 // ---- canceling --------------------------------------------------------------------------------------------------
