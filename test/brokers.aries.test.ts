@@ -877,6 +877,21 @@ describe('placing', () => {
     expect(await errorOf(place(connect()))).toMatchObject({ kind, effect, rejection, status })
   })
 
+  it('takes a word without a message for no refusal of Aries, which has both', async () => {
+    for (const [name, status] of [
+      ['BadRequest.invalid', 400],
+      ['Unauthorized.token', 401],
+      ['Forbidden.scope', 403],
+      ['RateLimited.limited', 429],
+    ] as const) {
+      const { error } = read('errors')[name] as Body
+      for (const message of [undefined, null, {}, ['no']]) {
+        answer({ status, body: { error, message } })
+        expect(await errorOf(place(connect()))).toMatchObject({ effect: 'unknown', rejection: null, brokerCode: null })
+      }
+    }
+  })
+
   it('does not take what Aries does not have', () => {
     const fieldsOf = (fields: Partial<NewOrder>): string[] =>
       connect()

@@ -393,7 +393,7 @@ export function takeBody(answer: Answer, purpose: Purpose): unknown {
 }
 
 // The one shape of an error, `{error, message}`, is of an older page about users; none is published for orders. Only the
-// words that it has for each status make it Aries': other software in between answers in such a shape too.
+// words that it has for each status, with a message, make it Aries': other software in between answers in such a shape too.
 const errorWords = new Map([
   [400, 'bad_request'],
   [401, 'unauthorized'],
@@ -403,14 +403,20 @@ const errorWords = new Map([
 ])
 
 /** Whether Aries itself says that it does not take the token: nothing was looked at then. */
-export function isTokenRefused({ status, body }: Answer): boolean {
-  return status === 401 && isBody(body) && body['error'] === errorWords.get(status)
+export function isTokenRefused(answer: Answer): boolean {
+  return readErrorWord(answer) === 'unauthorized'
 }
 
-function toRefusal({ status, body, retryAfterMs }: Answer, purpose: Purpose): UpstreamError {
+function readErrorWord({ status, body }: Answer): string | null {
+  const { error: word, message } = isBody(body) ? body : {}
+  return typeof word === 'string' && typeof message === 'string' && errorWords.get(status) === word ? word : null
+}
+
+function toRefusal(answer: Answer, purpose: Purpose): UpstreamError {
+  const { status, body, retryAfterMs } = answer
   const wait = retryAfterMs === null ? {} : { retryAfterMs }
-  const word = isBody(body) ? body['error'] : undefined
-  if (!isBody(body) || typeof word !== 'string' || errorWords.get(status) !== word) {
+  const word = readErrorWord(answer)
+  if (!isBody(body) || word === null) {
     // A proxy may answer 4xx after it has forwarded the request, so without Aries' own words a refusal proves nothing.
     const kind = status === 429 ? 'throttled' : 'unreadable'
     return new UpstreamError(kind, `HTTP ${status} without Aries' error`, { status, effect: 'unknown', ...wait })
