@@ -1134,7 +1134,7 @@ describe('a token', () => {
     expect(await tokens.current()).toBe('access_3')
   })
 
-  it.each([undefined, null, '', 'an hour', -1, 1.5, {}])(
+  it.each([undefined, null, '', 'an hour', -1, 1.5, {}, 0, '0'])(
     'that expires in %j is used until it is refused',
     async (expires_in) => {
       const { tokens, pass } = startTokens()
@@ -1214,6 +1214,17 @@ describe('a token', () => {
     // It is tried anew before long.
     pass(7_000)
     answer(issued('access_2'))
+    expect(await tokens.current()).toBe('access_2')
+  })
+
+  it('is not asked for again before the time that the broker asked to wait', async () => {
+    const { tokens, pass } = startTokens()
+    answer({ ...refusal(429, 'RateLimited.limited'), headers: { 'retry-after': '30' } }, issued('access_2'))
+    await errorOf(tokens.current())
+    pass(29_999)
+    await errorOf(tokens.current())
+    expect(requests).toHaveLength(1)
+    pass(1)
     expect(await tokens.current()).toBe('access_2')
   })
 

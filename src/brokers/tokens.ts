@@ -48,7 +48,7 @@ const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
 const marginMs = { renew: 60_000, use: 10_000 }
 // What is refused sooner after it came will not be taken after another refresh either.
 const freshMs = 5_000
-// So long a failure stands, so that many callers who need a token are not as many requests for one.
+// So long a failure stands, and as long as the broker asked to wait, so that many callers who need a token are not as many requests for one.
 const failureMs = 1_000
 
 /** Asks for no token before one is needed. */
@@ -74,7 +74,8 @@ export function createTokens({ http, credential, onNotice, now = () => performan
           return fresh.value
         },
         (error: unknown) => {
-          failure = { error, until: now() + failureMs }
+          const waitMs = error instanceof UpstreamError ? (error.retryAfterMs ?? 0) : 0
+          failure = { error, until: now() + Math.max(failureMs, waitMs) }
           throw error
         },
       )
@@ -128,7 +129,8 @@ export function createTokens({ http, credential, onNotice, now = () => performan
       )
     }
     const issuedAt = now()
-    const lifetimeMs = typeof lifetime === 'string' && /^\d{1,9}$/.test(lifetime) ? Number(lifetime) * 1_000 : Infinity
+    const lifetimeMs =
+      typeof lifetime === 'string' && /^0*[1-9]\d{0,8}$/.test(lifetime) ? Number(lifetime) * 1_000 : Infinity
     const expiresAt = issuedAt + lifetimeMs - Math.min(marginMs.use, lifetimeMs / 10)
     const renewAt = issuedAt + lifetimeMs - Math.min(marginMs.renew, lifetimeMs / 4)
     return { value, issuedAt, expiresAt, renewAt }
