@@ -583,6 +583,15 @@ describe('the two lists', () => {
     expect(asked().filter((what) => what === 'history')).toHaveLength(1)
   })
 
+  it.each([
+    ['later than orders that it has', daysAgo(10)],
+    ['later than now', daysAgo(-400)],
+  ])('are looked through further where the account is said to have been opened %s', async (_, openedAt) => {
+    const old = toRow('old', 0, { createdAt: daysAgo(300), updatedAt: daysAgo(300) })
+    answerer = serveLists({ history: [toRow('new', 0, { createdAt: daysAgo(80) }), old], openedAt })
+    expect(await readOne(connect(), 'old')).toMatchObject({ status: 'FILLED' })
+  })
+
   it('are not followed for ever where nobody says when the account was opened: then nothing is none', async () => {
     for (const openedAt of [null, 'soon']) {
       answerer = serveLists({ openedAt })

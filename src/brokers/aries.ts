@@ -197,6 +197,7 @@ export function createAries(options: AriesOptions): Broker {
     const historyPath = path`/v2/accounts/${accountName(accountId)}/orders/history`
     let end = Math.ceil(toMs(to) / 1_000) * 1_000
     let start = from === null ? -Infinity : Math.floor(toMs(from) / 1_000) * 1_000
+    let oldest: string | null = null
     for (let isFirst = true; start <= end; isFirst = false) {
       const windowStart = Math.max(end - windowMs, start)
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
@@ -210,23 +211,23 @@ export function createAries(options: AriesOptions): Broker {
           break
         }
         const rows = page.value.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
+        oldest = earlier(reached, oldest)
         yield { rows, reached }
       }
       if (windowStart === start) return true
       // Only now, because most of what is asked for is young.
-      if (isFirst) start = Math.max(start, await findStart(accountId, scope, lane, counter))
+      if (isFirst) start = Math.max(start, await findStart(accountId, scope, { lane, counter, oldest }))
       if (windowStart <= start) return true
       end = windowStart
     }
     return true
   }
 
-  /** Epoch ms from which on the account can have orders, to the second. */
+  /** Epoch ms from which on the account can have orders, to the second; `oldest` is one that it has. */
   async function findStart(
     accountId: string,
     scope: ReadScope,
-    lane: ReadCall['lane'],
-    counter: CallsLeft,
+    { lane, counter, oldest }: Pick<HistoryQuery, 'lane' | 'counter'> & { oldest: string | null },
   ): Promise<number> {
     if (!openedAt.has(accountId) && counter.left > 0) {
       counter.left--
@@ -234,8 +235,10 @@ export function createAries(options: AriesOptions): Broker {
       await readAccounts(scope, lane).catch(keepUpstreamError)
     }
     const opened = openedAt.get(accountId)
-    // A day before: the clocks of two systems.
-    const at = opened === undefined ? Date.now() - longAgoMs : toMs(opened) - dayMs
+    // A day before: the clocks of two systems. A time that its orders contradict is not that of its opening.
+    const openedMs = opened === undefined ? Infinity : toMs(opened) - dayMs
+    const isTold = openedMs <= (oldest === null ? Date.now() : toMs(oldest))
+    const at = isTold ? openedMs : Date.now() - longAgoMs
     return Math.floor(at / 1_000) * 1_000
   }
 

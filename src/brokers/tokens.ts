@@ -48,7 +48,8 @@ const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
 const marginMs = { renew: 60_000, use: 10_000 }
 // What is refused sooner after it came will not be taken after another refresh either.
 const freshMs = 5_000
-// So long a failure stands, and as long as the broker asked to wait, so that many callers who need a token are not as many requests for one.
+// So long a failure stands, and as long as the broker asked to wait, so that many callers who need a token are not as
+// many requests for one.
 const failureMs = 1_000
 
 /** Asks for no token before one is needed. */
