@@ -257,7 +257,9 @@ export function findUnsupportedByAries(order: NewOrder): Unsupported[] {
   return found
 }
 
+/** Throws RangeError for what `findUnsupportedByAries` names: left out, it would make another order. */
 export function toRequest(order: NewOrder, accountField: AriesAccountField): Record<string, unknown> {
+  if (findUnsupportedByAries(order).length > 0) throw new RangeError('an order that Aries does not take')
   const body = {
     [accountField]: accountName(order.accountId),
     symbol: order.symbol,
