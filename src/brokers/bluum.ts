@@ -503,10 +503,13 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
   }
 }
 
-// Read as it is, an order in the words of the other generation would be one without a size.
-function refuseOtherDialect(body: Body, { quantity }: Dialect['fields']): void {
-  const isOther = ({ fields }: Dialect): boolean => fields.quantity !== quantity && body[fields.quantity] !== undefined
-  if (body[quantity] !== undefined || !Object.values(dialects).some(isOther)) return
+// Read as it is, an order in the words of the other generation would be one without a size; for a cash amount, which has
+// one name in both, one of which nobody can tell what has filled.
+function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
+  const sizes = ['quantity', 'filledQuantity', 'remainingQuantity'] as const
+  const isOther = (dialect: Dialect): boolean =>
+    sizes.some((size) => body[fields[size]] === undefined && body[dialect.fields[size]] !== undefined)
+  if (body[fields.quantity] !== undefined || !Object.values(dialects).some(isOther)) return
   throw new UpstreamError(
     'unreadable',
     'Bluum answered in the words of its other API: BLUUM_API may have to be changed',
