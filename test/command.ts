@@ -6,6 +6,13 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
+/** All that a process started by a test knows of the environment of the tests. */
+export const bareEnv = {
+  PATH: process.env['PATH'] ?? '',
+  HOME: process.env['HOME'] ?? '',
+  NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
+}
+
 export interface Ended {
   code: number | null
   out: string
@@ -24,7 +31,7 @@ export async function runBlotter(args: readonly string[], options: CommandOption
   const { env = {}, nodeOptions = [], interruptAt } = options
   const child = spawn(process.execPath, [...nodeOptions, 'src/main.ts', ...args], {
     cwd: root,
-    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', ...env },
+    env: { ...bareEnv, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let out = ''

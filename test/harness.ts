@@ -11,6 +11,7 @@ import { onTestFinished } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { serve } from '../src/serve.ts'
 import type { Sandbox } from '../src/sandbox/server.ts'
+import { bareEnv } from './command.ts'
 
 /** A call as the sandbox's request log shows it. */
 export interface LoggedCall {
@@ -123,7 +124,7 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-test-'))
   const child = spawn(process.execPath, ['src/main.ts', 'sandbox'], {
     cwd: new URL('..', import.meta.url),
-    env: { DATA_DIR: dataDir, ...env },
+    env: { ...bareEnv, DATA_DIR: dataDir, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   onTestFinished(async () => {

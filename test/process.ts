@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
+import { bareEnv } from './command.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -171,7 +172,7 @@ interface Child {
 function launch(args: readonly string[], env: Record<string, string>, nodeOptions: readonly string[] = []): Child {
   const child = spawn(process.execPath, [...nodeOptions, 'src/main.ts', ...args], {
     cwd: root,
-    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', PORT: '0', ...env },
+    env: { ...bareEnv, PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''

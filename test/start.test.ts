@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { bareEnv } from './command.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const run = promisify(execFile)
@@ -34,7 +35,7 @@ interface Running {
 async function start(command: string, args: string[], env: Record<string, string>): Promise<Running> {
   const child = spawn(command, args, {
     cwd: root,
-    env: { PATH: process.env.PATH ?? '', HOME: process.env.HOME ?? '', PORT: '0', ...env },
+    env: { ...bareEnv, PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     // A group of its own: npm does not pass a SIGKILL on to the server.
     detached: true,
@@ -74,7 +75,7 @@ async function finish(
   args: string[],
   env: Record<string, string>,
 ): Promise<{ code: number; out: string; err: string }> {
-  const options = { cwd: root, env: { PATH: process.env.PATH ?? '', PORT: '0', ...env } }
+  const options = { cwd: root, env: { ...bareEnv, PORT: '0', ...env } }
   try {
     const { stdout, stderr } = await run(process.execPath, ['src/main.ts', ...args], options)
     return { code: 0, out: stdout, err: stderr }
