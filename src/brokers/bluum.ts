@@ -97,9 +97,13 @@ export function createBluum(options: BluumOptions): Broker {
   const capabilities = toCapabilities(options.capabilities ?? [])
   const memory = createListMemory()
   // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
-  const owners = new LRUCache<string, { accountId: string; at: string | null }>({ max: 50_000 })
+  // Each counts 1: by `max`, room for all of them would be set aside at once.
+  const owners = new LRUCache<string, { accountId: string; at: string | null }>({
+    maxSize: 50_000,
+    sizeCalculation: () => 1,
+  })
   // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
-  const recentSince = new LRUCache<string, string>({ max: 10_000 })
+  const recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
 
   // Whether the first call to the list of its account cannot show the order.
   function isKnownOld(id: string): boolean {

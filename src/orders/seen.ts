@@ -43,7 +43,8 @@ interface SeenOptions {
  * throws. Holds nothing to close but `broker`.
  */
 export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 20_000 }: SeenOptions): Broker {
-  const memory = new LRUCache<string, Seen>({ max: ordersMax })
+  // Not `max`, which sets room for all of them aside at once.
+  const memory = new LRUCache<string, Seen>({ maxSize: ordersMax, sizeCalculation: () => 1 })
 
   function merge(order: Order): Order {
     const seen = memory.get(order.id)
