@@ -89,6 +89,7 @@ const steps = fc.array(
 
 /** What is true of one key, as far as the answers told. */
 interface Known {
+  accountId: string
   clientOrderId: string
   limitPrice: string
   quantity: string | null
@@ -105,6 +106,7 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
   const start = () => startHarness({ ...settings, DATA_DIR: dataDir })
   let harness = await start()
   let prices = 0
+  let sequences = 0
   try {
     await fc.assert(fc.asyncProperty(steps, run), { seed, numRuns })
     await harness.close()
@@ -119,8 +121,8 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
     rmSync(dataDir, { recursive: true, force: true })
   }
 
-  async function booked({ clientOrderId }: Known): Promise<Record<string, unknown>[]> {
-    return (await harness.book()).filter((order) => order['client_order_id'] === clientOrderId)
+  async function booked({ accountId, clientOrderId }: Known): Promise<Record<string, unknown>[]> {
+    return (await harness.book(accountId)).filter((order) => order['client_order_id'] === clientOrderId)
   }
 
   async function postsOf({ clientOrderId }: Known): Promise<LoggedCall[]> {
@@ -137,9 +139,13 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
     return Object.values(answer.data as Record<string, never>)[0] ?? (null as never)
   }
 
-  /** Holds one answer about a key against what was told of it before, and against the book. */
-  async function expectTrue(known: Known, told: Record<string, unknown>, quantity: string): Promise<void> {
-    const orders = await booked(known)
+  /** Holds one answer about a key against what was told of it before, and against its `orders` in the book by now. */
+  function expectTrue(
+    known: Known,
+    told: Record<string, unknown>,
+    quantity: string,
+    orders: Record<string, unknown>[],
+  ): void {
     expect(orders.length).toBeLessThanOrEqual(1)
     if (told['outcome'] === 'PLACED') {
       expect(orders).toMatchObject([{ id: told['orderId'], limit_price: known.limitPrice }])
@@ -156,14 +162,15 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
     const made = faults[step.fault]
     const before = (await postsOf(known)).length
     await harness.setRules({ match: { method: 'POST', path: '/orders$', times: 1 }, fault: made?.fault })
-    const { clientOrderId, limitPrice } = known
-    const input = limitBuy(harness, { clientOrderId, limitPrice, quantity })
+    const { accountId, clientOrderId, limitPrice } = known
+    const input = limitBuy(harness, { accountId, clientOrderId, limitPrice, quantity })
     const results = await Promise.all(Array.from({ length: times }, () => ask(placeDocument, { input })))
     // Another quantity is another order: refused as long as the first one is remembered.
     const isOther = known.quantity !== null && Number(known.quantity) !== Number(quantity)
+    const orders = await booked(known)
     for (const told of results) {
       expect(told['outcome'] === 'INVALID').toBe(isOther)
-      if (!isOther) await expectTrue(known, told, quantity)
+      if (!isOther) expectTrue(known, told, quantity, orders)
     }
     if (!isOther) known.quantity = quantity
     const sent = (await postsOf(known)).length - before
@@ -173,8 +180,7 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
 
   async function cancel(known: Known, step: Extract<Step, { type: 'cancel' }>): Promise<void> {
     await harness.setRules({ match: { method: 'POST', path: '/cancel$', times: 1 }, fault: faults[step.fault]?.fault })
-    const { accountId } = harness
-    const { clientOrderId, orderId } = known
+    const { accountId, clientOrderId, orderId } = known
     const input = step.by === 'id' && orderId !== null ? { orderId } : { accountId, clientOrderId }
     const told: Record<string, unknown> = await ask(cancelDocument, { input })
     const [order] = await booked(known)
@@ -188,7 +194,12 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
 
   async function run(sequence: readonly Step[]): Promise<void> {
     await harness.setRules()
+    await harness.clearCalls()
+    // In turns: one has a long history and one a short one.
+    const { accounts } = harness.sandbox
+    const accountId = accounts[sequences++ % accounts.length] ?? ''
     const known: Known[] = Array.from({ length: keys }, () => ({
+      accountId,
       clientOrderId: randomUUID(),
       limitPrice: `0.${String(++prices).padStart(5, '0')}`,
       quantity: null,
@@ -212,27 +223,27 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
         await harness.control('POST', `/orders/${one.orderId}/fill`, { quantity: step.quantity }).catch(() => {})
       }
       if (step.type === 'placement') {
-        const { accountId } = harness
-        const told: Record<string, unknown> | null = await ask(placementDocument, { accountId, ...one })
+        const told: Record<string, unknown> | null = await ask(placementDocument, one)
         expect(told === null).toBe(one.quantity === null)
-        if (told !== null) await expectTrue(one, Object(told['result']), one.quantity ?? '')
+        if (told !== null) expectTrue(one, Object(told['result']), one.quantity ?? '', await booked(one))
       }
     }
     await harness.setRules()
     for (const one of known) await expectSettled(one)
   }
+
   /** With a broker that behaves, each key comes to an outcome, and it is the book's. */
   async function expectSettled(known: Known): Promise<void> {
-    const { accountId } = harness
-    const { clientOrderId } = known
+    const { accountId, clientOrderId } = known
     await vi.waitFor(
       async () => {
         const told: Record<string, unknown> | null = await ask(placementDocument, { accountId, clientOrderId })
         if (told === null) return expect(await booked(known)).toEqual([])
         const { outcome } = Object(told['result'])
         expect(outcome).not.toBe('UNKNOWN')
-        expect(await booked(known)).toHaveLength(outcome === 'PLACED' ? 1 : 0)
-        await expectTrue(known, Object(told['result']), known.quantity ?? '')
+        const orders = await booked(known)
+        expect(orders).toHaveLength(outcome === 'PLACED' ? 1 : 0)
+        expectTrue(known, Object(told['result']), known.quantity ?? '', orders)
       },
       { timeout: 10_000, interval: 20 },
     )
