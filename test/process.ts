@@ -2,12 +2,15 @@
 
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { onTestFinished } from 'vitest'
+import { onTestFinished, vi } from 'vitest'
+import { openSqliteStore } from '../src/store/sqlite.ts'
+import type { AuditReport } from '../src/store/store.ts'
 import { bareEnv } from './command.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -38,6 +41,8 @@ export interface BrokerProcess {
   calls(): Promise<BrokerCall[]>
   /** Of those the placements. */
   posts(): Promise<{ clientOrderId: string | null; idempotencyKey: string | null }[]>
+  /** Their keys. */
+  sentKeys(): Promise<(string | null)[]>
   /** The orders of the account under one key. */
   booked(clientOrderId: string): Promise<Record<string, unknown>[]>
   close(): Promise<void>
@@ -89,6 +94,14 @@ export async function startBroker(): Promise<BrokerProcess> {
   }
   const calls = async (): Promise<BrokerCall[]> => (await control('GET', '/log')) as BrokerCall[]
 
+  const posts: BrokerProcess['posts'] = async () =>
+    (await calls())
+      .filter(({ method, path }) => method === 'POST' && path.endsWith('/orders'))
+      .map(({ body, idempotencyKey }) => {
+        const order = JSON.parse(body || '{}') as { client_order_id?: string }
+        return { clientOrderId: order.client_order_id ?? null, idempotencyKey }
+      })
+
   return {
     accountId,
     otherAccountId,
@@ -103,13 +116,8 @@ export async function startBroker(): Promise<BrokerProcess> {
     control,
     setRules: async (...rules) => void (await control('PUT', '/rules', rules)),
     calls,
-    posts: async () =>
-      (await calls())
-        .filter(({ method, path }) => method === 'POST' && path.endsWith('/orders'))
-        .map(({ body, idempotencyKey }) => {
-          const order = JSON.parse(body || '{}') as { client_order_id?: string }
-          return { clientOrderId: order.client_order_id ?? null, idempotencyKey }
-        }),
+    posts,
+    sentKeys: async () => (await posts()).map(({ clientOrderId }) => clientOrderId),
     booked: async (clientOrderId) =>
       ((await control('GET', `/book?account=${accountId}`)) as Record<string, unknown>[]).filter(
         (order) => order['client_order_id'] === clientOrderId,
@@ -159,6 +167,77 @@ export async function startService(
     },
   }
 }
+
+// ---- what is asked of it ---------------------------------------------------------------------------------------------
+
+export interface PlaceResult {
+  outcome: string
+  orderId: string | null
+  replayed?: boolean
+  notPlacedCode?: string
+  certainty?: string
+  retrySameKey?: boolean
+}
+
+const resultFields = `outcome orderId ... on OrderPlaced { replayed } ... on OrderNotPlaced { notPlacedCode certainty retrySameKey }`
+const placeDocument = `mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { ${resultFields} } }`
+const placementDocument = `query ($accountId: ID!, $clientOrderId: ID!) {
+  placement(accountId: $accountId, clientOrderId: $clientOrderId) { state attempts orderId foundBy result { ${resultFields} } }
+}`
+
+export type Buy = ReturnType<typeof makeRestingBuy>
+/** A buy far below the market, under a key of its own. */
+export function makeRestingBuy(accountId: string, quantity = '1') {
+  return {
+    accountId,
+    clientOrderId: randomUUID(),
+    symbol: 'AAPL',
+    side: 'BUY' as const,
+    type: 'LIMIT' as const,
+    timeInForce: 'GTC' as const,
+    quantity,
+    limitPrice: '1.00',
+  }
+}
+
+export async function place(service: Pick<ServiceProcess, 'run'>, input: object): Promise<PlaceResult> {
+  return (await service.run(placeDocument, { input })).placeOrder as PlaceResult
+}
+
+interface Placement {
+  state: string
+  attempts: number
+  orderId: string | null
+  foundBy: string | null
+  result: PlaceResult
+}
+
+export async function placementOf(
+  service: Pick<ServiceProcess, 'run'>,
+  { accountId, clientOrderId }: Buy,
+): Promise<Placement> {
+  return (await service.run(placementDocument, { accountId, clientOrderId })).placement as Placement
+}
+
+/** Waits for what ends in the background; generous, since it is bounded and not measured. */
+export function eventually(check: () => Promise<void>, timeout = 15_000): Promise<void> {
+  return vi.waitFor(check, { timeout, interval: 20 })
+}
+
+/** Checks all chains of a store, beside a service or without one. */
+export async function verifyAudit(dataDir: string): Promise<AuditReport> {
+  const store = openSqliteStore({ file: join(dataDir, 'placements.sqlite'), role: 'operator', mayCreate: false })
+  try {
+    return await store.verifyAudit()
+  } finally {
+    await store.close()
+  }
+}
+
+export const onPlace = { method: 'POST', path: '/orders$' }
+export const onList = { method: 'GET', path: '/orders\\?' }
+
+// ---- a process -------------------------------------------------------------------------------------------------------
 
 interface Child {
   process: ChildProcess
