@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -54,6 +54,8 @@ export interface ServiceProcess {
   origin: string
   /** From the start of the process until it said that it is ready. */
   readyMs: number
+  /** Of that, how long it could have run and the machine had no core for it. */
+  heldUpMs: number
   /** All of stdout, and of stderr, so far. */
   output(): string
   complaints(): string
@@ -143,10 +145,12 @@ export async function startService(
   })
   const printed = await child.waitFor(/"msg":"ready"/)
   const readyMs = performance.now() - startedAt
+  const heldUpMs = readHeldUpMs(child.process.pid)
   const url = /"url":"([^"]+)"/.exec(printed)?.[1] ?? ''
   return {
     origin: new URL(url).origin,
     readyMs,
+    heldUpMs,
     output: child.output,
     complaints: child.complaints,
     async run(query, variables) {
@@ -165,6 +169,16 @@ export async function startService(
       child.process.kill('SIGKILL')
       await child.exited
     },
+  }
+}
+
+/** 0 where the system does not tell. */
+function readHeldUpMs(pid: number | undefined): number {
+  try {
+    // Ns on a core, ns waiting for one, and turns.
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[1]) / 1e6
+  } catch {
+    return 0
   }
 }
 
