@@ -23,7 +23,7 @@ import {
   toRequest,
 } from './ariesJson.ts'
 import type { AriesAccountField } from './ariesJson.ts'
-import { keepUpstreamError, scanCallsMax, toCapabilities, UpstreamError } from './broker.ts'
+import { keepReadError, keepUpstreamError, scanCallsMax, toCapabilities, UpstreamError } from './broker.ts'
 import type { Broker, BrokerCapability, Page, PageQuery, ReadScope, Scan, ScanQuery } from './broker.ts'
 import { createCalls, readTimes, writeTimes } from './calls.ts'
 import type { ReadCall } from './calls.ts'
@@ -322,7 +322,7 @@ export function createAries(options: AriesOptions): Broker {
       }
       for (const id of missing) found.set(id, null)
     } catch (error) {
-      const failure = keepUpstreamError(error)
+      const failure = keepReadError(scope)(error)
       for (const id of missing) found.set(id, failure)
     }
     scope.tally.batched += Math.max(0, ids.size - missing.size - 1)
@@ -460,7 +460,7 @@ export function createAries(options: AriesOptions): Broker {
     offer: ariesOffer,
 
     orders: readOrders,
-    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
     accounts: (scope) => readAccounts(scope),
     unsupported: findUnsupportedByAries,
     scan,

@@ -11,6 +11,7 @@ import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderStatus } from '.
 import {
   AccountNeeded,
   findUnsupported,
+  keepReadError,
   keepUpstreamError,
   pageSizeMax,
   scanCallsMax,
@@ -66,8 +67,8 @@ export interface BluumOptions {
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
   /**
-   * The account of an order where somebody else remembers it. Asked only where orders are read under their account, and
-   * neither the reader nor an earlier answer names it; null, or a throw, when nobody knows.
+   * The account of an order where somebody else remembers it. Asked where neither the reader nor an earlier answer names
+   * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
    */
   findAccount?: (orderId: string) => Promise<string | null>
 }
@@ -153,7 +154,7 @@ export function createBluum(options: BluumOptions): Broker {
         await Promise.all(
           [...ids]
             .filter((id) => !found.has(id))
-            .map(async (id) => found.set(id, await readOrder(id, accountId, scope).catch(keepUpstreamError))),
+            .map(async (id) => found.set(id, await readOrder(id, accountId, scope).catch(keepReadError(scope)))),
         )
         for (const key of group) {
           const answer = found.get(key.id) ?? null
@@ -172,10 +173,12 @@ export function createBluum(options: BluumOptions): Broker {
   async function findAccounts(keys: readonly OrderKey[]) {
     const told = new Map<OrderKey, string>()
     const isHearsay = new Set<OrderKey>()
+    // Our own records cost no call, and a list that they lead to spares one for each order.
+    const isNeeded = keys.length >= batchMin || dialect.offer.readsOne === 'underAccount'
     const said = new Map(keys.flatMap(({ id, accountId }) => (accountId === null ? [] : [[id, accountId]])))
     await Promise.all(
       keys.map(async (key) => {
-        const known = owners.get(key.id)?.accountId ?? key.accountId ?? (await findRecorded(key.id))
+        const known = owners.get(key.id)?.accountId ?? key.accountId ?? (isNeeded ? await findRecorded(key.id) : null)
         const accountId = known ?? said.get(key.id)
         if (accountId !== undefined) told.set(key, accountId)
         if (known === null && dialect.paths.order(key.id, null) === null) isHearsay.add(key)
@@ -185,8 +188,7 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function findRecorded(id: string): Promise<string | null> {
-    if (options.findAccount === undefined || dialect.paths.order(id, null) !== null) return null
-    return await options.findAccount(id).catch(() => null)
+    return (await options.findAccount?.(id).catch(() => null)) ?? null
   }
 
   // A few old orders are cheaper to read singly; many are worth a search, wherever they are.
@@ -235,7 +237,7 @@ export function createBluum(options: BluumOptions): Broker {
         memory,
       )
     } catch (error) {
-      const failure = keepUpstreamError(error)
+      const failure = keepReadError(scope)(error)
       // A list that is refused says nothing of the orders, because the account was named by a caller; and one that
       // cannot be read may be the list's trouble alone. Any other trouble would meet each single read as well, at the
       // price of one call each.
@@ -354,7 +356,7 @@ export function createBluum(options: BluumOptions): Broker {
     offer: dialect.offer,
 
     orders: readOrders,
-    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepUpstreamError))),
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
 
     accounts: readAccounts,
 

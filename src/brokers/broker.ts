@@ -351,8 +351,25 @@ export class AccountNeeded extends UpstreamError {
   }
 }
 
+/** The reader's signal has ended a read; one of several that ended so fails alone, and those that were answered stand. */
+export class ReadEnded extends UpstreamError {
+  override readonly name = 'ReadEnded'
+  /** The reason of the signal. */
+  readonly endReason: unknown
+
+  constructor(reason: unknown) {
+    super('no_answer', 'nobody waits for the read any more', { effect: 'none' })
+    this.endReason = reason
+  }
+}
+
 /** For a `catch` where trouble of the broker is a value, and anything else a bug. */
 export function keepUpstreamError(error: unknown): UpstreamError {
   if (error instanceof UpstreamError) return error
   throw error
+}
+
+/** The same for one of several reads on behalf of `scope`, of which each is to fail alone. */
+export function keepReadError({ signal }: ReadScope): (error: unknown) => UpstreamError {
+  return (error) => (signal.aborted && error === signal.reason ? new ReadEnded(error) : keepUpstreamError(error))
 }

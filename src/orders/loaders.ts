@@ -2,7 +2,7 @@
 // call; nothing here outlives the request, because orders are live data.
 
 import DataLoader from 'dataloader'
-import { keepUpstreamError, UpstreamError } from '../brokers/broker.ts'
+import { keepUpstreamError, ReadEnded, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
 import { brokerOf, isAccountId, isOrderId } from './order.ts'
@@ -55,7 +55,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
   async function splitByBroker<Question extends { broker: BrokerId }, Answer>(
     questions: readonly Question[],
     ask: (broker: Broker, group: readonly Question[]) => Promise<readonly (Answer | UpstreamError)[]>,
-  ): Promise<(Answer | UpstreamError)[]> {
+  ): Promise<(Answer | Error)[]> {
     const answers = new Map<Question, Answer | UpstreamError>()
     const groups = Map.groupBy(new Set(questions), (question) => question.broker)
     await Promise.all(
@@ -70,7 +70,8 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     return questions.map((question) => {
       const answer = answers.get(question)
       if (answer === undefined) throw new Error('an adapter answered fewer questions than it was asked')
-      return answer
+      // Who asked is told why its reads ended, in its own words.
+      return answer instanceof ReadEnded && answer.endReason instanceof Error ? answer.endReason : answer
     })
   }
 
