@@ -16,6 +16,7 @@ export const errorCodes = {
   BROKER_TIMEOUT: 'The broker did not answer in time.',
   DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
   BROKER_BAD_RESPONSE: "The broker's answer cannot be read, or is about something else.",
+  QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
   INTERNAL_SERVER_ERROR: 'A bug of ours; `requestId` finds it in the log.',

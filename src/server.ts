@@ -2,7 +2,7 @@
 
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import { GraphQLError, NoSchemaIntrospectionCustomRule } from 'graphql'
+import { getOperationAST, GraphQLError, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
 import type { DocumentNode, GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import type { GraphiQLOptions, Plugin, YogaInitialContext } from 'graphql-yoga'
@@ -13,6 +13,7 @@ import type { Context } from './context.ts'
 import { isLoopback } from './config.ts'
 import { createInputError, DeadlineExceeded, toClientError } from './errors.ts'
 import type { Commands } from './orders/commands.ts'
+import { checkCost, checkText, createShapeRule, errorsMax, tokensMax } from './limits.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Log } from './telemetry.ts'
@@ -73,8 +74,9 @@ export function createServer(options: ServerOptions): Server {
     plugins: [
       useReadiness(options.isReady),
       useNoForms(),
+      useLimits(options.introspection),
       ...(options.introspection ? [] : [useNoIntrospection()]),
-      useResultShape(log, options.graphiqlTabs !== null),
+      useResultShape(log, { mayExplain: options.graphiqlTabs !== null, maySuggest: options.introspection }),
     ],
     graphqlEndpoint: '/graphql',
     healthCheckEndpoint: '/health',
@@ -253,6 +255,35 @@ function createHttpError(status: number, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { http: { status } } })
 }
 
+// Before the text is looked up or parsed, while it is parsed and validated, and with its variables before it is executed.
+function useLimits(introspection: boolean): ServerPlugin {
+  const shapeRule = createShapeRule(introspection)
+  return {
+    onParams({ params }) {
+      if (typeof params.query === 'string') checkText(params.query)
+    },
+    onParse({ setParseFn }) {
+      setParseFn((source, parseOptions) => parse(source, { ...parseOptions, maxTokens: tokensMax }))
+    },
+    onValidate({ addValidationRule, setValidationFn }) {
+      addValidationRule(shapeRule)
+      setValidationFn((schema, document, rules, _typeInfo, validateOptions) =>
+        validate(schema, document, rules, { ...validateOptions, maxErrors: errorsMax }),
+      )
+    },
+    onExecute({ args, setResultAndStopExecution }) {
+      const operation = getOperationAST(args.document, args.operationName)
+      if (!operation) return
+      try {
+        checkCost(args.document, operation, args.variableValues ?? {})
+      } catch (error) {
+        if (!(error instanceof GraphQLError)) throw error
+        setResultAndStopExecution({ errors: [error] })
+      }
+    },
+  }
+}
+
 function useNoIntrospection(): ServerPlugin {
   return {
     onValidate({ addValidationRule }) {
@@ -263,7 +294,10 @@ function useNoIntrospection(): ServerPlugin {
 
 // Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause
 // and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
-function useResultShape(log: Log, mayExplain: boolean): ServerPlugin {
+function useResultShape(
+  log: Log,
+  { mayExplain, maySuggest }: { mayExplain: boolean; maySuggest: boolean },
+): ServerPlugin {
   return {
     onParams({ params, context }) {
       if (typeof params.operationName === 'string') context.operationName = params.operationName.slice(0, 100)
@@ -276,7 +310,10 @@ function useResultShape(log: Log, mayExplain: boolean): ServerPlugin {
       // Its reads ended because nobody waits for them, and nobody is there to be told.
       if (request.signal.aborted) return log.debug({ requestId, operationName, ms }, 'operation left by its client')
       const thrown = [...(result.errors ?? []), ...reported]
-      const errors = thrown.length === 0 ? undefined : thrown.map((each) => toAnswered(each, requestId, log))
+      // Of a document that nothing came of, a few errors tell as much as all.
+      const told = result.data === undefined ? thrown.slice(0, errorsMax) : thrown
+      const errors =
+        told.length === 0 ? undefined : told.map((each) => toAnswered(each, { requestId, log, maySuggest }))
       const explained = mayExplain && request.headers.get('x-blotter-explain') === '1'
       setResult({
         ...result,
@@ -292,8 +329,13 @@ function useResultShape(log: Log, mayExplain: boolean): ServerPlugin {
   }
 }
 
-function toAnswered(thrown: GraphQLError, requestId: string, log: Log): GraphQLError {
+function toAnswered(
+  thrown: GraphQLError,
+  { requestId, log, maySuggest }: { requestId: string; log: Log; maySuggest: boolean },
+): GraphQLError {
   const { error, isBug } = toClientError(thrown)
+  // What graphql suggests are names of the schema, one guess at a time.
+  if (!maySuggest) error.message = error.message.replaceAll(/ Did you mean [^?]*\?/g, '')
   if (isBug) log.error({ requestId, path: error.path, err: thrown.originalError ?? thrown }, 'a request met a bug')
   Object.assign(error.extensions, { requestId })
   // A bug beside data is told beside it; without a path there is no data, and HTTP has to say so.

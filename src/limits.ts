@@ -1,0 +1,225 @@
+// What a document may cost before any resolver runs: its size, its shape and its price. A document is measured once per
+// text, however often its fragments are used, so that the measure is not the burden; the price is a formula that is kept
+// with it, because what `first` and `ids` ask for stands in the variables.
+
+import { GraphQLError, Kind, OperationTypeNode } from 'graphql'
+import type {
+  ArgumentNode,
+  ASTVisitor,
+  DocumentNode,
+  FragmentDefinitionNode,
+  OperationDefinitionNode,
+  SelectionSetNode,
+  ValidationContext,
+} from 'graphql'
+
+/** Characters of a document's text, before it is looked up or parsed. */
+const documentCharactersMax = 10_000
+/** Tokens of it, while it is parsed. */
+export const tokensMax = 1_000
+/** Of what is told of a document that does not fit the schema. */
+export const errorsMax = 10
+
+const depthMax = 8
+const aliasesMax = 30
+const directivesMax = 10
+const rootFieldsMax = {
+  [OperationTypeNode.QUERY]: 30,
+  [OperationTypeNode.MUTATION]: 5,
+  [OperationTypeNode.SUBSCRIPTION]: 1,
+}
+const costMax = 500
+const pageSizeDefault = 50
+
+// By field, wherever it stands: an order and a page of orders are calls at a broker, a write is one that counts.
+const fieldCosts = new Map<string, number>([
+  ['order', 10],
+  ['orders', 10],
+  ['ordersByIds', 10],
+  ['tradingAccounts', 10],
+  ['_entities', 10],
+  ['placeOrder', 50],
+  ['cancelOrder', 50],
+])
+
+/** What a selection comes to, its fragments included. */
+interface Measure {
+  depth: number
+  aliases: number
+  directives: number
+  fields: number
+  cost: number
+  /** What the variables add to the cost. */
+  terms: Term[]
+  /** Whether introspection is part of it. */
+  introspects: boolean
+}
+
+/** The value of a variable, or how many it holds. */
+interface Term {
+  variable: string
+  kind: 'number' | 'length'
+  /** Where the variable is absent. */
+  byDefault: number
+}
+
+const nothing: Measure = { depth: 0, aliases: 0, directives: 0, fields: 0, cost: 0, terms: [], introspects: false }
+// Beyond all limits, and far from where numbers lose count.
+const countMax = 1_000_000
+const termsMax = 1_000
+
+/** Throws a GraphQLError for a text that is too long to be looked at. */
+export function checkText(text: string): void {
+  if (text.length <= documentCharactersMax) return
+  throw createLimitError(
+    `The document has more than ${documentCharactersMax} characters: split it, or send fewer fields.`,
+  )
+}
+
+/**
+ * A validation rule for the shape of each operation. `introspection`: documents that introspect are not held to the depth,
+ * because GraphiQL's own goes deeper.
+ */
+export function createShapeRule(introspection: boolean): (context: ValidationContext) => ASTVisitor {
+  return (context) => ({
+    OperationDefinition(operation) {
+      const { depth, aliases, directives, fields, introspects } = measure(context.getDocument(), operation)
+      const isExempt = introspection && introspects
+      const rootMax = rootFieldsMax[operation.operation]
+      const limits: [name: string, found: number, max: number][] = [
+        ['levels of fields', isExempt ? 0 : depth, depthMax],
+        ['aliases', aliases, aliasesMax],
+        ['directives', directives, directivesMax],
+        [`root fields of a ${operation.operation}`, fields, rootMax],
+      ]
+      for (const [name, found, max] of limits) {
+        if (found > max)
+          context.reportError(createLimitError(`The document has more than ${max} ${name}: split it.`, operation))
+      }
+    },
+  })
+}
+
+// With the parsed document, which lives as long as its text is cached.
+const prices = new WeakMap<OperationDefinitionNode, Pick<Measure, 'cost' | 'terms'>>()
+
+/** Throws a GraphQLError for an operation whose price, with these variables, is above the limit. */
+export function checkCost(
+  document: DocumentNode,
+  operation: OperationDefinitionNode,
+  variables: Readonly<Record<string, unknown>>,
+): void {
+  let price = prices.get(operation)
+  if (price === undefined) prices.set(operation, (price = measure(document, operation)))
+  let { cost } = price
+  for (const { variable, kind, byDefault } of price.terms) {
+    const value = variables[variable]
+    if (kind === 'length') cost += Array.isArray(value) ? value.length : 0
+    else cost += typeof value === 'number' && value > 0 ? value : byDefault
+  }
+  if (cost <= costMax) return
+  const message =
+    `This operation costs ${Math.min(cost, countMax)}, and ${costMax} is the most: an order and a page cost 10, each row of ` +
+    'a page and each id 1, a write 50. Ask for fewer rows, or in several requests.'
+  throw createLimitError(message, operation)
+}
+
+function measure(document: DocumentNode, operation: OperationDefinitionNode): Measure {
+  const fragments = new Map<string, FragmentDefinitionNode>()
+  for (const definition of document.definitions) {
+    if (definition.kind === Kind.FRAGMENT_DEFINITION) fragments.set(definition.name.value, definition)
+  }
+  // Each once: a ladder of them would otherwise be climbed as often as it has ways.
+  const measured = new Map<string, Measure>()
+  const found = measureSelections(operation.selectionSet, fragments, measured)
+  return { ...found, directives: found.directives + (operation.directives?.length ?? 0) }
+}
+
+function measureSelections(
+  selectionSet: SelectionSetNode | undefined,
+  fragments: ReadonlyMap<string, FragmentDefinitionNode>,
+  measured: Map<string, Measure>,
+): Measure {
+  let total = nothing
+  for (const selection of selectionSet?.selections ?? []) {
+    const directives = selection.directives?.length ?? 0
+    if (selection.kind === Kind.FIELD) {
+      const inner = measureSelections(selection.selectionSet, fragments, measured)
+      const name = selection.name.value
+      const { cost, terms } = priceField(name, selection.arguments ?? [])
+      total = add(total, {
+        depth: inner.depth + 1,
+        aliases: inner.aliases + (selection.alias === undefined ? 0 : 1),
+        directives: inner.directives + directives,
+        fields: 1,
+        cost: inner.cost + cost,
+        terms: [...inner.terms, ...terms],
+        introspects: inner.introspects || name === '__schema' || name === '__type',
+      })
+    } else {
+      const inner =
+        selection.kind === Kind.INLINE_FRAGMENT
+          ? measureSelections(selection.selectionSet, fragments, measured)
+          : measureFragment(selection.name.value, fragments, measured)
+      total = add(total, { ...inner, directives: inner.directives + directives })
+    }
+  }
+  return total
+}
+
+function measureFragment(
+  name: string,
+  fragments: ReadonlyMap<string, FragmentDefinitionNode>,
+  measured: Map<string, Measure>,
+): Measure {
+  const known = measured.get(name)
+  if (known !== undefined) return known
+  // A fragment that spreads itself, and one that is not there, are for the rules that know them.
+  measured.set(name, nothing)
+  const found = measureSelections(fragments.get(name)?.selectionSet, fragments, measured)
+  measured.set(name, found)
+  return found
+}
+
+function add(a: Measure, b: Measure): Measure {
+  const sum = (left: number, right: number): number => Math.min(countMax, left + right)
+  return {
+    depth: Math.max(a.depth, b.depth),
+    aliases: sum(a.aliases, b.aliases),
+    directives: sum(a.directives, b.directives),
+    fields: sum(a.fields, b.fields),
+    cost: sum(a.cost, b.cost),
+    // More of them than a document has fields come of fragments that are used again and again.
+    terms: a.terms.length + b.terms.length > termsMax ? a.terms : [...a.terms, ...b.terms],
+    introspects: a.introspects || b.introspects,
+  }
+}
+
+function priceField(name: string, given: readonly ArgumentNode[]): Pick<Measure, 'cost' | 'terms'> {
+  const own = fieldCosts.get(name) ?? 0
+  const argument = (wanted: string) => given.find(({ name: { value } }) => value === wanted)?.value
+  if (name === 'orders') {
+    const first = argument('first')
+    if (first?.kind === Kind.VARIABLE) {
+      return { cost: own, terms: [{ variable: first.name.value, kind: 'number', byDefault: pageSizeDefault }] }
+    }
+    return { cost: own + (first?.kind === Kind.INT ? toCount(first.value) : pageSizeDefault), terms: [] }
+  }
+  if (name === 'ordersByIds') {
+    const ids = argument('ids')
+    if (ids?.kind === Kind.VARIABLE) {
+      return { cost: own, terms: [{ variable: ids.name.value, kind: 'length', byDefault: 0 }] }
+    }
+    return { cost: own + (ids?.kind === Kind.LIST ? ids.values.length : 1), terms: [] }
+  }
+  return { cost: own, terms: [] }
+}
+
+function toCount(digits: string): number {
+  const value = Number(digits)
+  return value > 0 ? Math.min(value, countMax) : 0
+}
+
+function createLimitError(message: string, node?: OperationDefinitionNode): GraphQLError {
+  return new GraphQLError(message, { extensions: { code: 'QUERY_TOO_COMPLEX' }, ...(node && { nodes: [node] }) })
+}
