@@ -1,6 +1,7 @@
 // Every setting, read once from the environment into one frozen object. Whoever starts the service with five mistakes
 // is told of five, by name and never by value: half of them are secrets.
 
+import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { brokerCapabilities } from './brokers/broker.ts'
 import type { BrokerCapability } from './brokers/broker.ts'
@@ -35,6 +36,7 @@ export interface Config {
   readonly dataDir: string
   /** What a federation router has to show; null asks nobody. */
   readonly routerSecret: Secret | null
+  readonly auth: Auth
   readonly graphiql: boolean
   readonly introspection: boolean
   /** Whether an empty store may be made where there is none. */
@@ -51,6 +53,16 @@ export interface Config {
 type AriesCredential =
   | { readonly accessToken: Secret }
   | { readonly clientId: string; readonly clientSecret: Secret; readonly refreshToken: Secret }
+
+/** Whether callers have to say who they are, and whose word is taken for it. */
+type Auth =
+  | { readonly kind: 'none' }
+  | {
+      readonly kind: 'jwt'
+      readonly issuer: string
+      readonly audience: string
+      readonly keys: { readonly url: string } | { readonly pem: string }
+    }
 
 /** The times of a placement; see PlaceTimes for what each is. */
 interface Placing {
@@ -99,10 +111,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
   DATABASE_URL: 'the shared store',
-  JWT_ISSUER: 'sign-in by token',
-  JWT_AUDIENCE: 'sign-in by token',
-  JWKS_URL: 'sign-in by token',
-  JWT_PUBLIC_KEY: 'sign-in by token',
   CORS_ORIGINS: 'CORS',
   TRUSTED_DOCUMENTS: 'trusted documents',
   TRUSTED_DOCUMENTS_MODE: 'trusted documents',
@@ -292,12 +300,42 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     }
   }
 
-  const auth = read('AUTH')
-  if (auth === undefined && !isSandbox) problems.push('AUTH is missing: set AUTH=none, which needs a loopback HOST')
-  if (auth !== undefined && auth !== 'none') {
-    problems.push('AUTH must be none: sign-in by token is not built yet')
+  const auth = readAuth()
+
+  function readAuth(): Auth {
+    const kind = readOptional('AUTH', ['none', 'jwt'])
+    const issuer = read('JWT_ISSUER')
+    const audience = read('JWT_AUDIENCE')
+    const url = read('JWKS_URL')
+    const pem = readSecret('JWT_PUBLIC_KEY')?.reveal()
+    if (kind === null && read('AUTH') === undefined && !isSandbox) {
+      problems.push('AUTH is missing: set AUTH=jwt, or AUTH=none, which needs a loopback HOST')
+    }
+    const given = { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWKS_URL: url, JWT_PUBLIC_KEY: pem }
+    if (kind !== 'jwt') {
+      for (const [name, value] of Object.entries(given)) {
+        if (value !== undefined)
+          problems.push(`${name} is set, but only AUTH=jwt looks at tokens: set it, or unset ${name}`)
+      }
+      return Object.freeze({ kind: 'none' })
+    }
+    if (issuer === undefined) problems.push('JWT_ISSUER is missing: AUTH=jwt takes the tokens of one issuer')
+    if (audience === undefined)
+      problems.push('JWT_AUDIENCE is missing: AUTH=jwt takes tokens that are meant for one audience')
+    if ((url === undefined) === (pem === undefined)) {
+      problems.push('JWKS_URL or JWT_PUBLIC_KEY has to be set, and not both: the keys of the issuer')
+    }
+    if (url !== undefined && !isBaseUrl(url)) {
+      problems.push(
+        'JWKS_URL must be an https:// address without credentials, query or fragment (http:// for loopback only)',
+      )
+    }
+    if (pem !== undefined && !isPublicKey(pem)) problems.push('JWT_PUBLIC_KEY must be a public key in PEM')
+    const keys = pem === undefined ? { url: url ?? '' } : { pem }
+    return Object.freeze({ kind, issuer: issuer ?? '', audience: audience ?? '', keys: Object.freeze(keys) })
   }
-  if (auth === 'none' && !isSandbox && !isLoopback(host)) {
+
+  if (auth.kind === 'none' && read('AUTH') === 'none' && !isSandbox && !isLoopback(host)) {
     problems.push('AUTH=none lets every caller trade, so it needs the sandbox or a loopback HOST such as 127.0.0.1')
   }
 
@@ -320,6 +358,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     }),
     dataDir: read('DATA_DIR') ?? '.blotter',
     routerSecret: readRouterSecret(),
+    auth,
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',
@@ -353,6 +392,14 @@ function toSecret(text: string): Secret {
   const secret = { reveal: () => text, toString: () => printed, toJSON: () => printed }
   Object.defineProperty(secret, Symbol.for('nodejs.util.inspect.custom'), { value: () => printed })
   return Object.freeze(secret)
+}
+
+function isPublicKey(pem: string): boolean {
+  try {
+    return createPublicKey(pem).type === 'public' && !/PRIVATE/.test(pem)
+  } catch {
+    return false
+  }
 }
 
 function isBaseUrl(text: string): boolean {

@@ -1,6 +1,7 @@
 // What a resolver may touch, built once per request.
 
 import type { GraphQLError } from 'graphql'
+import type { Caller } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import type { Loaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
@@ -8,6 +9,8 @@ import type { Cursors } from './orders/page.ts'
 export interface Context {
   /** Names this request in the log and in every error of its answer. */
   readonly requestId: string
+  /** Who asks. */
+  readonly caller: Caller
   /** How long the caller waits, in ms, where it said so with `x-request-timeout-ms`. */
   readonly timeoutMs: number | null
   /** Reads of this request; they end when the client leaves. */

@@ -8,6 +8,7 @@ import { AccountNeeded, UpstreamError } from './brokers/broker.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
+  UNAUTHENTICATED: 'Nobody was told who is calling, or the token is not taken; the message says why. HTTP 401.',
   BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
   FORBIDDEN: 'The caller may not do this, or could be a foreign web page; the message says what is missing.',
   CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
@@ -34,6 +35,13 @@ export function createInputError(
   code: 'BAD_USER_INPUT' | 'CURSOR_INVALID' | 'RATE_LIMITED' | 'FORBIDDEN' = 'BAD_USER_INPUT',
 ): Error {
   return new GraphQLError(message, { extensions: { code } })
+}
+
+/** What a caller may not do, or who could not be told who it is; HTTP says the latter too. */
+export function createAccessError(code: 'UNAUTHENTICATED' | 'FORBIDDEN', message: string): GraphQLError {
+  return new GraphQLError(message, {
+    extensions: { code, ...(code === 'UNAUTHENTICATED' && { http: { status: 401 } }) },
+  })
 }
 
 /**

@@ -7,6 +7,7 @@ import { systemClock } from './clock.ts'
 import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
 import type { Config } from './config.ts'
 import { connect } from './connections.ts'
+import { createIdentity } from './identity.ts'
 import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
@@ -63,6 +64,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
+    identity: createIdentity(config.auth),
     routerSecret: config.routerSecret?.reveal() ?? null,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,

@@ -12,6 +12,7 @@ import type { Brokers, Tally } from './brokers/broker.ts'
 import type { Context } from './context.ts'
 import { isLoopback } from './config.ts'
 import { createInputError, DeadlineExceeded, toClientError } from './errors.ts'
+import type { Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import { checkCost, checkText, createShapeRule, errorsMax, tokensMax } from './limits.ts'
 import { createLoaders } from './orders/loaders.ts'
@@ -34,6 +35,7 @@ export interface ServerOptions {
   commands: Commands
   cursors: Cursors
   log: Log
+  identity: Identity
   /** What a federation router has to send in `x-router-secret`; null asks nobody. */
   routerSecret: string | null
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
@@ -58,6 +60,8 @@ interface RequestState {
   requestId: string
   startedAt: number
   operationName?: string
+  /** As the caller is named in the log. */
+  callerId?: string
   tally: Tally
   /** Errors beside data that stands. */
   reported: GraphQLError[]
@@ -70,7 +74,7 @@ export function createServer(options: ServerOptions): Server {
   const { log } = options
   const yoga = createYoga<RequestState>({
     schema: options.schema,
-    context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
+    context: (state: YogaInitialContext & RequestState): Promise<Context> => createContext(options, state),
     plugins: [
       useReadiness(options.isReady),
       useNoForms(),
@@ -158,9 +162,13 @@ function toHostName(host: string | undefined): string {
 }
 
 // The reads of a request end when its client leaves, or when the time is over that it gave.
-function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
+async function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Promise<Context> {
   const { request, requestId, tally, reported } = state
   const timeoutMs = parseTimeout(request.headers.get('x-request-timeout-ms'))
+  const mayBeRouter = isRouter(options.routerSecret, request.headers.get('x-router-secret'))
+  const hasShownSecret = options.routerSecret !== null && mayBeRouter
+  const caller = await options.identity.identify(request.headers.get('authorization'), hasShownSecret)
+  if (caller.id !== null) state.callerId = caller.id
   const unwanted = new AbortController()
   // Not AbortSignal.any: the request's signal need not be one of Node's own.
   request.signal.addEventListener('abort', () => unwanted.abort(request.signal.reason), { once: true })
@@ -178,9 +186,10 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
   return {
     requestId,
     timeoutMs,
-    loaders: createLoaders(options.brokers, scope),
+    caller,
+    loaders: createLoaders(options.brokers, scope, caller),
     cursors: options.cursors,
-    isRouter: isRouter(options.routerSecret, request.headers.get('x-router-secret')),
+    isRouter: mayBeRouter,
     report: (error) => void reported.push(error),
     commands: options.commands,
   }
@@ -304,7 +313,7 @@ function useResultShape(
     },
     onResultProcess({ request, result, setResult, serverContext }) {
       if (Symbol.asyncIterator in result || Array.isArray(result)) return
-      const { requestId, startedAt, operationName, tally, reported, timer } = serverContext
+      const { requestId, startedAt, operationName, callerId, tally, reported, timer } = serverContext
       clearTimeout(timer)
       const ms = Math.round(performance.now() - startedAt)
       // Its reads ended because nobody waits for them, and nobody is there to be told.
@@ -321,7 +330,7 @@ function useResultShape(
         ...(explained && { extensions: { ...result.extensions, upstream: { ...tally, ms: Math.round(tally.ms) } } }),
       })
       const codes = errors && [...new Set(errors.map((error) => error.extensions.code))]
-      log.info({ requestId, operationName, ms, upstreamCalls: tally.calls, codes }, 'operation')
+      log.info({ requestId, operationName, caller: callerId, ms, upstreamCalls: tally.calls, codes }, 'operation')
     },
     onResponse({ response, serverContext }) {
       response.headers.set('x-request-id', serverContext.requestId)

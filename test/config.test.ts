@@ -1,5 +1,6 @@
 // Settings: read once, every problem told at once, by name and never by value.
 
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -49,6 +50,7 @@ describe('without any setting', () => {
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',
       routerSecret: null,
+      auth: { kind: 'none' },
       graphiql: true,
       introspection: true,
       mayCreateStore: true,
@@ -233,6 +235,45 @@ describe('problems', () => {
     [{ OTEL_SERVICE_NAME: 'x' }, ['OTEL_SERVICE_NAME']],
   ])('%j names %j', (env, names) => {
     expect(problemsOf(env).map((problem) => problem.split(' ')[0])).toEqual(names)
+  })
+})
+
+describe('sign-in', () => {
+  const pem = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
+  const jwt = { AUTH: 'jwt', JWT_ISSUER: 'https://issuer.example.com', JWT_AUDIENCE: 'blotter' }
+
+  it('by token takes one issuer, one audience, and its keys from an address or as one key', () => {
+    const known = { kind: 'jwt', issuer: 'https://issuer.example.com', audience: 'blotter' }
+    const url = 'https://issuer.example.com/keys'
+    expect(readConfig({ ...jwt, JWKS_URL: url }).auth).toEqual({ ...known, keys: { url } })
+    expect(readConfig({ ...jwt, JWT_PUBLIC_KEY_FILE: writeTemporary(pem) }).auth).toEqual({
+      ...known,
+      keys: { pem: pem.trim() },
+    })
+    // Whoever signs in may come from elsewhere.
+    expect(readConfig({ ...real, ...jwt, JWKS_URL: url, HOST: '0.0.0.0' }).host).toBe('0.0.0.0')
+  })
+
+  it.each([
+    [{ AUTH: 'jwt' }, ['JWT_ISSUER', 'JWT_AUDIENCE', 'JWKS_URL']],
+    [jwt, ['JWKS_URL']],
+    [{ ...jwt, JWKS_URL: 'https://x.example.com', JWT_PUBLIC_KEY: pem }, ['JWKS_URL']],
+    [{ ...jwt, JWKS_URL: 'http://x.example.com/keys' }, ['JWKS_URL']],
+    [{ ...jwt, JWT_PUBLIC_KEY: 'no key' }, ['JWT_PUBLIC_KEY']],
+    [
+      {
+        ...jwt,
+        JWT_PUBLIC_KEY: generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
+      },
+      ['JWT_PUBLIC_KEY'],
+    ],
+    [{ JWT_ISSUER: 'https://issuer.example.com' }, ['JWT_ISSUER']],
+    [{ AUTH: 'none', JWKS_URL: 'https://x.example.com' }, ['JWKS_URL']],
+    [{ AUTH: 'basic' }, ['AUTH']],
+  ])('G10 %j names %j', (env, names) => {
+    const problems = problemsOf(env)
+    expect(problems.map((problem) => problem.split(' ')[0])).toEqual(names)
+    expect(problems.join()).not.toContain('BEGIN')
   })
 })
 

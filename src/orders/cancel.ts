@@ -32,6 +32,24 @@ interface CancelInput {
   clientOrderId: string | null
 }
 
+/** Who asks for a cancel. */
+interface Canceler {
+  /** As the audit names it. */
+  principal: string
+  /** Whether an account is one of theirs; orders of others are to them as if they did not exist. */
+  sees: (accountId: string) => boolean
+}
+
+const anybody: Canceler = { principal: 'caller', sees: () => true }
+// On the wish of somebody whose order it was.
+const ourselves: Canceler = { principal: 'service', sees: () => true }
+
+interface CancelKey {
+  accountId: string
+  clientOrderId: string
+  by: Canceler
+}
+
 export interface CancelsOptions {
   brokers: Brokers
   store: Store
@@ -51,7 +69,7 @@ export interface CancelsOptions {
 /** The cancels of a process. Whoever made it calls `close`. */
 export interface Cancels {
   /** Cancels the order; who asks while its cancel is under way shares the outcome. */
-  cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult>
+  cancel(input: CancelInput, timeoutMs: number | null, by?: Canceler): Promise<CancelOrderResult>
   /** Goes on with what was asked for and is not settled: after a restart, or because the order has only now been found. */
   resume(placement: Placement): void
   /** Takes no further cancels and resolves when those under way have ended. */
@@ -101,7 +119,11 @@ export function createCancels(options: CancelsOptions): Cancels {
     return work
   }
 
-  async function cancel(input: CancelInput, timeoutMs: number | null): Promise<CancelOrderResult> {
+  async function cancel(
+    input: CancelInput,
+    timeoutMs: number | null,
+    by: Canceler = anybody,
+  ): Promise<CancelOrderResult> {
     const { orderId, accountId, clientOrderId } = input
     const problems = findProblems(input)
     const named = orderId ?? accountId
@@ -118,23 +140,24 @@ export function createCancels(options: CancelsOptions): Cancels {
       return toCancelRefused(orderId, null, 'READ_ONLY', message)
     }
     const until = clock.monotonic() + Math.min(replyMs, timeoutMs ?? replyMs)
-    if (orderId !== null) return await cancelById(broker, orderId, accountId, until)
-    return await cancelByKey(broker, accountId ?? '', clientOrderId ?? '', until)
+    if (orderId !== null) return await cancelById(broker, { orderId, accountId, by }, until)
+    // Exactly as for a key of theirs that was never used.
+    if (!by.sees(accountId ?? '')) return toNeverPlaced()
+    return await cancelByKey(broker, { accountId: accountId ?? '', clientOrderId: clientOrderId ?? '', by }, until)
   }
 
   // ---- by its id --------------------------------------------------------------------------------------------------
 
   async function cancelById(
     broker: Broker,
-    orderId: string,
-    accountId: string | null,
+    { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
     until: number,
   ): Promise<CancelOrderResult> {
     if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
     const flight = flights.get(orderId) ?? startFlight(broker, orderId, accountId)
-    const caller = { flight, hasLeft: false }
-    return await within(clock, until, join(broker, caller, { orderId, accountId }), () => {
-      if (caller.flight.isAsked) return toCancelPending(orderId, caller.flight.seen)
+    const caller = { flight, hasLeft: false, isOwner: false }
+    return await within(clock, until, join(broker, caller, { orderId, accountId, by }), () => {
+      if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
       caller.hasLeft = true
       return toUnread(orderId)
     })
@@ -156,8 +179,8 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   async function join(
     broker: Broker,
-    caller: { flight: Flight; hasLeft: boolean },
-    { orderId, accountId }: { orderId: string; accountId: string | null },
+    caller: { flight: Flight; hasLeft: boolean; isOwner: boolean },
+    { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
   ): Promise<CancelOrderResult> {
     let before = await caller.flight.before
     if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
@@ -169,16 +192,23 @@ export function createCancels(options: CancelsOptions): Cancels {
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
     // Also for an order of another account: it answers exactly like one that does not exist.
-    if (before === null || (accountId !== null && before.account.id !== accountId)) {
+    const isTheirs =
+      before !== null && (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
+    if (before === null || !isTheirs) {
       return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     }
+    caller.isOwner = true
     // Nothing is asked of the broker for a caller who was told that nothing was.
     const { flight } = caller
     if (caller.hasLeft && flight.result === null) return toUnread(orderId)
-    return await (flight.result ??= track(run(broker, before, flight)))
+    return await (flight.result ??= track(run(broker, before, { flight, by })))
   }
 
-  async function run(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
+  async function run(
+    broker: Broker,
+    before: Order,
+    { flight, by }: { flight: Flight; by: Canceler },
+  ): Promise<CancelOrderResult> {
     flight.seen = before
     const placement = await findPlacement(broker, before.id)
     const wasWished = placement !== null && isWished(placement)
@@ -186,7 +216,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (wasWished) await settle(placement, before)
       return toFinal(before, true)
     }
-    const wish = await keepWish(placement, before)
+    const wish = await keepWish(placement, before, by)
     const result = await askAndRead(broker, before, flight)
     if (wish === null) return result
     if (wasWished && isUnasked(result)) {
@@ -261,31 +291,29 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- by the key of its placement ----------------------------------------------------------------------------------
 
-  async function cancelByKey(
-    broker: Broker,
-    accountId: string,
-    clientOrderId: string,
-    until: number,
-  ): Promise<CancelOrderResult> {
+  async function cancelByKey(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+    const { accountId, clientOrderId, by } = key
     if (closing.signal.aborted) return toStopping(null)
     try {
       const found = await store.find({ broker: broker.id, accountId, clientOrderId })
-      if (found === null) return await cancelUnrecorded(broker, accountId, clientOrderId, until)
+      if (found === null) return await cancelUnrecorded(broker, key, until)
       if (isTombstone(found)) {
-        return found.orderId === null ? toNeverPlaced() : await cancelById(broker, found.orderId, accountId, until)
+        return found.orderId === null
+          ? toNeverPlaced()
+          : await cancelById(broker, { orderId: found.orderId, accountId, by }, until)
       }
-      const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, 'caller')
+      const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, by.principal)
       // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
       const placement = isSettled(wished) ? wished : await records.settled(wished, until)
       if (placement.orderId !== null) {
-        const result = await cancelById(broker, placement.orderId, accountId, until)
+        const result = await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
         // The wish is kept, and will be done.
         const isKept = isUnasked(result) && isWished(wished)
         return isKept ? toCancelPending(placement.orderId, result.order) : result
       }
       if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
         // Should it appear late all the same, it is canceled then.
-        await records.change(placement, { type: 'cancel_requested' }, 'caller')
+        await records.change(placement, { type: 'cancel_requested' }, by.principal)
       }
       return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
     } catch (error) {
@@ -298,21 +326,17 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /** A key that no record here knows may still be an order of the account: placed elsewhere, or before a store was lost. */
-  async function cancelUnrecorded(
-    broker: Broker,
-    accountId: string,
-    clientOrderId: string,
-    until: number,
-  ): Promise<CancelOrderResult> {
+  async function cancelUnrecorded(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+    const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
       const scan = await broker.scan(query, { ...toScope(until), isForCancel: false })
       // It may have come in here meanwhile.
       const found = await store.find({ broker: broker.id, accountId, clientOrderId })
-      if (found !== null) return await cancelByKey(broker, accountId, clientOrderId, until)
+      if (found !== null) return await cancelByKey(broker, key, until)
       const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
       const order = named.find(({ state }) => state !== 'CLOSED') ?? named[0]
-      if (order) return await cancelById(broker, order.id, accountId, until)
+      if (order) return await cancelById(broker, { orderId: order.id, accountId, by }, until)
       // A row that does not say whose key it bears may bear this one.
       if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
       const message =
@@ -332,9 +356,9 @@ export function createCancels(options: CancelsOptions): Cancels {
     return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded(orderId))
   }
 
-  async function keepWish(placement: Placement | null, { id }: Order): Promise<Placement | null> {
+  async function keepWish(placement: Placement | null, { id }: Order, by: Canceler): Promise<Placement | null> {
     if (placement === null) return null
-    return await records.change(placement, { type: 'cancel_requested' }, 'caller').catch(noteUnrecorded(id))
+    return await records.change(placement, { type: 'cancel_requested' }, by.principal).catch(noteUnrecorded(id))
   }
 
   function noteUnrecorded(orderId: string): (error: unknown) => null {
@@ -378,7 +402,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       const current = await store.read(wish.opId).catch(() => wish)
       if (current === null || !isWished(current)) return
       if (unasked.has(wish.opId)) {
-        await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
+        await cancelById(broker, { orderId, accountId: wish.accountId, by: ourselves }, clock.monotonic() + replyMs)
         continue
       }
       const order = await readOrder(broker, orderId, wish.accountId, clock.monotonic() + readMs)
@@ -399,7 +423,8 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   async function carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
-    const result = await cancelById(broker, orderId, wish.accountId, clock.monotonic() + replyMs)
+    const target = { orderId, accountId: wish.accountId, by: ourselves }
+    const result = await cancelById(broker, target, clock.monotonic() + replyMs)
     // Its order could not be read, or not in time: it is still wished for.
     if (!isUnasked(result)) return
     unasked.add(wish.opId)

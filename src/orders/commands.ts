@@ -56,6 +56,8 @@ interface PlaceWishes {
   timeoutMs: number | null
   /** Keys of unresolved equal orders of which this one may be a duplicate. */
   acknowledged: readonly string[]
+  /** Who it is, as the audit names it; `caller` unless told. */
+  principal?: string
 }
 
 export interface CommandsOptions {
@@ -268,17 +270,17 @@ export function createCommands(options: CommandsOptions): Commands {
     request: NewOrder,
     { wishes, found }: { wishes: PlaceWishes; found: Placement | null },
   ): Promise<Placement | null> {
-    const { acknowledged } = wishes
+    const { acknowledged, principal = 'caller' } = wishes
     const at = clock.now()
     const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
     const sendBy = Math.min(usual, wishes.sendBy ?? usual)
     if (found !== null) {
-      const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, 'caller')
+      const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, principal)
       return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
     }
     const opId = toUuidV7(at, options.random)
     const made = createPlacement(request, { opId, broker: broker.id, owner, sendBy, at })
-    return (await records.insert(made, acknowledged, 'caller')) ? made : null
+    return (await records.insert(made, acknowledged, principal)) ? made : null
   }
 
   async function sendOnce(
@@ -488,7 +490,7 @@ export function createCommands(options: CommandsOptions): Commands {
   return {
     place,
     placement,
-    cancel: (input, timeoutMs) => cancels.cancel(input, timeoutMs),
+    cancel: (input, timeoutMs, by) => cancels.cancel(input, timeoutMs, by),
     async start() {
       const isDone = await isTakenUp()
       housework = Promise.all([isDone ? null : takeUpUntilDone(), sweep()])

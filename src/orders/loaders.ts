@@ -2,25 +2,31 @@
 // call; nothing here outlives the request, because orders are live data.
 
 import DataLoader from 'dataloader'
-import { keepUpstreamError, ReadEnded, UpstreamError } from '../brokers/broker.ts'
+import { AccountNeeded, keepUpstreamError, ReadEnded, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
-import { createInputError } from '../errors.ts'
+import { createAccessError, createInputError } from '../errors.ts'
+import type { Caller } from '../identity.ts'
 import { brokerOf, isAccountId, isOrderId } from './order.ts'
 import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from './order.ts'
 
-/** The loaders of one request. All of them throw UpstreamError, and a GraphQLError for an id that cannot be one. */
+/**
+ * The loaders of one request, which show its caller nothing of anybody else's accounts. All of them throw UpstreamError, and
+ * a GraphQLError for an id that cannot be one or for what the caller may not read.
+ */
 export interface Loaders {
   /**
-   * The order; null when the broker knows none of this id, or knows it under another account than `accountId`.
-   * `argument` is what the caller knows the id as; `id` unless given.
+   * The order; null when the broker knows none of this id, knows it under another account than `accountId`, or it is not one
+   * of the caller's. `argument` is what the caller knows the id as; `id` unless given.
    */
   order(id: string, accountId: string | null, argument?: string): Promise<Order | null>
   /** A field that a list left out, by a single read of the order; throws where the broker garbled it. */
   completed<Name extends PartialField>(order: PartialOrder, field: Name): Promise<Exclude<Order[Name], Error>>
   page(query: PageQuery): Promise<Page>
-  /** The account that `id` names, unchecked: whether its broker knows it shows when its orders are read. */
+  /** The account of the caller's that `id` names: whether its broker knows it shows when its orders are read. */
   account(id: string, argument: string): TradingAccount
-  /** Every account that the brokers' credentials see, and which brokers could not tell. Throws where none could. */
+  /** The same, null for one that is not the caller's. */
+  findAccount(id: string, argument: string): TradingAccount | null
+  /** Every account of the caller's, and which brokers could not tell. Throws where none could. */
   accounts(): Promise<{ accounts: TradingAccount[]; failures: ReadonlyMap<BrokerId, UpstreamError> }>
   /** The broker of an account or order that has passed `account` or `order`. */
   broker(id: BrokerId): Broker
@@ -34,7 +40,7 @@ type PartialOrder = Pick<Order, PartialField | 'id' | 'account'>
 const completionsMax = 10
 
 /** Loaders over `brokers` for one request, on behalf of `scope`. */
-export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
+export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller): Loaders {
   // By account too: a broker that reads orders under their account knows none of them under another one.
   const orders = new DataLoader<OrderKey, Order | null, string>(
     (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
@@ -77,6 +83,8 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
 
   // A broker that is down takes its own accounts away, and not those of the others.
   async function readAccounts(): ReturnType<Loaders['accounts']> {
+    const known = caller.accountIds?.filter((id) => isAccountId(id) && brokers.has(brokerOf(id)))
+    if (known) return { accounts: known.map((id) => ({ id, broker: brokerOf(id) })), failures: new Map() }
     const failures = new Map<BrokerId, UpstreamError>()
     const lists = await Promise.all(
       [...brokers.values()].map(async ({ id: broker, accounts }) => {
@@ -118,13 +126,26 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
     return broker
   }
 
+  function findAccount(id: string, argument: string): TradingAccount | null {
+    caller.require('orders:read')
+    const broker = findBroker(id, argument, 'account')
+    return caller.sees(id) ? { id, broker } : null
+  }
+
   return {
     async order(id, accountId, argument = 'id') {
+      caller.require('orders:read')
       if (accountId !== null) findBroker(accountId, 'accountId', 'account')
       const key = { broker: findBroker(id, argument, 'order'), id, accountId, mustBeWhole: false }
+      // Whatever is there, it is nothing to this caller.
+      if (accountId !== null && !caller.sees(accountId)) return null
       askedById.add(id)
       const order = await orders.load(key)
-      return order !== null && (accountId === null || order.account.id === accountId) ? order : null
+      if (order === null || (accountId !== null && order.account.id !== accountId)) return null
+      if (caller.sees(order.account.id)) return order
+      // As an order answers that nobody knows, where it cannot be asked for without its account.
+      if (accountId === null && requireBroker(key.broker).offer.readsOne === 'underAccount') throw new AccountNeeded()
+      return null
     },
 
     async completed(order, field) {
@@ -151,9 +172,18 @@ export function createLoaders(brokers: Brokers, scope: ReadScope): Loaders {
       return page
     },
 
-    account: (id, argument) => ({ id, broker: findBroker(id, argument, 'account') }),
+    account(id, argument) {
+      const account = findAccount(id, argument)
+      if (account !== null) return account
+      throw createAccessError('FORBIDDEN', `${argument} is not one of your accounts.`)
+    },
 
-    accounts: () => (allAccounts ??= readAccounts()),
+    findAccount,
+
+    async accounts() {
+      caller.require('orders:read')
+      return await (allAccounts ??= readAccounts())
+    },
 
     broker: requireBroker,
 

@@ -2,6 +2,8 @@
 
 import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
+import { createAccessError } from '../errors.ts'
+import type { Caller } from '../identity.ts'
 import type { Order } from './order.ts'
 import { CancelOrderInput, CancelOrderResultInterface, PlaceOrderInput, PlaceOrderResultInterface } from './results.ts'
 
@@ -14,6 +16,11 @@ builder.mutationFields((t) => ({
       'nothing, also after a restart. What is not known is OrderOutcomeUnknown, never an error.',
     args: { input: t.arg({ type: PlaceOrderInput, required: true, description: 'The order to place.' }) },
     resolve: async (_, { input }, context) => {
+      const { caller } = context
+      caller.require('orders:place')
+      if (!caller.sees(input.accountId)) {
+        throw createAccessError('FORBIDDEN', 'input.accountId is not one of your accounts; nothing was placed.')
+      }
       const result = await context.commands.place(
         {
           accountId: input.accountId,
@@ -36,6 +43,7 @@ builder.mutationFields((t) => ({
           sendBy: input.sendBy ? Date.parse(input.sendBy) : null,
           timeoutMs: context.timeoutMs,
           acknowledged: input.acknowledgeUnresolved ?? [],
+          principal: toPrincipal(caller),
         },
       )
       return withFresh(result, context)
@@ -50,6 +58,8 @@ builder.mutationFields((t) => ({
       'harmless.',
     args: { input: t.arg({ type: CancelOrderInput, required: true, description: 'The order to cancel.' }) },
     resolve: async (_, { input }, context) => {
+      const { caller } = context
+      caller.require('orders:cancel')
       const result = await context.commands.cancel(
         {
           orderId: input.orderId ?? null,
@@ -57,11 +67,16 @@ builder.mutationFields((t) => ({
           clientOrderId: input.clientOrderId ?? null,
         },
         context.timeoutMs,
+        { principal: toPrincipal(caller), sees: caller.sees },
       )
       return withFresh(result, context)
     },
   }),
 }))
+
+function toPrincipal({ id }: Caller): string {
+  return id === null ? 'caller' : `caller ${id}`
+}
 
 // What was just learned of the order is what the rest of this document sees of it.
 function withFresh<Result extends { order: Order | null }>(result: Result, context: Context): Result {

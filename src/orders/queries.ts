@@ -71,9 +71,9 @@ builder.queryFields((t) => ({
 
   tradingAccount: t.field({
     type: TradingAccountObject,
-    description: 'An account that you may see. Whether the broker knows it shows when its orders are read.',
+    description: 'An account that you may see, else null. Whether the broker knows it shows when its orders are read.',
     args: { id: t.arg.id({ required: true, description: 'The id of the account.' }) },
-    resolve: (_, { id }, context) => context.loaders.account(id, 'id'),
+    resolve: (_, { id }, context) => context.loaders.findAccount(id, 'id'),
   }),
 
   tradingAccounts: t.field({
@@ -100,8 +100,9 @@ builder.queryFields((t) => ({
       clientOrderId: t.arg.id({ required: true, description: 'The key of the placement.' }),
     },
     resolve: async (_, { accountId, clientOrderId }, context) => {
-      const account = context.loaders.account(accountId, 'accountId')
-      return await context.commands.placement(account.id, clientOrderId)
+      // As of a key that was never used.
+      const account = context.loaders.findAccount(accountId, 'accountId')
+      return account && (await context.commands.placement(account.id, clientOrderId))
     },
   }),
 }))
@@ -127,7 +128,7 @@ TradingAccountObject.implement({
 builder.asEntity(TradingAccountObject, {
   key: builder.selection<{ id: string }>('id'),
   // Async, because a synchronous throw would null the whole answer instead of this entity.
-  resolveReference: async ({ id }, context) => await Promise.try(() => context.loaders.account(id, 'id')),
+  resolveReference: async ({ id }, context) => await Promise.try(() => context.loaders.findAccount(id, 'id')),
 })
 
 interface PageInput {

@@ -1,0 +1,122 @@
+// Who is calling, and what they may do. A token is checked whole before anything of it is believed; what it does not
+// grant is answered like what does not exist, or refused before anybody is asked.
+
+import { createHash, createPublicKey } from 'node:crypto'
+import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
+import type { JWTPayload, JWTVerifyGetKey } from 'jose'
+import type { Config } from './config.ts'
+import { createAccessError } from './errors.ts'
+
+type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
+
+/** A caller of one request. */
+export interface Caller {
+  /** Names the caller in logs and in the audit, without telling who it is; null where nobody has to say who they are. */
+  readonly id: string | null
+  /** The accounts that the caller may see, where they are listed; null: all that the brokers show. */
+  readonly accountIds: readonly string[] | null
+  /** Whether an account is one of the caller's. */
+  sees(accountId: string): boolean
+  /** Throws a GraphQLError, FORBIDDEN, unless the caller was granted `scope`. */
+  require(scope: Scope): void
+}
+
+/** Tells who is calling, from the header Authorization. */
+export interface Identity {
+  /**
+   * Throws a GraphQLError, UNAUTHENTICATED, whose status is 401. Asks nobody but the issuer for its keys. A router that has
+   * shown its secret may come for the schema without a token, and reads nothing else then.
+   */
+  identify(authorization: string | null, hasShownRouterSecret: boolean): Promise<Caller>
+}
+
+const everybody: Caller = { id: null, accountIds: null, sees: () => true, require() {} }
+
+const noToken = 'Send a token of the issuer: authorization: Bearer <token>.'
+
+const router: Caller = {
+  id: null,
+  accountIds: [],
+  sees: () => false,
+  require() {
+    throw createAccessError('UNAUTHENTICATED', noToken)
+  },
+}
+
+// Those whose keys cannot be taken for another kind's: with HS256 a public key would be a secret.
+const algorithms = ['EdDSA', 'ES256', 'RS256']
+const clockToleranceSeconds = 30
+const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
+
+/** Asks for no key before a token comes. Throws TypeError for a public key that is none. */
+export function createIdentity(auth: Config['auth']): Identity {
+  if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
+  const { issuer, audience } = auth
+  const options = {
+    issuer,
+    audience,
+    algorithms,
+    clockTolerance: clockToleranceSeconds,
+    requiredClaims: ['exp', 'sub'],
+  }
+  const findKey = toKeys(auth.keys)
+  return {
+    async identify(authorization, hasShownRouterSecret) {
+      if (authorization === null && hasShownRouterSecret) return router
+      const token = /^Bearer ([\w-]+\.[\w-]+\.[\w-]+)$/i.exec(authorization ?? '')?.[1]
+      if (token === undefined) {
+        throw createAccessError('UNAUTHENTICATED', noToken)
+      }
+      try {
+        return toCaller((await jwtVerify(token, findKey, options)).payload)
+      } catch (error) {
+        if (!(error instanceof errors.JOSEError)) throw error
+        // Which check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
+        throw createAccessError('UNAUTHENTICATED', `The token is not taken: ${toReason(error)}.`)
+      }
+    },
+  }
+}
+
+type Keys = Extract<Config['auth'], { kind: 'jwt' }>['keys']
+
+function toKeys(keys: Keys): JWTVerifyGetKey {
+  if ('url' in keys) {
+    const { maxAge: cacheMaxAge, timeout: timeoutDuration, cooldown: cooldownDuration } = keysMs
+    return createRemoteJWKSet(new URL(keys.url), { cacheMaxAge, timeoutDuration, cooldownDuration })
+  }
+  const key = createPublicKey(keys.pem)
+  return () => Promise.resolve(key)
+}
+
+function toReason(error: errors.JOSEError): string {
+  if (error instanceof errors.JWTExpired) return 'it has expired'
+  if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} does not fit`
+  if (error instanceof errors.JWKSTimeout) return 'its issuer does not answer'
+  if (error instanceof errors.JWKSNoMatchingKey) return 'its issuer has no such key'
+  return 'it cannot be verified'
+}
+
+function toCaller({
+  iss = '',
+  sub = '',
+  scope,
+  accounts,
+}: JWTPayload & { scope?: unknown; accounts?: unknown }): Caller {
+  const granted = new Set(typeof scope === 'string' ? scope.split(' ') : [])
+  const listed = Array.isArray(accounts) ? accounts.filter((id): id is string => typeof id === 'string') : []
+  const accountIds = listed.includes('*') ? null : listed
+  const own = new Set(accountIds)
+  return {
+    id: createHash('sha256')
+      .update(JSON.stringify([iss, sub]))
+      .digest('hex')
+      .slice(0, 16),
+    accountIds,
+    sees: (accountId) => accountIds === null || own.has(accountId),
+    require(wanted) {
+      if (granted.has(wanted)) return
+      throw createAccessError('FORBIDDEN', `The token lacks the scope ${wanted}.`)
+    },
+  }
+}

@@ -1,0 +1,353 @@
+// Who is calling and what they may do: tokens that are not what they look like, accounts of somebody else on every path, and
+// rights that a token lacks. What is refused asks no broker.
+
+import { createHmac, generateKeyPairSync } from 'node:crypto'
+import { createServer } from 'node:http'
+import { exportJWK, SignJWT } from 'jose'
+import type { JWTPayload } from 'jose'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { limitBuy, startHarness } from './harness.ts'
+import type { Answer, Harness } from './harness.ts'
+
+const issuer = 'https://issuer.example.com'
+const audience = 'blotter'
+const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const others = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const pem = keys.publicKey.export({ type: 'spki', format: 'pem' })
+
+const all = { scope: 'orders:read orders:place orders:cancel', accounts: ['*'] }
+
+interface Forging {
+  key?: typeof keys.privateKey
+  alg?: string
+  kid?: string
+  /** Seconds from now. */
+  expiresIn?: number | null
+  notBefore?: number
+}
+
+async function sign(claims: JWTPayload, forging: Forging = {}): Promise<string> {
+  const { key = keys.privateKey, alg = 'ES256', kid, expiresIn = 300, notBefore } = forging
+  const now = Math.floor(Date.now() / 1_000)
+  const payload = { iss: issuer, aud: audience, sub: 'somebody', ...claims }
+  const token = new SignJWT(payload).setProtectedHeader({ alg, ...(kid && { kid }) }).setIssuedAt(now)
+  if (expiresIn !== null) token.setExpirationTime(now + expiresIn)
+  if (notBefore !== undefined) token.setNotBefore(now + notBefore)
+  return await token.sign(key)
+}
+
+let harness: Harness
+/** Of the two accounts of Bluum the one that callers here have, and the one that they have not. */
+let own = ''
+let foreign = ''
+let ownOrder = ''
+let foreignOrder = ''
+
+beforeAll(async () => {
+  harness = await startHarness({ AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWT_PUBLIC_KEY: pem })
+  ;[own = '', foreign = ''] = harness.sandbox.accounts
+  ownOrder = String((await harness.book(own))[0]?.['id'])
+  foreignOrder = String((await harness.book(foreign))[0]?.['id'])
+})
+afterAll(() => harness.close())
+beforeEach(() => harness.clearCalls())
+
+async function ask(token: string | null, query: string, variables: object = {}): Promise<Answer> {
+  return await harness.run(query, variables, token === null ? {} : { authorization: `Bearer ${token}` })
+}
+
+const codesOf = ({ errors }: Answer): unknown[] => (errors ?? []).map(({ extensions }) => extensions['code'])
+
+describe('a token', () => {
+  const query = '{ tradingAccounts { id } }'
+
+  it('that is good lets its caller in, who is named in the log by a hash', async () => {
+    const { data, errors } = await ask(await sign(all), query)
+    expect(errors).toBeUndefined()
+    expect(data.tradingAccounts).toHaveLength(4)
+    expect(harness.log().at(-1)).toMatch(/"caller":"[0-9a-f]{16}"/)
+    expect(harness.log().join('')).not.toContain('somebody')
+  })
+
+  it('E01 is needed', async () => {
+    for (const headers of [{}, { authorization: '' }, { authorization: 'Basic abc' }, { authorization: 'Bearer' }]) {
+      const answer = await harness.run(query, {}, headers)
+      expect([answer.status, codesOf(answer)]).toEqual([401, ['UNAUTHENTICATED']])
+    }
+    expect(await harness.calls()).toEqual([])
+  })
+
+  const none = (claims: object) =>
+    `${[{ alg: 'none' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')}.`
+  // The public key taken for a secret.
+  const confused = (claims: object) => {
+    const text = [{ alg: 'HS256' }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.')
+    return `${text}.${createHmac('sha256', pem).update(text).digest('base64url')}`
+  }
+  const payload = { iss: issuer, aud: audience, sub: 'x', exp: Math.floor(Date.now() / 1_000) + 300, ...all }
+
+  it.each<[what: string, make: () => Promise<string> | string]>([
+    ['of no algorithm', () => none(payload)],
+    ['of no algorithm, with a signature', () => `${none(payload)}abc`],
+    ['signed with our public key', () => confused(payload)],
+    ['of another key', () => sign(all, { key: others.privateKey })],
+    ['of another issuer', () => sign({ ...all, iss: 'https://evil.example.com' })],
+    ['for another audience', () => sign({ ...all, aud: 'somebody-else' })],
+    ['that has expired', () => sign(all, { expiresIn: -60 })],
+    ['that does not expire', () => sign(all, { expiresIn: null })],
+    ['that is not valid yet', () => sign(all, { notBefore: 60 })],
+    ['that names nobody', () => sign({ ...all, sub: undefined as never })],
+    ['that was changed', async () => (await sign(all)).replace(/\.(.{10})/, '.AAAAAAAAAA')],
+    ['that is cut', async () => (await sign(all)).slice(0, -8)],
+  ])('E06 %s is not taken', async (_, make) => {
+    const token = await make()
+    const answer = await ask(token, query)
+    expect([answer.status, codesOf(answer)]).toEqual([401, ['UNAUTHENTICATED']])
+    expect(await harness.calls()).toEqual([])
+    expect(JSON.stringify(answer.errors) + harness.log().join('')).not.toContain(token)
+  })
+
+  it('E06 may be half a minute off, as clocks are', async () => {
+    expect(codesOf(await ask(await sign(all, { expiresIn: -20 }), query))).toEqual([])
+    expect(codesOf(await ask(await sign(all, { notBefore: 20 }), query))).toEqual([])
+  })
+
+  it('is verified with the keys that its issuer publishes, which are fetched once', async () => {
+    let fetched = 0
+    const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'key-1', alg: 'ES256', use: 'sig' }
+    const server = createServer((_request, response) => {
+      fetched++
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: [jwk] }))
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    if (address === null || typeof address === 'string') throw new Error('no port')
+    const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience }
+    const published = await startHarness({ ...env, JWKS_URL: `http://127.0.0.1:${address.port}/jwks` })
+    const askPublished = async (token: string) => await published.run(query, {}, { authorization: `Bearer ${token}` })
+    expect(codesOf(await askPublished(await sign(all, { kid: 'key-1' })))).toEqual([])
+    expect(codesOf(await askPublished(await sign(all, { kid: 'key-1' })))).toEqual([])
+    expect(codesOf(await askPublished(await sign(all, { kid: 'key-2' })))).toEqual(['UNAUTHENTICATED'])
+    expect(fetched).toBe(1)
+    await published.close()
+    server.closeAllConnections()
+    server.close()
+  })
+
+  it('of a router may be missing where it shows its secret, for the schema alone', async () => {
+    const secret = 'the-secret-of-the-router'
+    const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWT_PUBLIC_KEY: pem, ROUTER_SECRET: secret }
+    const guarded = await startHarness(env)
+    const shown = { 'x-router-secret': secret }
+    expect(codesOf(await guarded.run('{ _service { sdl } }', {}, shown))).toEqual([])
+    expect(codesOf(await guarded.run(query, {}, shown))).toEqual(['UNAUTHENTICATED'])
+    expect(codesOf(await guarded.run('{ _service { sdl } }'))).toEqual(['UNAUTHENTICATED'])
+    await guarded.close()
+  })
+})
+
+describe('an account of somebody else', () => {
+  let token = ''
+  beforeAll(async () => {
+    token = await sign({ ...all, accounts: [own] })
+  })
+
+  it('is not in the list of accounts, which is the token’s and asks no broker', async () => {
+    const { data } = await ask(token, '{ tradingAccounts { id broker } }')
+    expect(data.tradingAccounts).toEqual([{ id: own, broker: 'BLUUM' }])
+    expect(await harness.calls()).toEqual([])
+  })
+
+  it('E03 is refused by its id, whether it exists or not, before anybody is asked', async () => {
+    const query = 'query ($id: ID!) { orders(accountId: $id) { nodes { id } } }'
+    const answers = [await ask(token, query, { id: foreign }), await ask(token, query, { id: 'no-such-account' })]
+    for (const answer of answers) {
+      expect(answer.data).toEqual({ orders: null })
+      expect(answer.errors).toMatchObject([
+        { message: 'accountId is not one of your accounts.', extensions: { code: 'FORBIDDEN' } },
+      ])
+    }
+    const account = 'query ($id: ID!) { tradingAccount(id: $id) { id } }'
+    expect((await ask(token, account, { id: foreign })).data).toEqual({ tradingAccount: null })
+    expect((await ask(token, account, { id: own })).data).toEqual({ tradingAccount: { id: own } })
+    expect(await harness.calls()).toEqual([])
+  })
+
+  it('shows none of its orders by their ids, which answer like ids that nobody has', async () => {
+    const missing = 'ord_nobodyhasthisone'
+    const query = `query ($id: ID!, $ids: [ID!]!, $r: [_Any!]!) {
+      order(id: $id) { id }
+      ordersByIds(ids: $ids) { id }
+      _entities(representations: $r) { ... on Order { id symbol } }
+    }`
+    const answers: unknown[] = []
+    const calls: number[] = []
+    for (const id of [foreignOrder, missing]) {
+      await harness.clearCalls()
+      const { data, errors } = await ask(token, query, { id, ids: [id, ownOrder], r: [{ __typename: 'Order', id }] })
+      answers.push({ data, errors })
+      calls.push((await harness.calls()).length)
+    }
+    expect(answers[0]).toEqual({
+      data: { order: null, ordersByIds: [null, { id: ownOrder }], _entities: [null] },
+      errors: undefined,
+    })
+    expect(answers[1]).toEqual(answers[0])
+    expect(calls[1]).toBe(calls[0])
+  })
+
+  it('named with an order or an entity is asked of nobody', async () => {
+    const query = `query ($id: ID!, $accountId: ID!, $r: [_Any!]!) {
+      order(id: $id, accountId: $accountId) { id }
+      _entities(representations: $r) { ... on Order { id } ... on TradingAccount { id orders { nodes { id } } } }
+    }`
+    const { data, errors } = await ask(token, query, {
+      id: foreignOrder,
+      accountId: foreign,
+      r: [
+        { __typename: 'Order', id: foreignOrder, account: { id: foreign } },
+        { __typename: 'TradingAccount', id: foreign },
+      ],
+    })
+    expect(errors).toBeUndefined()
+    expect(data).toEqual({ order: null, _entities: [null, null] })
+    expect(await harness.calls()).toEqual([])
+  })
+
+  it('takes no order and tells of none that was placed in it', async () => {
+    const placing = 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { outcome } }'
+    const input = limitBuy(harness, { accountId: foreign })
+    expect((await ask(await sign(all), placing, { input })).data.placeOrder).toEqual({ outcome: 'PLACED' })
+    await harness.clearCalls()
+    const again = await ask(token, placing, { input })
+    expect([again.data, codesOf(again)]).toEqual([{ placeOrder: null }, ['FORBIDDEN']])
+    const placement =
+      'query ($accountId: ID!, $key: ID!) { placement(accountId: $accountId, clientOrderId: $key) { state } }'
+    const told = await ask(token, placement, { accountId: foreign, key: input.clientOrderId })
+    expect([told.data, told.errors]).toEqual([{ placement: null }, undefined])
+    expect(await harness.calls()).toEqual([])
+  })
+
+  it('B09 keeps its orders: a cancel answers like one of an order that nobody has, and asks for nothing', async () => {
+    const canceling = `mutation ($input: CancelOrderInput!) {
+      cancelOrder(input: $input) { __typename outcome message order { id } ... on CancelRefused { refusalCode } }
+    }`
+    const input = limitBuy(harness, { accountId: foreign })
+    const owner = await sign({ ...all, accounts: [foreign] })
+    const placed = await ask(owner, 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }', {
+      input,
+    })
+    const { orderId } = placed.data.placeOrder
+    const answers: unknown[] = []
+    for (const target of [
+      { orderId },
+      { orderId: 'ord_nobodyhasthisone' },
+      { orderId, accountId: foreign },
+      { orderId, accountId: own },
+    ]) {
+      answers.push((await ask(token, canceling, { input: target })).data.cancelOrder)
+    }
+    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
+    expect(answers[0]).toMatchObject({ __typename: 'CancelRefused', refusalCode: 'NOT_FOUND', order: null })
+    const byKey = [input.clientOrderId, 'a-key-of-nobody'].map(async (clientOrderId) =>
+      ask(token, canceling, { input: { accountId: foreign, clientOrderId } }),
+    )
+    const [known, unknown] = await Promise.all(byKey)
+    expect(known?.data).toEqual(unknown?.data)
+    expect(known?.data.cancelOrder).toMatchObject({ refusalCode: 'NOT_FOUND' })
+    expect((await harness.calls()).filter(({ method, path }) => method === 'POST' && path.endsWith('/cancel'))).toEqual(
+      [],
+    )
+    const book = await harness.book(foreign)
+    expect(book.find(({ id }) => id === orderId)).toMatchObject({ status: 'accepted' })
+  })
+
+  it('B09 nor does a cancel that joins the one of the owner show anything', async () => {
+    const canceling = 'mutation ($input: CancelOrderInput!) { cancelOrder(input: $input) { outcome order { id } } }'
+    const input = limitBuy(harness, { accountId: foreign })
+    const owner = await sign({ ...all, accounts: [foreign] })
+    const placed = await ask(owner, 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }', {
+      input,
+    })
+    const target = { input: { orderId: placed.data.placeOrder.orderId } }
+    const [theirs, ours] = await Promise.all([ask(owner, canceling, target), ask(token, canceling, target)])
+    expect(theirs.data.cancelOrder).toMatchObject({ outcome: 'CANCELED' })
+    expect(ours.data.cancelOrder).toEqual({ outcome: 'REFUSED', order: null })
+  })
+})
+
+describe('a right', () => {
+  it.each([
+    [
+      'orders:place',
+      'orders:read orders:cancel',
+      'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { outcome } }',
+    ],
+    [
+      'orders:cancel',
+      'orders:read orders:place',
+      'mutation ($cancel: CancelOrderInput!) { cancelOrder(input: $cancel) { outcome } }',
+    ],
+    ['orders:read', 'orders:place orders:cancel', 'query ($id: ID!) { order(id: $id) { id } }'],
+    ['orders:read', 'orders:readonly', 'query ($ids: [ID!]!) { ordersByIds(ids: $ids) { id } }'],
+    ['orders:read', '', 'query ($accountId: ID!) { orders(accountId: $accountId) { isComplete } }'],
+    ['orders:read', 'orders:place', '{ tradingAccounts { id } }'],
+    ['orders:read', 'orders:place', 'query ($accountId: ID!) { tradingAccount(id: $accountId) { id } }'],
+    [
+      'orders:read',
+      'orders:place',
+      'query ($accountId: ID!) { placement(accountId: $accountId, clientOrderId: "key-00001") { state } }',
+    ],
+    ['orders:read', 'orders:place', 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename } }'],
+  ])('E11 %s that the token lacks ("%s") is missed, and nobody is asked: %#', async (scope, granted, query) => {
+    const token = await sign({ ...all, scope: granted })
+    const input = limitBuy(harness)
+    const answer = await ask(token, query, {
+      ...(query.includes('$input') && { input }),
+      ...(query.includes('$cancel') && { cancel: { orderId: ownOrder } }),
+      ...(query.includes('$id:') && { id: ownOrder }),
+      ...(query.includes('$ids') && { ids: [ownOrder] }),
+      ...(query.includes('$accountId') && { accountId: own }),
+      ...(query.includes('$r:') && { r: [{ __typename: 'Order', id: ownOrder }] }),
+    })
+    expect(new Set(codesOf(answer))).toEqual(new Set(['FORBIDDEN']))
+    expect(answer.errors?.[0]?.message).toContain(scope)
+    expect(await harness.calls()).toEqual([])
+    const kept = await ask(
+      await sign(all),
+      'query ($a: ID!, $k: ID!) { placement(accountId: $a, clientOrderId: $k) { state } }',
+      {
+        a: own,
+        k: input.clientOrderId,
+      },
+    )
+    expect(kept.data).toEqual({ placement: null })
+  })
+
+  it('to place alone shows the order that was placed', async () => {
+    const token = await sign({ ...all, scope: 'orders:place' })
+    const { data } = await ask(
+      token,
+      'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { order { symbol } } }',
+      {
+        input: limitBuy(harness),
+      },
+    )
+    expect(data.placeOrder.order).toEqual({ symbol: 'AAPL' })
+  })
+
+  it.each([undefined, null, 'orders', {}, ['orders:read']])('is not in a scope of another form: %j', async (scope) => {
+    const answer = await ask(await sign({ accounts: ['*'], scope }), '{ tradingAccounts { id } }')
+    expect(codesOf(answer)).toEqual(['FORBIDDEN'])
+  })
+
+  it.each([undefined, null, '*', {}, [1], []])(
+    'to no account is what another form of accounts gives: %j',
+    async (accounts) => {
+      const { data } = await ask(await sign({ ...all, accounts }), '{ tradingAccounts { id } }')
+      expect(data.tradingAccounts).toEqual([])
+    },
+  )
+})
