@@ -10,7 +10,7 @@ import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createAries } from '../src/brokers/aries.ts'
 import { createBluum } from '../src/brokers/bluum.ts'
-import { createTally, pageSizeMax, scanCallsMax, UpstreamError } from '../src/brokers/broker.ts'
+import { createTally, pageSizeMax, scanCallsMax, ReadEnded, UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, Page, PageQuery, PlaceAnswer, PlaceOptions, ReadScope, ScanQuery } from '../src/brokers/broker.ts'
 import { isDecimal } from '../src/decimal.ts'
 import { parseInstant } from '../src/instant.ts'
@@ -1183,10 +1183,20 @@ const reads: Record<string, Case> = {
     expect(requests).toEqual([])
   },
 
-  'reads that nobody waits for any more are not sent': async ({ broker, keyOf, toQuery }) => {
-    const gone = createScope(AbortSignal.abort(new Error('the caller left')))
-    await expect(broker.orders([keyOf('ord_1')], gone)).rejects.toThrow('the caller left')
-    await expect(broker.pages([toQuery()], gone)).rejects.toThrow('the caller left')
+  'reads that nobody waits for any more are not sent, and say why they ended, each alone': async ({
+    broker,
+    keyOf,
+    toQuery,
+  }) => {
+    const reason = new Error('the caller left')
+    const gone = createScope(AbortSignal.abort(reason))
+    for (const ended of [
+      ...(await broker.orders([keyOf('ord_1'), keyOf('ord_2')], gone)),
+      ...(await broker.pages([toQuery()], gone)),
+    ]) {
+      expect(ended).toBeInstanceOf(ReadEnded)
+      expect(ended).toMatchObject({ endReason: reason, effect: 'none' })
+    }
     await expect(broker.accounts(gone)).rejects.toThrow('the caller left')
     expect(requests).toEqual([])
   },

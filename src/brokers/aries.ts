@@ -97,9 +97,12 @@ export function createAries(options: AriesOptions): Broker {
     breaker: options.breaker,
   })
   // What never changes of an order: when it was created, and, once it is so, that the active list has it no more.
-  const known = new LRUCache<string, { at: string | null; isPast: boolean }>({ max: 50_000 })
+  const known = new LRUCache<string, { at: string | null; isPast: boolean }>({
+    maxSize: 50_000,
+    sizeCalculation: () => 1,
+  })
   // When each account was opened.
-  const openedAt = new LRUCache<string, string>({ max: 10_000 })
+  const openedAt = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
 
   // ---- calls ----------------------------------------------------------------------------------------------------
 

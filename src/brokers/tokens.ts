@@ -48,9 +48,9 @@ const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
 const marginMs = { renew: 60_000, use: 10_000 }
 // What is refused sooner after it came will not be taken after another refresh either.
 const freshMs = 5_000
-// So long a failure stands, and as long as the broker asked to wait, so that many callers who need a token are not as
-// many requests for one.
-const failureMs = 1_000
+// So long at least a failure stands, so that many callers who need a token are not as many requests for one; a credential
+// that is refused will be so the next time too.
+const failureMs = { refused: 5_000, other: 1_000 }
 
 /** Asks for no token before one is needed. */
 export function createTokens({ http, credential, onNotice, now = () => performance.now() }: TokensOptions): Tokens {
@@ -75,8 +75,7 @@ export function createTokens({ http, credential, onNotice, now = () => performan
           return fresh.value
         },
         (error: unknown) => {
-          const waitMs = error instanceof UpstreamError ? (error.retryAfterMs ?? 0) : 0
-          failure = { error, until: now() + Math.max(failureMs, waitMs) }
+          failure = { error, until: now() + toStandingMs(error) }
           throw error
         },
       )
@@ -152,6 +151,12 @@ export function createTokens({ http, credential, onNotice, now = () => performan
       return await unlessAborted(refresh(), signal)
     },
   }
+}
+
+function toStandingMs(error: unknown): number {
+  if (!(error instanceof UpstreamError)) return failureMs.other
+  const shortestMs = error.kind === 'refused' ? failureMs.refused : failureMs.other
+  return Math.max(shortestMs, error.retryAfterMs ?? 0)
 }
 
 // Whatever became of the request for a token: the call that needs it has not been made.
