@@ -1074,10 +1074,14 @@ const tokenRequests = (): Seen[] => requests.filter(isToken)
 const issued = (value: string, fields: Body = {}): Reply =>
   ok({ ...read('token.issued'), access_token: value, ...fields })
 
-/** Tokens by a clock that `pass` moves. */
+/** Tokens by a clock that `pass` moves; the pause before a second attempt is none. */
 function startTokens(by: OAuthCredential = credential): { tokens: Tokens; notices: string[]; pass(ms: number): void } {
   const http = createHttp({ baseUrl: url, headers: {}, writeConnections: 1 })
   onTestFinished(() => http.close(0))
+  const wait = globalThis.setTimeout
+  const spy = vi.spyOn(globalThis, 'setTimeout')
+  spy.mockImplementation(((run: () => void, ms: number) => wait(run, ms === 200 ? 0 : ms)) as typeof setTimeout)
+  onTestFinished(() => spy.mockRestore())
   const notices: string[] = []
   let at = 1_000
   const tokens = createTokens({ http, credential: by, onNotice: (notice) => notices.push(notice), now: () => at })
