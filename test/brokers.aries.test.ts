@@ -693,12 +693,22 @@ describe('the two lists', () => {
     }
   })
 
-  it('that are too long for a look before a placement show that it is not complete', async () => {
-    const active = Array.from({ length: 30 }, (_, index) => toRow(`a${index}`, index))
-    answerer = serveLists({ active, cap: 5 })
-    const { orders, isComplete } = await scan(connect(), { purpose: 'preImage' })
-    expect([orders.length, isComplete, requests.length]).toEqual([15, false, scanCallsMax.preImage])
-  })
+  it.each(['preImage', 'lookup'] as const)(
+    'that are too long for a search (%s) show that it is not complete',
+    async (purpose) => {
+      const rows = Array.from({ length: 120 }, (_, index) => toRow(`o${index}`, index))
+      for (const lists of [
+        { active: rows },
+        { history: rows },
+        { active: rows.slice(0, 10), history: rows.slice(10) },
+      ]) {
+        answerer = serveLists({ ...lists, cap: 5 })
+        requests.length = 0
+        const { orders, isComplete } = await scan(connect(), { purpose })
+        expect([orders.length > 0, isComplete, requests.length]).toEqual([true, false, scanCallsMax[purpose]])
+      }
+    },
+  )
 })
 
 describe('accounts', () => {
@@ -1200,6 +1210,12 @@ describe('a token', () => {
     [
       'has to wait',
       { ...refusal(429, 'RateLimited.limited'), headers: { 'retry-after': '7' } },
+      { kind: 'throttled', retryAfterMs: 7_000 },
+      1,
+    ],
+    [
+      'has to wait for a proxy',
+      { status: 429, body: '<h1>slow</h1>', headers: { 'content-type': 'text/html', 'retry-after': '7' } },
       { kind: 'throttled', retryAfterMs: 7_000 },
       1,
     ],
