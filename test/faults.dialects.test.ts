@@ -2311,7 +2311,8 @@ const waitingRows: Row[] = [
         expect(await reads(desk)).toEqual([])
         await heal(desk)
       }
-      clock.advance(2_000)
+      // It stands for five seconds where the credential was refused.
+      clock.advance(5_000)
       expectAll(await readAll())
     },
   },

@@ -412,6 +412,15 @@ describe('findMatch', () => {
   const mine = { clientOrderId: 'key-00001' }
   const others = { clientOrderId: 'key-00002' }
   const garbled = new Error('a garbled field')
+  const leg = {
+    symbol: null,
+    securityType: null,
+    side: null,
+    ratio: '1',
+    right: null,
+    strikePrice: null,
+    expiration: null,
+  }
   const cases: {
     name: string
     orders: Order[]
@@ -540,6 +549,18 @@ describe('findMatch', () => {
       name: 'submitted nobody knows when',
       orders: [createOrder('ord_1', { ...mine, submittedAt: garbled })],
       expected: { kind: 'found', ids: ['ord_1'] },
+    },
+    {
+      name: 'nothing but an option on the same ticker',
+      orders: [createOrder('ord_1', { securityType: 'OPTION' })],
+      whole: ['ord_1'],
+      expected: { kind: 'none', ids: [] },
+    },
+    {
+      name: 'nothing but an order with legs, whatever it says it is',
+      orders: [createOrder('ord_1', { legs: [leg] })],
+      whole: ['ord_1'],
+      expected: { kind: 'none', ids: [] },
     },
     {
       name: 'bound to another placement',

@@ -385,6 +385,8 @@ export function toSearchedSince(createdAt: number): string {
 /** Whether what the broker says of `order` fits `request` in all that it says. */
 export function isSameOrder(request: NewOrder, order: Order): boolean {
   if (order.symbol !== request.symbol) return false
+  // An option bears the ticker of what it is on, and none is placed here.
+  if (order.securityType === 'OPTION' || order.legs.length > 0) return false
   const words = [
     [order.side, request.side],
     [order.type, request.type],
