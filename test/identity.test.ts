@@ -2,10 +2,13 @@
 // rights that a token lacks. What is refused asks no broker.
 
 import { createHmac, generateKeyPairSync } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { exportJWK, SignJWT } from 'jose'
 import type { JWTPayload } from 'jose'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
+import { accountsSdl, startAccounts } from '../examples/supergraph/accounts.ts'
+import { startGateway } from '../examples/supergraph/gateway.ts'
 import { limitBuy, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
 
@@ -214,6 +217,45 @@ describe('an account of somebody else', () => {
     expect(errors).toBeUndefined()
     expect(data).toEqual({ order: null, _entities: [null, null] })
     expect(await harness.calls()).toEqual([])
+  })
+
+  it('shows none of its orders to a reference that comes through a gateway either, which passes the token on', async () => {
+    const failing = String((await harness.book(own))[1]?.['id'])
+    const ids = { own: ownOrder, failing, unknown: 'ord_nobodyhasthis', foreign: foreignOrder }
+    const notes = Object.entries(ids).map(([text, orderId]) => ({ text, orderId, accountId: own }))
+    const accounts = await startAccounts([{ id: 'user-1', name: 'somebody', accountIds: [own, foreign], notes }])
+    onTestFinished(() => accounts.close())
+    const sdl = readFileSync(new URL('../schema.graphql', import.meta.url), 'utf8')
+    const gateway = await startGateway(
+      [
+        { name: 'blotter', url: harness.url, sdl },
+        { name: 'accounts', url: accounts.url, sdl: accountsSdl },
+      ],
+      0,
+    )
+    onTestFinished(() => gateway.close())
+    await harness.setRules(
+      { match: { path: '/accounts/[^/]+/orders' }, fault: { kind: 'status', status: 404, body: 'not here' } },
+      { match: { path: failing }, fault: { kind: 'status', status: 500, body: 'down' } },
+    )
+    onTestFinished(() => harness.setRules())
+    const response = await fetch(gateway.url, {
+      method: 'POST',
+      headers: {
+        'content-type': 'application/json',
+        authorization: `Bearer ${await sign({ ...all, accounts: [own] })}`,
+      },
+      body: JSON.stringify({ query: '{ user(id: "user-1") { name notes { text order { id symbol } } } }' }),
+    })
+    const { data, errors } = (await response.json()) as Pick<Answer, 'data' | 'errors'>
+    expect(data.user.name).toBe('somebody')
+    expect(data.user.notes.map((note: { order: { id: string } | null }) => note.order?.id)).toEqual([
+      ownOrder,
+      undefined,
+      undefined,
+      undefined,
+    ])
+    expect(errors).toMatchObject([{ extensions: { code: 'BROKER_UNAVAILABLE' } }])
   })
 
   it('takes no order and tells of none that was placed in it', async () => {
