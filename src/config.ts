@@ -37,6 +37,8 @@ export interface Config {
   /** What a federation router has to show; null asks nobody. */
   readonly routerSecret: Secret | null
   readonly auth: Auth
+  /** The origins whose pages may ask from a browser; none by default. */
+  readonly corsOrigins: readonly string[]
   readonly graphiql: boolean
   readonly introspection: boolean
   /** Whether an empty store may be made where there is none. */
@@ -111,7 +113,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
   DATABASE_URL: 'the shared store',
-  CORS_ORIGINS: 'CORS',
   TRUSTED_DOCUMENTS: 'trusted documents',
   TRUSTED_DOCUMENTS_MODE: 'trusted documents',
   LIMIT_OPERATIONS_PER_SECOND: 'limits per caller',
@@ -280,6 +281,19 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return secret
   }
 
+  function readOrigins(): readonly string[] {
+    const origins = (read('CORS_ORIGINS') ?? '').split(',').flatMap((text) => text.trim() || [])
+    // As a browser writes it: in lower case, without a path, and without the port that its scheme has anyway.
+    const isOrigin = (text: string): boolean => isBaseUrl(text) && new URL(text).origin === text
+    if (!origins.every(isOrigin)) {
+      problems.push(
+        'CORS_ORIGINS must be origins such as https://app.example.com, in lower case, without a path or a slash at ' +
+          'the end, separated by commas (http:// for loopback only)',
+      )
+    }
+    return Object.freeze(origins)
+  }
+
   function readPlacing(): Placing {
     const [market, other] = readPair('PLACE_SEND_BY_MS', [10_000, 30_000], 600_000)
     const day = 86_400_000
@@ -359,6 +373,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     dataDir: read('DATA_DIR') ?? '.blotter',
     routerSecret: readRouterSecret(),
     auth,
+    corsOrigins: readOrigins(),
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',

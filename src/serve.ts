@@ -68,6 +68,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     routerSecret: config.routerSecret?.reveal() ?? null,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
+    corsOrigins: config.corsOrigins,
     graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
     isReady: () => !isStopping,
   })

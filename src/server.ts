@@ -41,6 +41,8 @@ export interface ServerOptions {
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
   isLoopbackOnly: boolean
   introspection: boolean
+  /** The origins whose pages may ask from a browser, each with its scheme; the page of GraphiQL needs none. */
+  corsOrigins: readonly string[]
   /** The documents that GraphiQL opens with, one a tab; null serves no GraphiQL. */
   graphiqlTabs: readonly string[] | null
   /** Whether `/ready` says yes: false while the service stops. */
@@ -77,6 +79,7 @@ export function createServer(options: ServerOptions): Server {
     context: (state: YogaInitialContext & RequestState): Promise<Context> => createContext(options, state),
     plugins: [
       useReadiness(options.isReady),
+      useSafeHeaders(),
       useNoForms(),
       useLimits(options.introspection),
       ...(options.introspection ? [] : [useNoIntrospection()]),
@@ -87,8 +90,11 @@ export function createServer(options: ServerOptions): Server {
     graphiql: options.graphiqlTabs === null ? false : toGraphiQLOptions(options.graphiqlTabs),
     // A page of 18 MB, loaded when the first one asks; served from the package, so that no browser needs another host.
     renderGraphiQL: async (page) => (await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page),
-    // Yoga's default reflects any origin, with credentials.
-    cors: false,
+    // Yoga's default reflects any origin, with credentials; and a list would tell other origins `null`, which is one too.
+    cors: (request) => {
+      const origin = options.corsOrigins.find((allowed) => allowed === request.headers.get('origin'))
+      return origin === undefined ? false : { ...corsOptions, origin: [origin] }
+    },
     multipart: false,
     // Counted in the listener: Yoga's own count costs a third of a small request.
     maxRequestBodySize: false,
@@ -129,6 +135,36 @@ export function createServer(options: ServerOptions): Server {
   }
 }
 
+// Who asks says so with a token, never with a cookie.
+const corsOptions = {
+  credentials: false,
+  methods: ['POST', 'GET'],
+  allowedHeaders: [
+    'content-type',
+    'authorization',
+    'x-request-id',
+    'x-request-timeout-ms',
+    'x-graphql-yoga-csrf',
+    'apollo-require-preflight',
+  ],
+  exposedHeaders: ['x-request-id'],
+  maxAge: 600,
+}
+
+// No answer is kept, shown inside another page or taken for anything else than it says.
+const safeHeaders = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+}
+
+// GraphiQL is one page that brings its scripts, styles, fonts and workers inside itself, and asks this server alone.
+const graphiqlPolicy =
+  "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob: data:; style-src 'unsafe-inline'; " +
+  "font-src data:; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 // The node:http parser holds a body to its content-length; one without is read here, up to the bound.
 async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<boolean> {
   const length = request.headers['content-length']
@@ -153,7 +189,12 @@ async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<
 
 function refuse(response: ServerResponse, status: number, code: string, message: string, state: RequestState): void {
   const { requestId } = state
-  response.writeHead(status, { 'content-type': 'application/json', connection: 'close', 'x-request-id': requestId })
+  response.writeHead(status, {
+    ...safeHeaders,
+    'content-type': 'application/json',
+    connection: 'close',
+    'x-request-id': requestId,
+  })
   response.end(JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] }))
 }
 
@@ -238,6 +279,16 @@ function useReadiness(isReady: () => boolean): ServerPlugin {
       if (url.pathname !== '/ready') return
       const ready = isReady()
       endResponse(new fetchAPI.Response(ready ? 'ready\n' : 'stopping\n', { status: ready ? 200 : 503 }))
+    },
+  }
+}
+
+function useSafeHeaders(): ServerPlugin {
+  return {
+    onResponse({ response }) {
+      for (const [name, value] of Object.entries(safeHeaders)) response.headers.set(name, value)
+      const isPage = response.headers.get('content-type')?.startsWith('text/html')
+      if (isPage) response.headers.set('content-security-policy', graphiqlPolicy)
     },
   }
 }

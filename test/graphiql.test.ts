@@ -49,6 +49,8 @@ describe.skipIf(executablePath === undefined)('GraphiQL', () => {
     )
     page = await browser.newPage()
     page.on('pageerror', (error) => complaints.push(error.message))
+    // What the page's own policy keeps from it.
+    page.on('console', (message) => message.text().includes('Security Policy') && complaints.push(message.text()))
     await page.goto(harness.url)
     await page.locator('.graphiql-tab').first().waitFor()
   }, 60_000)
@@ -98,5 +100,6 @@ describe.skipIf(executablePath === undefined)('GraphiQL', () => {
     expect(await runTab(3, 'CancelConfirmed')).toContain('CANCELED')
     const [placed] = (await harness.book()).filter((order) => order.client_order_id === 'graphiql-0001')
     expect(placed).toMatchObject({ status: 'accepted' })
+    expect(complaints).toEqual([])
   })
 })

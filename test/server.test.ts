@@ -98,6 +98,60 @@ describe('GraphQL over HTTP', () => {
     }
   })
 
+  it('F14 lets the pages of its list read answers and ask with a token, and no others', async () => {
+    const allowed = ['https://app.example.com', 'http://localhost:5173']
+    const open = await startForTest({ CORS_ORIGINS: allowed.join(', ') })
+    const ask = async (origin: string, method: string) =>
+      await fetch(open.url, {
+        method,
+        headers: {
+          origin,
+          ...(method === 'POST'
+            ? { 'content-type': 'application/json' }
+            : { 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization' }),
+        },
+        ...(method === 'POST' && { body: '{"query":"{ __typename }"}' }),
+      })
+    for (const origin of allowed) {
+      for (const method of ['POST', 'OPTIONS']) {
+        const { status, headers } = await ask(origin, method)
+        expect([status, headers.get('access-control-allow-origin')]).toEqual([method === 'POST' ? 200 : 204, origin])
+        expect(headers.get('access-control-allow-credentials')).toBeNull()
+        expect(headers.get('access-control-allow-headers')).toContain('authorization')
+      }
+    }
+    const others = ['https://evil.example', 'null', 'https://app.example.com.evil.example', 'https://x.app.example.com']
+    for (const origin of [...others, 'http://app.example.com', 'https://app.example.com:8443']) {
+      for (const method of ['POST', 'OPTIONS']) {
+        const { headers } = await ask(origin, method)
+        expect([...headers.keys()].filter((name) => name.startsWith('access-control-'))).toEqual([])
+      }
+    }
+  })
+
+  it('says with every answer that it is neither kept nor shown inside another page', async () => {
+    const origin = new URL(harness.url).origin
+    const answers = [
+      await post('{"query":"{ __typename }"}'),
+      await post('{"query":'),
+      await post('x'.repeat(100_001)),
+      await fetch(`${origin}/health`),
+      await fetch(`${origin}/ready`),
+      await fetch(`${origin}/nowhere`),
+      await fetch(harness.url, { headers: { accept: 'text/html' } }),
+    ]
+    expect(answers.map(({ status }) => status)).toEqual([200, 400, 413, 200, 200, 404, 200])
+    for (const { headers } of answers) {
+      expect(headers.get('cache-control')).toBe('no-store')
+      expect(headers.get('x-content-type-options')).toBe('nosniff')
+      expect(headers.get('referrer-policy')).toBe('no-referrer')
+      expect(headers.get('cross-origin-resource-policy')).toBe('same-origin')
+      expect(headers.get('content-security-policy')).toMatch(/^default-src 'none';.* frame-ancestors 'none'$/)
+    }
+    const policies = answers.map(({ headers }) => headers.get('content-security-policy'))
+    expect(policies.filter((policy) => policy?.includes('script-src'))).toEqual([policies.at(-1)])
+  })
+
   it('F08 refuses an array of operations', async () => {
     const response = await post('[{"query":"{ __typename }"},{"query":"{ __typename }"}]')
     expect(response.status).toBe(400)
