@@ -65,9 +65,14 @@ const callsPerReadMax = 20
 // So far the broker's clock may be ahead of ours: orders of its last minutes are in the list too.
 const clockSkewMs = 300_000
 
-/** Calls that a read may still make. */
+/** Calls that a read may still make, and whether one was wanted when none was left: then it has not seen all. */
 interface CallsLeft {
   left: number
+  isExceeded: boolean
+}
+
+function countCalls(most: number): CallsLeft {
+  return { left: most, isExceeded: false }
 }
 
 /** A row of a list. */
@@ -143,23 +148,23 @@ export function createAries(options: AriesOptions): Broker {
     return { rows: toRows(body['orders'], accountId), next: /^0+$/.test(nextCursor) ? null : nextCursor }
   }
 
-  /**
-   * Page by page behind `call`, each row as often as the broker shows it. Returns whether it came to the end, and not
-   * only to that of the calls.
-   */
+  /** Page by page behind `call`, each row as often as the broker shows it, to its end or to that of the calls. */
   async function* walk(
     call: Parameters<typeof readRows>[0],
     accountId: string,
     scope: ReadScope,
     counter: CallsLeft,
-  ): AsyncGenerator<Row[], boolean> {
+  ): AsyncGenerator<Row[], void> {
     for (let cursor: string | null = null; ;) {
-      if (counter.left === 0) return false
+      if (counter.left === 0) {
+        counter.isExceeded = true
+        return
+      }
       counter.left--
       const query: Record<string, string> = cursor === null ? call.query : { ...call.query, cursor }
       const { rows, next } = await readRows({ ...call, query }, accountId, scope)
       yield rows
-      if (next === null) return true
+      if (next === null) return
       if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor stands still')
       cursor = next
     }
@@ -170,33 +175,30 @@ export function createAries(options: AriesOptions): Broker {
     accountId: string,
     scope: ReadScope,
     { lane, counter, source }: { lane: ReadCall['lane']; counter: CallsLeft; source?: 'db' },
-  ): Promise<{ rows: Map<string, Row>; isComplete: boolean }> {
+  ): Promise<Map<string, Row>> {
     const rows = new Map<string, Row>()
     const query = { limit: String(rowsMax), ...(source === undefined ? {} : { source }) }
-    const pages = walk(
-      { path: path`/v2/accounts/${accountName(accountId)}/orders`, lane, query },
-      accountId,
-      scope,
-      counter,
-    )
-    for (let page = await pages.next(); ; page = await pages.next()) {
-      if (page.done === true) return { rows, isComplete: page.value }
-      for (const row of page.value) keepNewer(rows, row)
-      for (const { id, createdAt } of page.value) known.set(id, { at: createdAt, isPast: false })
+    const activePath = path`/v2/accounts/${accountName(accountId)}/orders`
+    for await (const page of walk({ path: activePath, lane, query }, accountId, scope, counter)) {
+      for (const row of page) {
+        keepNewer(rows, row)
+        known.set(row.id, { at: row.createdAt, isPast: false })
+      }
     }
+    return rows
   }
 
   /**
    * Aries, "Order history": by the time of creation, newest first, in windows of at most 90 days; whether it has the orders
    * of the active list too is not clear. Begins at `to`, ends at `from` or when the account was opened; both to the second,
-   * outwards, because the digits that a row shows may be fewer than those that are compared there. Returns whether it
-   * came to the end, and not only to that of the calls.
+   * outwards, because the digits that a row shows may be fewer than those that are compared there. Ends early where the
+   * calls do.
    */
   async function* walkHistory(
     accountId: string,
     scope: ReadScope,
     { from, to, limit, lane, counter }: HistoryQuery,
-  ): AsyncGenerator<HistoryPart, boolean> {
+  ): AsyncGenerator<HistoryPart, void> {
     const historyPath = path`/v2/accounts/${accountName(accountId)}/orders/history`
     let end = Math.ceil(toMs(to) / 1_000) * 1_000
     let start = from === null ? -Infinity : Math.floor(toMs(from) / 1_000) * 1_000
@@ -204,26 +206,22 @@ export function createAries(options: AriesOptions): Broker {
     for (let isFirst = true; start <= end; isFirst = false) {
       const windowStart = Math.max(end - windowMs, start)
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
-      const pages = walk({ path: historyPath, lane, query }, accountId, scope, counter)
       // What stands before all that has a time was given before, where the list begins in its middle.
       let reached = isFirst ? null : toText(end)
-      for (let page = await pages.next(); ; page = await pages.next()) {
-        if (page.done === true) {
-          if (!page.value) return false
-          yield { rows: [], reached: toText(windowStart) }
-          break
-        }
-        const rows = page.value.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
+      for await (const page of walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
+        const rows = page.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
         oldest = earlier(reached, oldest)
         yield { rows, reached }
       }
-      if (windowStart === start) return true
+      if (counter.isExceeded) return
+      yield { rows: [], reached: toText(windowStart) }
       // Only now, because most of what is asked for is young.
-      if (isFirst) start = Math.max(start, await findStart(accountId, scope, { lane, counter, oldest }))
-      if (windowStart <= start) return true
+      if (isFirst && windowStart > start) {
+        start = Math.max(start, await findStart(accountId, scope, { lane, counter, oldest }))
+      }
+      if (windowStart <= start) return
       end = windowStart
     }
-    return true
   }
 
   /** Epoch ms from which on the account can have orders, to the second; `oldest` is one that it has. */
@@ -293,7 +291,7 @@ export function createAries(options: AriesOptions): Broker {
     scope: ReadScope,
   ): Promise<void> {
     const missing = new Set(ids)
-    const counter: CallsLeft = { left: callsPerReadMax }
+    const counter = countCalls(callsPerReadMax)
     let hasNameless = false
     const take = (row: Row): void => {
       if (missing.delete(row.id)) found.set(row.id, row.value)
@@ -301,24 +299,24 @@ export function createAries(options: AriesOptions): Broker {
     }
     const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
       const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'one', counter })
-      for (let part = await parts.next(); missing.size > 0; part = await parts.next()) {
-        if (part.done === true) {
-          if (part.value) return
-          throw new UpstreamError('unreadable', 'the order is not among the newest ones of its account')
-        }
-        part.value.rows.forEach(take)
-        if (active !== null) notePast(part.value.rows, active)
+      for await (const { rows } of parts) {
+        rows.forEach(take)
+        if (active !== null) notePast(rows, active)
+        if (missing.size === 0) return
+      }
+      if (counter.isExceeded) {
+        throw new UpstreamError('unreadable', 'the order is not among the newest ones of its account')
       }
     }
     try {
       if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)
       if (missing.size > 0) {
         const active = await readActive(accountId, scope, { lane: 'one', counter })
-        for (const row of active.rows.values()) take(row)
-        if (missing.size > 0 && !active.isComplete) {
+        for (const row of active.values()) take(row)
+        if (missing.size > 0 && counter.isExceeded) {
           throw new UpstreamError('unreadable', 'the active orders of an account have no end')
         }
-        if (missing.size > 0) await look(active.rows)
+        if (missing.size > 0) await look(active)
       }
       if (missing.size > 0 && hasNameless) {
         throw new UpstreamError('unreadable', 'the order may be one whose clOrdId cannot be read')
@@ -360,9 +358,9 @@ export function createAries(options: AriesOptions): Broker {
     const { accountId, statuses: wantedStatuses, first, wantsMore } = query
     const after = query.after === null ? null : parsePosition(query.after)
     const wanted = first + (wantsMore ? 1 : 0)
-    const counter: CallsLeft = { left: callsPerReadMax }
+    const counter = countCalls(callsPerReadMax)
     const active = await readActive(accountId, scope, { lane: 'list', counter })
-    const rows = new Map(active.rows)
+    const rows = new Map(active)
     const mayBePast = wantedStatuses === null || wantedStatuses.some((status) => stateOf(status) === 'CLOSED')
     const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
     // Nothing was created later than now, and a page would be spent on each few months until then.
@@ -375,7 +373,7 @@ export function createAries(options: AriesOptions): Broker {
     let fullParts = 0
 
     let isAtEnd = !mayBePast
-    let { isComplete } = active
+    let isSorted = true
     // Everything that was created later has been seen.
     let frontier: string | null = null
     for (;;) {
@@ -383,17 +381,13 @@ export function createAries(options: AriesOptions): Broker {
         .filter((row) => isDue(row, query, after))
         .filter(({ at }) => isAtEnd || at === null || (frontier !== null && compareInstants(at, frontier) > 0))
         .toSorted((a, b) => compareNewestFirst(toRank(a), toRank(b)))
-      if (isAtEnd || due.length >= wanted) return toPage(due)
+      if (isAtEnd || due.length >= wanted || counter.isExceeded) return toPage(due)
       const part = await history.next()
       if (part.done === true) {
-        if (!part.value) {
-          isComplete = false
-          return toPage(due)
-        }
-        isAtEnd = true
+        isAtEnd = !counter.isExceeded
         continue
       }
-      notePast(part.value.rows, active.rows)
+      notePast(part.value.rows, active)
       if (part.value.rows.length >= limit && ++fullParts > 2 && limit < rowsMax) {
         // Many more than a few: all of one second are listed anew on each page. No list is asked on with another limit.
         limit = rowsMax
@@ -404,13 +398,14 @@ export function createAries(options: AriesOptions): Broker {
       for (const row of part.value.rows) {
         // It should have come before: the list is in no order.
         const isLate = row.at !== null && frontier !== null && compareInstants(row.at, frontier) > 0
-        if (isLate && !rows.has(row.id)) isComplete = false
+        if (isLate && !rows.has(row.id)) isSorted = false
         keepNewer(rows, row)
       }
       frontier = earlier(part.value.reached, frontier)
     }
 
     function toPage(due: readonly Row[]): Page {
+      const isComplete = isSorted && !counter.isExceeded
       const given = due.slice(0, first).map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
       const hasMore = due.length > first ? true : isAtEnd && isComplete ? false : null
       const last = given.at(-1)?.position ?? query.after
@@ -426,22 +421,17 @@ export function createAries(options: AriesOptions): Broker {
   // ---- what became of a placement -----------------------------------------------------------------------------------
 
   async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
-    const counter: CallsLeft = { left: scanCallsMax[purpose] }
+    const counter = countCalls(scanCallsMax[purpose])
     // Aries filters nothing, so the second search of a lookup, which is made without filters to mistrust them, asks the
     // other of its two sources instead: none of them is said to be the fresher one.
     const source = symbol === null ? { source: 'db' as const } : {}
     // The active list first: an order that ends meanwhile is in the history then.
-    const active = await readActive(accountId, scope, { lane: purpose, counter, ...source })
-    const { rows } = active
-    let { isComplete } = active
-    const parts = walkHistory(accountId, scope, { from: since, to: soon(), limit: rowsMax, lane: purpose, counter })
-    for (let part = await parts.next(); ; part = await parts.next()) {
-      if (part.done === true) {
-        isComplete &&= part.value
-        break
-      }
-      for (const row of part.value.rows) keepNewer(rows, row)
+    const rows = await readActive(accountId, scope, { lane: purpose, counter, ...source })
+    const history = { from: since, to: soon(), limit: rowsMax, lane: purpose, counter }
+    for await (const part of walkHistory(accountId, scope, history)) {
+      for (const row of part.rows) keepNewer(rows, row)
     }
+    let isComplete = !counter.isExceeded
     const orders: Order[] = []
     for (const { createdAt, value } of rows.values()) {
       if (value instanceof UpstreamError) {
