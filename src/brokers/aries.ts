@@ -23,7 +23,15 @@ import {
   toRequest,
 } from './ariesJson.ts'
 import type { AriesAccountField } from './ariesJson.ts'
-import { keepReadError, keepUpstreamError, scanCallsMax, toCapabilities, UpstreamError } from './broker.ts'
+import {
+  isAskedFor,
+  isSoughtBy,
+  keepReadError,
+  keepUpstreamError,
+  scanCallsMax,
+  toCapabilities,
+  UpstreamError,
+} from './broker.ts'
 import type { Broker, BrokerCapability, Page, PageQuery, ReadScope, Scan, ScanQuery } from './broker.ts'
 import { createCalls, readTimes, writeTimes } from './calls.ts'
 import type { ReadCall } from './calls.ts'
@@ -439,10 +447,7 @@ export function createAries(options: AriesOptions): Broker {
         if (createdAt === null || compareInstants(createdAt, since) >= 0) isComplete = false
         continue
       }
-      const isWanted =
-        (symbol === null || value.symbol === symbol) &&
-        (side === null || value.side === side || value.side === 'UNKNOWN')
-      if (isWanted) orders.push(value)
+      if (isSoughtBy({ symbol, side }, value)) orders.push(value)
     }
     return { orders: orders.toSorted((a, b) => compareNewestFirst(rankOf(a), rankOf(b))), isComplete }
   }
@@ -543,20 +548,9 @@ function toRank({ at, id }: Row): OrderRank {
 }
 
 /** Whether a row belongs on a page behind `after`, whatever else is known. */
-function isDue({ id, at, value }: Row, query: PageQuery, after: OrderRank | null): boolean {
-  const { statuses: wantedStatuses, symbol, side, submittedAfter, submittedBefore, olderThan } = query
-  if (after !== null && compareNewestFirst(after, { submittedAt: at, id }) >= 0) return false
-  if (submittedAfter !== null && at !== null && compareInstants(at, submittedAfter) < 0) return false
-  if (submittedBefore !== null && at !== null && compareInstants(at, submittedBefore) >= 0) return false
-  if (value instanceof UpstreamError) return true
-  // A time that is not known counts as newest.
-  if (submittedBefore !== null && at === null) return false
-  if (olderThan !== null) {
-    if (olderThan.ids.includes(id)) return false
-    if (at !== null && compareInstants(at, olderThan.at) > 0) return false
-  }
-  if (wantedStatuses !== null && !wantedStatuses.some((status) => status === value.status)) return false
-  return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
+function isDue(row: Row, query: PageQuery, after: OrderRank | null): boolean {
+  if (after !== null && compareNewestFirst(after, toRank(row)) >= 0) return false
+  return isAskedFor({ ...row, submittedAt: row.at }, query)
 }
 
 /** An order can be in both lists, or in two pages of one: what was changed later is what holds. */

@@ -11,6 +11,8 @@ import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderStatus } from '.
 import {
   AccountNeeded,
   findUnsupported,
+  isAskedFor,
+  isSoughtBy,
   keepReadError,
   keepUpstreamError,
   pageSizeMax,
@@ -273,7 +275,7 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
-    const { symbol, side, submittedAfter, submittedBefore, olderThan } = query
+    const { symbol, side, submittedAfter, submittedBefore } = query
     // One at a time: that is what its lists are filtered by.
     const status = query.statuses?.[0] ?? null
     const isGroup = status !== null && dialect.statusFilters[status]?.isGroup === true
@@ -286,27 +288,11 @@ export function createBluum(options: BluumOptions): Broker {
         first: query.first,
         wantsMore: query.wantsMore,
         searches: submittedAfter !== null || submittedBefore !== null || isGroup,
-        judge({ at, value: order }) {
+        judge(row) {
+          const { at, value } = row
           if (listedAfter !== null && at !== null && compareInstants(at, listedAfter) < 0) return 'end'
-          const submittedAt = order instanceof UpstreamError ? at : rankOf(order).submittedAt
-          if (submittedAfter !== null && submittedAt !== null && compareInstants(submittedAt, submittedAfter) < 0) {
-            return 'drop'
-          }
-          if (submittedBefore !== null && submittedAt !== null && compareInstants(submittedAt, submittedBefore) >= 0) {
-            return 'drop'
-          }
-          if (order instanceof UpstreamError) return 'take'
-          if (olderThan !== null) {
-            if (olderThan.ids.includes(order.id)) return 'drop'
-            if (at !== null && compareInstants(at, olderThan.at) > 0) return 'drop'
-          }
-          // A time that is not known counts as newest.
-          if (submittedBefore !== null && submittedAt === null) return 'drop'
-          // A broker that ignores the filter shows nothing that was not asked for.
-          if (status !== null && order.status !== status) return 'drop'
-          if (symbol !== null && order.symbol !== symbol) return 'drop'
-          if (side !== null && order.side !== side) return 'drop'
-          return 'take'
+          const submittedAt = value instanceof UpstreamError ? at : rankOf(value).submittedAt
+          return isAskedFor({ ...row, submittedAt }, query) ? 'take' : 'drop'
         },
       },
       memory,
@@ -327,10 +313,7 @@ export function createBluum(options: BluumOptions): Broker {
       doubtsEnd: purpose === 'lookup',
       since,
       isNewestFirst: capabilities.listNewestFirst,
-      // A side that cannot be told may be the one that is wanted.
-      isWanted: (order) =>
-        (filter.symbol === null || order.symbol === filter.symbol) &&
-        (filter.side === null || order.side === filter.side || order.side === 'UNKNOWN'),
+      isWanted: (order) => isSoughtBy(filter, order),
     })
     return { orders: values, isComplete }
   }

@@ -1,6 +1,7 @@
 // What the rest of the house knows of a broker: one small interface, and the one error that says what a failed call
 // proves. Everything a broker's API is peculiar about stays behind it.
 
+import { compareInstants } from '../instant.ts'
 import type {
   BrokerId,
   KnownOrderStatus,
@@ -177,6 +178,35 @@ export interface Boundary {
   ids: readonly string[]
 }
 
+/** A row of a list, and where it stands in time: instants as `parseInstant` returns them, null where that cannot be told. */
+interface PlacedRow {
+  id: string
+  /** What the list is sorted by. */
+  at: string | null
+  submittedAt: string | null
+  value: Order | UpstreamError
+}
+
+/**
+ * Whether a row is one that `query` asks for, `after` aside; whatever the broker was asked to leave out, one that ignores
+ * it shows nothing else. A row that cannot be read is kept wherever its time allows it.
+ */
+export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: PageQuery): boolean {
+  const { statuses, symbol, side, submittedAfter, submittedBefore, olderThan } = query
+  if (submittedAfter !== null && submittedAt !== null && compareInstants(submittedAt, submittedAfter) < 0) return false
+  if (submittedBefore !== null && submittedAt !== null && compareInstants(submittedAt, submittedBefore) >= 0)
+    return false
+  if (value instanceof UpstreamError) return true
+  // A time that is not known counts as newest.
+  if (submittedBefore !== null && submittedAt === null) return false
+  if (olderThan !== null) {
+    if (olderThan.ids.includes(id)) return false
+    if (at !== null && compareInstants(at, olderThan.at) > 0) return false
+  }
+  if (statuses !== null && !statuses.some((status) => status === value.status)) return false
+  return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
+}
+
 export interface Page {
   rows: PageRow[]
   /** Whether a row follows the last one; null when it was not asked and did not show by itself. */
@@ -238,6 +268,13 @@ export interface ScanQuery {
    * takes at most a fifth of the rate.
    */
   purpose: 'preImage' | 'lookup'
+}
+
+/** Whether a search for `query` is for `order`. A side that cannot be told may be the one that is wanted. */
+export function isSoughtBy({ symbol, side }: Pick<ScanQuery, 'symbol' | 'side'>, order: Order): boolean {
+  return (
+    (symbol === null || order.symbol === symbol) && (side === null || order.side === side || order.side === 'UNKNOWN')
+  )
 }
 
 /**
