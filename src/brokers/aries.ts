@@ -262,8 +262,7 @@ export function createAries(options: AriesOptions): Broker {
       if (!isBody(row) || !isIdPart(row[tradingId])) continue
       const id = toAriesId(row[tradingId])
       ids.add(id)
-      const { created_at: created } = row
-      const at = typeof created === 'string' ? parseInstant(created) : null
+      const at = readInstant(row['created_at'])
       if (at !== null) openedAt.set(id, at)
     }
     // Else somebody would look for accounts, and not at a setting.

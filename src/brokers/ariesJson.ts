@@ -24,8 +24,10 @@ import type { BrokerOffer, PlaceAnswer, Rejection, Unsupported } from './broker.
 import {
   cleanText,
   equalDecimals,
+  isAbsent,
   isBody,
   parseDecimal,
+  parseOptionalWord,
   parseText,
   parseTime,
   parseWord,
@@ -159,7 +161,7 @@ function parseOrder(body: unknown, accountId: string): Order {
   const quantity = parseDecimal(body, 'qty')
   const filledQuantity = parseDecimal(body, 'cumQty')
   const timeInForce = parseWord(timesInForce, body['timeInForce'])
-  const securityType = isAbsent(body['securityType']) ? null : parseWord(securityTypes, body['securityType'])
+  const securityType = parseOptionalWord(securityTypes, body['securityType'])
   return {
     id: toAriesId(accountName(accountId), clOrdId),
     broker: 'ARIES',
@@ -194,7 +196,7 @@ function parseOrder(body: unknown, accountId: string): Order {
     // It tells when the order last changed, not when it filled.
     filledAt: null,
     canceledAt: null,
-    rejectReason: status === 'REJECTED' ? (readReason(body) ?? null) : null,
+    rejectReason: status === 'REJECTED' ? readReason(body) : null,
     isPartial: false,
   }
 }
@@ -205,10 +207,6 @@ function subtract(quantity: Field<string>, filled: Field<string>): Field<string>
   return compareDecimals(filled, quantity) <= 0 ? subtractDecimals(quantity, filled) : null
 }
 
-function isAbsent(value: unknown): boolean {
-  return value === undefined || value === null || value === ''
-}
-
 function parseLegs(legs: unknown): OrderLeg[] {
   return Array.isArray(legs) ? legs.filter(isBody).map(parseLeg) : []
 }
@@ -217,10 +215,10 @@ function parseLeg(leg: Body): OrderLeg {
   const { securityType, side, putCall, maturity } = leg
   return {
     symbol: readable(parseText(leg, 'symbol')),
-    securityType: isAbsent(securityType) ? null : parseWord(securityTypes, securityType),
-    side: isAbsent(side) ? null : parseWord(legSides, side),
+    securityType: parseOptionalWord(securityTypes, securityType),
+    side: parseOptionalWord(legSides, side),
     ratio: readable(parseDecimal(leg, 'ratioQty')),
-    right: isAbsent(putCall) ? null : parseWord(rights, putCall),
+    right: parseOptionalWord(rights, putCall),
     strikePrice: readable(parseDecimal(leg, 'strikePrice')),
     expiration: typeof maturity === 'string' && /^\d{4}-\d{2}-\d{2}$/.test(maturity) ? maturity : null,
   }

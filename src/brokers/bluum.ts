@@ -40,6 +40,7 @@ import {
   isBody,
   parseBoolean,
   parseDecimal,
+  parseOptionalWord,
   parseText,
   parseTime,
   parseWord,
@@ -479,10 +480,7 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
     remainingQuantity: parseDecimal(body, fields.remainingQuantity),
     averagePrice: zeroToNull(parseDecimal(body, 'average_price')),
     commission: parseDecimal(body, 'commission'),
-    commissionType:
-      body.commission_type === undefined || body.commission_type === null || body.commission_type === ''
-        ? null
-        : parseWord(dialect.commissionTypes, body.commission_type),
+    commissionType: parseOptionalWord(dialect.commissionTypes, body.commission_type),
     submittedAt: parseTime(body, 'submitted_at'),
     filledAt: parseTime(body, 'filled_at'),
     canceledAt: parseTime(body, fields.canceledAt),

@@ -14,6 +14,8 @@ export function isBody(value: unknown): value is Body {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
+// Each `parse…` of a field: null where it has no value, an UpstreamError as the value where that cannot be read.
+
 /** The text of a field without which an order is none. Throws UpstreamError when it is missing, empty or no text. */
 export function requireText(body: Body, field: string): string {
   const value = body[field]
@@ -22,6 +24,7 @@ export function requireText(body: Body, field: string): string {
   throw new UpstreamError('unreadable', `the broker answered an order without a readable ${field}`)
 }
 
+/** A text, cleaned. */
 export function parseText(body: Body, field: string): Field<string> {
   return parseField(body, field, (value) => (typeof value === 'string' ? cleanText(value) : null))
 }
@@ -31,6 +34,7 @@ export function parseDecimal(body: Body, field: string): Field<string> {
   return parseField(body, field, (value) => (typeof value === 'string' ? expandExponent(value) : null))
 }
 
+/** A yes or no; a text that says so is none. */
 export function parseBoolean(body: Body, field: string): Field<boolean> {
   return parseField(body, field, (value) => (typeof value === 'boolean' ? value : null))
 }
@@ -40,10 +44,14 @@ export function parseTime(body: Body, field: string): Field<string> {
   return parseField(body, field, (value) => (typeof value === 'string' ? parseInstant(value) : null))
 }
 
-// What is absent, null or an empty text has no value: which of them a broker uses is not documented anywhere.
+/** What is absent, null or an empty text has no value: which of them a broker uses is not documented anywhere. */
+export function isAbsent(value: unknown): boolean {
+  return value === undefined || value === null || value === ''
+}
+
 function parseField<T>(body: Body, field: string, parse: (value: unknown) => T | null): Field<T> {
   const value = body[field]
-  if (value === undefined || value === null || value === '') return null
+  if (isAbsent(value)) return null
   return parse(value) ?? new UpstreamError('unreadable', `the broker answered an order whose ${field} cannot be read`)
 }
 
@@ -61,6 +69,14 @@ export function equalDecimals(a: unknown, b: unknown): boolean {
 /** What a word of the broker is here; UNKNOWN for one that the table lacks, or for what is no word. */
 export function parseWord<Ours extends string>(table: Readonly<Record<string, Ours>>, word: unknown): Ours | 'UNKNOWN' {
   return (typeof word === 'string' && Object.hasOwn(table, word) ? table[word] : undefined) ?? 'UNKNOWN'
+}
+
+/** The same for a word that may be missing: null where it has no value. */
+export function parseOptionalWord<Ours extends string>(
+  table: Readonly<Record<string, Ours>>,
+  word: unknown,
+): Ours | 'UNKNOWN' | null {
+  return isAbsent(word) ? null : parseWord(table, word)
 }
 
 /** The broker's word, the first one where it has several. Throws RangeError: what it lacks is refused before. */
