@@ -248,7 +248,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       }
       return null
     }
-    if (!isBaseUrl(url)) {
+    // The paths name their versions: behind another one every call would be answered 404.
+    if (!isBaseUrl(url) || /\/v\d+\/*$/.test(new URL(url).pathname)) {
       problems.push(
         'ARIES_URL must be an https:// address without a version, such as https://api.aries.com, ' +
           'without credentials, query or fragment (http:// is taken for loopback only)',

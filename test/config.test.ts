@@ -172,6 +172,8 @@ describe('with Aries', () => {
     [{ ...refreshed, ARIES_REFRESH_TOKEN: '' }, ['ARIES_REFRESH_TOKEN']],
     [{ ...refreshed, ARIES_ACCESS_TOKEN: 'x' }, ['ARIES_ACCESS_TOKEN']],
     [{ ...refreshed, ARIES_URL: 'http://api.aries.com' }, ['ARIES_URL']],
+    [{ ...refreshed, ARIES_URL: 'https://api.aries.com/v1' }, ['ARIES_URL']],
+    [{ ...refreshed, ARIES_URL: 'https://api.aries.com/v2/' }, ['ARIES_URL']],
     [{ ...refreshed, AUTH: '' }, ['AUTH']],
     [{ ...refreshed, HOST: '0.0.0.0' }, ['AUTH=none']],
     [{ ...refreshed, SANDBOX_SEED: 'x' }, ['SANDBOX_SEED']],
