@@ -353,7 +353,8 @@ export async function certifyBroker(
   const { seed } = config.sandbox
   const sandbox = host === null ? await startSandbox({ stateFile: ':memory:', seed, requestsPerSecond }) : null
   // A few calls, one after the other, of which the last ones have to be made.
-  const broker = connect(id, config, { sandbox, breaker: false })
+  // A refresh token that is replaced here is one that the service cannot use any more.
+  const broker = connect(id, config, { sandbox, breaker: false, onNotice: (message) => print(`Mind: ${message}.`) })
   try {
     const accountId =
       wishes.accountId ?? (sandbox && listSandboxAccounts(id, config, sandbox)[0]) ?? (await findOnlyAccount(broker))
