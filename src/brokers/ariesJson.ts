@@ -114,7 +114,10 @@ const rejections: Readonly<Record<string, OrderRejectionCode>> = {
 
 // ---- ids --------------------------------------------------------------------------------------------------------
 
-// Both throw for what has not been checked at the door, before it becomes part of a path or of an order's body.
+/**
+ * Aries' own name of an account. Throws RangeError, as the others here, for what has not been checked at the door, before
+ * it becomes part of a path or of an order's body.
+ */
 export function accountName(accountId: string): string {
   const [name, ...rest] = splitId(accountId) ?? []
   if (name === undefined || rest.length > 0 || brokerOf(accountId) !== 'ARIES')
@@ -128,12 +131,14 @@ function orderNames(orderId: string): [account: string, order: string] {
   return [account, order]
 }
 
+/** The id of the account that an order's id names. Throws RangeError where it is no order of Aries. */
 export function accountOf(orderId: string): string {
   return toAriesId(orderNames(orderId)[0])
 }
 
 // ---- orders -----------------------------------------------------------------------------------------------------
 
+/** One order of the lists of `accountId`, or why the row is none. */
 export function readOrder(body: unknown, accountId: string): Order | UpstreamError {
   try {
     return parseOrder(body, accountId)
@@ -365,7 +370,10 @@ export function toCancelRequest(order: Order, accountField: AriesAccountField): 
   return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 }
 
-// Whatever the status in it: the order is read, and tells. Throws where the broker refused, or said something else.
+/**
+ * Whatever the status in it: the order is read, and tells. Throws UpstreamError where the broker refused, or said
+ * something else; its effect is `unknown` either way.
+ */
 export function checkCancelAnswer(body: unknown, { id }: Order): void {
   const { success, origClOrdId } = isBody(body) ? body : {}
   const isOther = !isAbsent(origClOrdId) && origClOrdId !== orderNames(id)[1]
@@ -386,7 +394,7 @@ export function checkCancelAnswer(body: unknown, { id }: Order): void {
 
 type Purpose = 'read' | 'place' | 'cancel'
 
-/** The body of a success; throws what a refusal means. */
+/** The body of a success; throws the UpstreamError that a refusal means, which for a 404 depends on `purpose`. */
 export function takeBody(answer: Answer, purpose: Purpose): unknown {
   if (answer.status < 400) return answer.body
   throw toRefusal(answer, purpose)

@@ -16,6 +16,7 @@ import type {
 import type { BrokerOffer } from './broker.ts'
 import { path } from './http.ts'
 
+/** By what its paths begin with: `/trading/accounts/…`, or the newer `/investors/…`. */
 export type BluumApi = 'accounts' | 'investors'
 
 /** What one generation of the API can be asked for, and what it calls things. */
