@@ -244,7 +244,7 @@ OrderObject.implement({
     }),
     symbol: t.exposeString('symbol', {
       nullable: false,
-      description: 'The ticker as the broker writes it, such as AAPL.',
+      description: 'The ticker as the broker writes it, such as AAPL; of an option, that of what it is on.',
     }),
     securityType: t.expose('securityType', {
       type: SecurityTypeEnum,
@@ -309,12 +309,13 @@ OrderObject.implement({
     }),
     filledQuantity: t.expose('filledQuantity', {
       type: 'Decimal',
-      description: 'Filled so far, in shares; null where the broker does not say.',
+      description: 'Filled so far, in shares (contracts for options); null where the broker does not say.',
     }),
     remainingQuantity: t.expose('remainingQuantity', {
       type: 'Decimal',
       description:
-        'Not filled, in shares. An order that was canceled keeps what it had left. Null where the broker does not say.',
+        'Not filled, in shares (contracts for options). An order that was canceled keeps what it had left. Null where the ' +
+        'broker does not say.',
     }),
     averagePrice: t.expose('averagePrice', {
       type: 'Decimal',

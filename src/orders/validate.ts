@@ -62,7 +62,15 @@ export function findProblems(order: NewOrder): OrderInputProblem[] {
 }
 
 function checkAccount(accountId: string): OrderInputProblem[] {
-  return isAccountId(accountId) ? [] : [createProblem('accountId', 'BAD_FORMAT', 'This cannot be an account id.')]
+  return isAccountId(accountId)
+    ? []
+    : [
+        createProblem(
+          'accountId',
+          'BAD_FORMAT',
+          'This cannot be an account id; `tradingAccounts` lists those that can be.',
+        ),
+      ]
 }
 
 function checkKey(clientOrderId: string): OrderInputProblem[] {
