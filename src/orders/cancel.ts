@@ -488,14 +488,12 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
   if (orderId === null && clientOrderId !== null && accountId === null) {
     problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
   }
-  const isGarbled = {
-    orderId: orderId !== null && !isOrderId(orderId),
-    accountId: accountId !== null && !isAccountId(accountId),
-    clientOrderId: clientOrderId !== null && !isIdPart(clientOrderId),
+  const garbled = (field: string, source: string): void => {
+    problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: take ${source}.`))
   }
-  for (const [field, isBad] of Object.entries(isGarbled)) {
-    if (isBad) problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: ${field}.`))
-  }
+  if (orderId !== null && !isOrderId(orderId)) garbled('orderId', 'the `id` of an order as it was answered')
+  if (accountId !== null && !isAccountId(accountId)) garbled('accountId', 'one that `tradingAccounts` lists')
+  if (clientOrderId !== null && !isIdPart(clientOrderId)) garbled('clientOrderId', 'the one the order was placed with')
   return problems
 }
 
