@@ -380,6 +380,29 @@ describe('a right', () => {
     expect(data.placeOrder.order).toEqual({ symbol: 'AAPL' })
   })
 
+  it.each([
+    ['orders:place', 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { order { ...Others } } }'],
+    ['orders:cancel', 'mutation ($cancel: CancelOrderInput!) { cancelOrder(input: $cancel) { order { ...Others } } }'],
+  ])(
+    'E11 %s alone shows no further order of the account, through the order of its result either',
+    async (scope, query) => {
+      const { data } = await ask(
+        await sign(all),
+        'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }',
+        { input: limitBuy(harness) },
+      )
+      await harness.clearCalls()
+      const others = 'fragment Others on Order { symbol account { id orders(first: 2) { nodes { id } } } }'
+      const answer = await ask(await sign({ ...all, scope }), `${query} ${others}`, {
+        ...(query.includes('$input') && { input: limitBuy(harness, { quantity: '11' }) }),
+        ...(query.includes('$cancel') && { cancel: { orderId: data.placeOrder.orderId } }),
+      })
+      expect(codesOf(answer)).toEqual(['FORBIDDEN'])
+      expect(JSON.stringify(answer.data)).toContain(`"symbol":"AAPL","account":{"id":"${own}","orders":null}`)
+      expect((await harness.calls()).map(({ path }) => path)).not.toContainEqual(expect.stringMatching(/limit=[23]\b/))
+    },
+  )
+
   it.each([undefined, null, 'orders', {}, ['orders:read']])('is not in a scope of another form: %j', async (scope) => {
     const answer = await ask(await sign({ accounts: ['*'], scope }), '{ tradingAccounts { id } }')
     expect(codesOf(answer)).toEqual(['FORBIDDEN'])

@@ -165,6 +165,9 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
     },
 
     async page(query) {
+      // Here, because an account is reached through the orders of a write too, for which this right is not needed.
+      caller.require('orders:read')
+      if (!caller.sees(query.accountId)) throw createAccessError('FORBIDDEN', 'This is not one of your accounts.')
       const page = await pages.load(query)
       for (const { order } of page.rows) {
         if (!(order instanceof UpstreamError)) prime(order)
