@@ -44,22 +44,23 @@ const router: Caller = {
 }
 
 // Those whose keys cannot be taken for another kind's: with HS256 a public key would be a secret.
-const algorithms = ['EdDSA', 'ES256', 'RS256']
+const algorithms = { ed25519: 'EdDSA', ec: 'ES256', rsa: 'RS256' }
 const clockToleranceSeconds = 30
 const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
 /** Asks for no key before a token comes. Throws TypeError for a public key that is none. */
 export function createIdentity(auth: Config['auth']): Identity {
   if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
-  const { issuer, audience } = auth
+  const { issuer, audience, keys } = auth
   const options = {
     issuer,
     audience,
-    algorithms,
+    // A key that is not for the algorithm of the token cannot even be tried.
+    algorithms: 'pem' in keys ? listAlgorithms(keys.pem) : Object.values(algorithms),
     clockTolerance: clockToleranceSeconds,
     requiredClaims: ['exp', 'sub'],
   }
-  const findKey = toKeys(auth.keys)
+  const findKey = toKeys(keys)
   return {
     async identify(authorization, hasShownRouterSecret) {
       if (authorization === null && hasShownRouterSecret) return router
@@ -68,10 +69,11 @@ export function createIdentity(auth: Config['auth']): Identity {
         throw createAccessError('UNAUTHENTICATED', noToken)
       }
       try {
-        return toCaller((await jwtVerify(token, findKey, options)).payload)
+        const { payload } = await jwtVerify(token, findKey, options)
+        return toCaller({ ...payload, sub: requireSubject(payload) })
       } catch (error) {
-        if (!(error instanceof errors.JOSEError)) throw error
-        // Which check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
+        // Whatever it is, it is about the token or about the keys of its issuer: an outage there is no bug of ours. Which
+        // check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
         throw createAccessError('UNAUTHENTICATED', `The token is not taken: ${toReason(error)}.`)
       }
     },
@@ -89,7 +91,20 @@ function toKeys(keys: Keys): JWTVerifyGetKey {
   return () => Promise.resolve(key)
 }
 
-function toReason(error: errors.JOSEError): string {
+function listAlgorithms(pem: string): string[] {
+  const { asymmetricKeyType } = createPublicKey(pem)
+  return Object.entries(algorithms).flatMap(([type, name]) => (type === asymmetricKeyType ? [name] : []))
+}
+
+// All who are nobody would be one caller to the log and to the audit.
+function requireSubject(payload: JWTPayload): string {
+  const { sub }: { sub?: unknown } = payload
+  if (typeof sub === 'string' && sub !== '') return sub
+  throw new errors.JWTClaimValidationFailed('not a name', payload, 'sub')
+}
+
+function toReason(error: unknown): string {
+  if (!(error instanceof errors.JOSEError)) return 'the keys of its issuer cannot be had or used'
   if (error instanceof errors.JWTExpired) return 'it has expired'
   if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} does not fit`
   if (error instanceof errors.JWKSTimeout) return 'its issuer does not answer'
@@ -99,10 +114,10 @@ function toReason(error: errors.JOSEError): string {
 
 function toCaller({
   iss = '',
-  sub = '',
+  sub,
   scope,
   accounts,
-}: JWTPayload & { scope?: unknown; accounts?: unknown }): Caller {
+}: JWTPayload & { sub: string; scope?: unknown; accounts?: unknown }): Caller {
   const granted = new Set(typeof scope === 'string' ? scope.split(' ') : [])
   const listed = Array.isArray(accounts) ? accounts.filter((id): id is string => typeof id === 'string') : []
   const accountIds = listed.includes('*') ? null : listed

@@ -16,6 +16,8 @@ const issuer = 'https://issuer.example.com'
 const audience = 'blotter'
 const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const others = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
+const edwards = generateKeyPairSync('ed25519')
 const pem = keys.publicKey.export({ type: 'spki', format: 'pem' })
 
 const all = { scope: 'orders:read orders:place orders:cancel', accounts: ['*'] }
@@ -102,6 +104,10 @@ describe('a token', () => {
     ['that does not expire', () => sign(all, { expiresIn: null })],
     ['that is not valid yet', () => sign(all, { notBefore: 60 })],
     ['that names nobody', () => sign({ ...all, sub: undefined as never })],
+    ['that names nobody in words', () => sign({ ...all, sub: '' })],
+    ['that names no one person', () => sign({ ...all, sub: {} as never })],
+    ['of an algorithm that is not our key’s', () => sign(all, { key: rsa.privateKey, alg: 'RS256' })],
+    ['of another curve than our key’s', () => sign(all, { key: edwards.privateKey, alg: 'EdDSA' })],
     ['that was changed', async () => (await sign(all)).replace(/\.(.{10})/, '.AAAAAAAAAA')],
     ['that is cut', async () => (await sign(all)).slice(0, -8)],
   ])('E06 %s is not taken', async (_, make) => {
@@ -134,6 +140,27 @@ describe('a token', () => {
     expect(codesOf(await askPublished(await sign(all, { kid: 'key-1' })))).toEqual([])
     expect(codesOf(await askPublished(await sign(all, { kid: 'key-2' })))).toEqual(['UNAUTHENTICATED'])
     expect(fetched).toBe(1)
+    await published.close()
+    server.closeAllConnections()
+    server.close()
+  })
+
+  it.each([
+    ['is not there', null],
+    ['answers no JSON', '<html>'],
+    ['publishes no key', '{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}'],
+  ])('is not taken where its issuer %s, which is no bug of ours', async (_, body) => {
+    const server = createServer((_request, response) => response.end(body))
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address()
+    if (address === null || typeof address === 'string') throw new Error('no port')
+    if (body === null) await new Promise((resolve) => server.close(resolve))
+    const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience }
+    const published = await startHarness({ ...env, JWKS_URL: `http://127.0.0.1:${address.port}/jwks` })
+    const token = await sign(all)
+    const answer = await published.run(query, {}, { authorization: `Bearer ${token}` })
+    expect([answer.status, codesOf(answer)]).toEqual([401, ['UNAUTHENTICATED']])
+    expect(published.log().join('')).not.toMatch(/"level":"error"/)
     await published.close()
     server.closeAllConnections()
     server.close()
