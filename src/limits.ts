@@ -6,6 +6,7 @@ import { GraphQLError, Kind, OperationTypeNode } from 'graphql'
 import type {
   ArgumentNode,
   ASTVisitor,
+  ConstValueNode,
   DocumentNode,
   FragmentDefinitionNode,
   OperationDefinitionNode,
@@ -51,8 +52,6 @@ interface Measure {
   cost: number
   /** What the variables add to the cost. */
   terms: Term[]
-  /** Whether introspection is part of it. */
-  introspects: boolean
 }
 
 /** The value of a variable, or how many it holds. */
@@ -63,7 +62,7 @@ interface Term {
   byDefault: number
 }
 
-const nothing: Measure = { depth: 0, aliases: 0, directives: 0, fields: 0, cost: 0, terms: [], introspects: false }
+const nothing: Measure = { depth: 0, aliases: 0, directives: 0, fields: 0, cost: 0, terms: [] }
 // Beyond all limits, and far from where numbers lose count.
 const countMax = 1_000_000
 const termsMax = 1_000
@@ -76,18 +75,14 @@ export function checkText(text: string): void {
   )
 }
 
-/**
- * A validation rule for the shape of each operation. `introspection`: documents that introspect are not held to the depth,
- * because GraphiQL's own goes deeper.
- */
-export function createShapeRule(introspection: boolean): (context: ValidationContext) => ASTVisitor {
-  return (context) => ({
+/** A validation rule for the shape of each operation. */
+export function shapeRule(context: ValidationContext): ASTVisitor {
+  return {
     OperationDefinition(operation) {
-      const { depth, aliases, directives, fields, introspects } = measure(context.getDocument(), operation)
-      const isExempt = introspection && introspects
+      const { depth, aliases, directives, fields } = measure(context.getDocument(), operation)
       const rootMax = rootFieldsMax[operation.operation]
       const limits: [name: string, found: number, max: number][] = [
-        ['levels of fields', isExempt ? 0 : depth, depthMax],
+        ['levels of fields', depth, depthMax],
         ['aliases', aliases, aliasesMax],
         ['directives', directives, directivesMax],
         [`root fields of a ${operation.operation}`, fields, rootMax],
@@ -97,7 +92,7 @@ export function createShapeRule(introspection: boolean): (context: ValidationCon
           context.reportError(createLimitError(`The document has more than ${max} ${name}: split it.`, operation))
       }
     },
-  })
+  }
 }
 
 // With the parsed document, which lives as long as its text is cached.
@@ -113,8 +108,9 @@ export function checkCost(
   if (price === undefined) prices.set(operation, (price = measure(document, operation)))
   let { cost } = price
   for (const { variable, kind, byDefault } of price.terms) {
-    const value = variables[variable]
-    if (kind === 'length') cost += Array.isArray(value) ? value.length : 0
+    const value = Object.hasOwn(variables, variable) ? variables[variable] : undefined
+    // What is no list is taken for a list of one.
+    if (kind === 'length') cost += value === undefined ? byDefault : Array.isArray(value) ? value.length : 1
     else cost += typeof value === 'number' && value > 0 ? value : byDefault
   }
   if (cost <= costMax) return
@@ -132,7 +128,18 @@ function measure(document: DocumentNode, operation: OperationDefinitionNode): Me
   // Each once: a ladder of them would otherwise be climbed as often as it has ways.
   const measured = new Map<string, Measure>()
   const found = measureSelections(operation.selectionSet, fragments, measured)
-  return { ...found, directives: found.directives + (operation.directives?.length ?? 0) }
+  // The variables come as they were sent: where one is left out, what the operation says instead is not among them.
+  const defaults = new Map(
+    operation.variableDefinitions?.map(({ variable, defaultValue }) => [variable.name.value, defaultValue]),
+  )
+  const terms = found.terms.map((term) => ({ ...term, byDefault: countDefault(term, defaults.get(term.variable)) }))
+  return { ...found, terms, directives: found.directives + (operation.directives?.length ?? 0) }
+}
+
+function countDefault({ kind, byDefault }: Term, value: ConstValueNode | undefined): number {
+  if (value === undefined) return byDefault
+  if (kind === 'length') return value.kind === Kind.LIST ? value.values.length : 1
+  return value.kind === Kind.INT && Number(value.value) > 0 ? toCount(value.value) : byDefault
 }
 
 function measureSelections(
@@ -148,13 +155,13 @@ function measureSelections(
       const name = selection.name.value
       const { cost, terms } = priceField(name, selection.arguments ?? [])
       total = add(total, {
-        depth: inner.depth + 1,
+        // What introspects may go deeper, as GraphiQL's own document does, and takes nothing beside it along.
+        depth: name === '__schema' || name === '__type' ? 1 : inner.depth + 1,
         aliases: inner.aliases + (selection.alias === undefined ? 0 : 1),
         directives: inner.directives + directives,
         fields: 1,
         cost: inner.cost + cost,
         terms: [...inner.terms, ...terms],
-        introspects: inner.introspects || name === '__schema' || name === '__type',
       })
     } else {
       const inner =
@@ -191,7 +198,6 @@ function add(a: Measure, b: Measure): Measure {
     cost: sum(a.cost, b.cost),
     // More of them than a document has fields come of fragments that are used again and again.
     terms: a.terms.length + b.terms.length > termsMax ? a.terms : [...a.terms, ...b.terms],
-    introspects: a.introspects || b.introspects,
   }
 }
 

@@ -14,7 +14,7 @@ import { isLoopback } from './config.ts'
 import { createInputError, DeadlineExceeded, toClientError } from './errors.ts'
 import type { Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
-import { checkCost, checkText, createShapeRule, errorsMax, tokensMax } from './limits.ts'
+import { checkCost, checkText, errorsMax, shapeRule, tokensMax } from './limits.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Log } from './telemetry.ts'
@@ -81,7 +81,7 @@ export function createServer(options: ServerOptions): Server {
       useReadiness(options.isReady),
       useSafeHeaders(),
       useNoForms(),
-      useLimits(options.introspection),
+      useLimits(),
       ...(options.introspection ? [] : [useNoIntrospection()]),
       useResultShape(log, { mayExplain: options.graphiqlTabs !== null, maySuggest: options.introspection }),
     ],
@@ -316,8 +316,7 @@ function createHttpError(status: number, message: string): GraphQLError {
 }
 
 // Before the text is looked up or parsed, while it is parsed and validated, and with its variables before it is executed.
-function useLimits(introspection: boolean): ServerPlugin {
-  const shapeRule = createShapeRule(introspection)
+function useLimits(): ServerPlugin {
   return {
     onParams({ params }) {
       if (typeof params.query === 'string') checkText(params.query)

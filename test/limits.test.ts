@@ -123,6 +123,18 @@ describe('the shape of a document', () => {
     expect((await harness.run(getIntrospectionQuery())).errors).toBeUndefined()
     await expectRefused(getIntrospectionQuery(), 'GRAPHQL_VALIDATION_FAILED', /introspection/)
   })
+
+  it('introspection beside other fields takes the limit of depth off none of them', async () => {
+    const deep = toDeep(9, '__typename').slice(1)
+    for (const document of [
+      `{ __schema { queryType { name } } ${deep}`,
+      `{ ...S ${deep} fragment S on Query { __type(name: "Order") { name } }`,
+    ]) {
+      const { data, errors } = await harness.run(document)
+      expect(data).toBeUndefined()
+      expect(errors?.map(({ message }) => message).join()).toMatch(/more than 8 levels of fields/)
+    }
+  })
 })
 
 describe('the price of an operation', () => {
@@ -167,6 +179,24 @@ describe('the price of an operation', () => {
       'query ($ids: [ID!]!) { a: ordersByIds(ids: $ids) { id } b: ordersByIds(ids: $ids) { id } }',
       { ids: Array(241).fill('x') },
       '502',
+    ],
+    [
+      'five pages of a variable that says itself what holds where it is left out',
+      `query ($n: Int = 91) { ${times(5, (index) => page(`p${index}`, '$n'))} }`,
+      {},
+      '505',
+    ],
+    [
+      'ids that stand in the variable itself',
+      `query ($ids: [ID!]! = [${times(100, () => '"x"')}]) { ${times(5, (index) => `o${index}: ordersByIds(ids: $ids) { id }`)} }`,
+      {},
+      '550',
+    ],
+    [
+      'an id that is no list and is taken for one',
+      `query ($ids: [ID!]!) { ${times(46, (index) => `o${index}: ordersByIds(ids: $ids) { id }`)} }`,
+      { ids: 'x' },
+      '506',
     ],
     [
       'a fragment as often as it is spread',
