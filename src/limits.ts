@@ -8,6 +8,7 @@ import type {
   ASTVisitor,
   ConstValueNode,
   DocumentNode,
+  FieldNode,
   FragmentDefinitionNode,
   OperationDefinitionNode,
   SelectionSetNode,
@@ -31,6 +32,9 @@ const rootFieldsMax = {
 }
 const costMax = 500
 const pageSizeDefault = 50
+// Of all lists of an answer together, rows within rows counted as often as they come. A price adds up what is asked of
+// brokers, which rows of one account share; but each is written out, and 60 KB of references could ask for 100 MB.
+const rowsMax = 20_000
 
 // By field, wherever it stands: an order and a page of orders are calls at a broker, a write is one that counts.
 const fieldCosts = new Map<string, number>([
@@ -52,6 +56,10 @@ interface Measure {
   cost: number
   /** What the variables add to the cost. */
   terms: Term[]
+  /** Whether it has a list of rows. */
+  hasRows: boolean
+  /** Whether lists stand in lists. */
+  nests: boolean
 }
 
 /** The value of a variable, or how many it holds. */
@@ -62,7 +70,16 @@ interface Term {
   byDefault: number
 }
 
-const nothing: Measure = { depth: 0, aliases: 0, directives: 0, fields: 0, cost: 0, terms: [] }
+const nothing: Measure = {
+  depth: 0,
+  aliases: 0,
+  directives: 0,
+  fields: 0,
+  cost: 0,
+  terms: [],
+  hasRows: false,
+  nests: false,
+}
 // Beyond all limits, and far from where numbers lose count.
 const countMax = 1_000_000
 const termsMax = 1_000
@@ -96,9 +113,9 @@ export function shapeRule(context: ValidationContext): ASTVisitor {
 }
 
 // With the parsed document, which lives as long as its text is cached.
-const prices = new WeakMap<OperationDefinitionNode, Pick<Measure, 'cost' | 'terms'>>()
+const prices = new WeakMap<OperationDefinitionNode, Pick<Measure, 'cost' | 'terms' | 'nests'>>()
 
-/** Throws a GraphQLError for an operation whose price, with these variables, is above the limit. */
+/** Throws a GraphQLError for an operation whose price or rows, with these variables, are above the limit. */
 export function checkCost(
   document: DocumentNode,
   operation: OperationDefinitionNode,
@@ -113,6 +130,13 @@ export function checkCost(
     if (kind === 'length') cost += value === undefined ? byDefault : Array.isArray(value) ? value.length : 1
     else cost += typeof value === 'number' && value > 0 ? value : byDefault
   }
+  // Few documents have lists in lists, and only those are looked through each time.
+  if (cost <= costMax && price.nests && countRows(document, operation, variables) > rowsMax) {
+    throw createLimitError(
+      `This operation asks for more than ${rowsMax} rows, those of lists within lists counted each time: ask for fewer.`,
+      operation,
+    )
+  }
   if (cost <= costMax) return
   const message =
     `This operation costs ${Math.min(cost, countMax)}, and ${costMax} is the most: an order and a page cost 10, each row of ` +
@@ -121,19 +145,71 @@ export function checkCost(
 }
 
 function measure(document: DocumentNode, operation: OperationDefinitionNode): Measure {
-  const fragments = new Map<string, FragmentDefinitionNode>()
-  for (const definition of document.definitions) {
-    if (definition.kind === Kind.FRAGMENT_DEFINITION) fragments.set(definition.name.value, definition)
-  }
+  const fragments = findFragments(document)
   // Each once: a ladder of them would otherwise be climbed as often as it has ways.
   const measured = new Map<string, Measure>()
   const found = measureSelections(operation.selectionSet, fragments, measured)
   // The variables come as they were sent: where one is left out, what the operation says instead is not among them.
-  const defaults = new Map(
-    operation.variableDefinitions?.map(({ variable, defaultValue }) => [variable.name.value, defaultValue]),
-  )
+  const defaults = findDefaults(operation)
   const terms = found.terms.map((term) => ({ ...term, byDefault: countDefault(term, defaults.get(term.variable)) }))
   return { ...found, terms, directives: found.directives + (operation.directives?.length ?? 0) }
+}
+
+function findFragments({ definitions }: DocumentNode): Map<string, FragmentDefinitionNode> {
+  const fragments = definitions.filter((definition) => definition.kind === Kind.FRAGMENT_DEFINITION)
+  return new Map(fragments.map((fragment) => [fragment.name.value, fragment]))
+}
+
+function findDefaults({ variableDefinitions }: OperationDefinitionNode): Map<string, ConstValueNode | undefined> {
+  return new Map(variableDefinitions?.map(({ variable, defaultValue }) => [variable.name.value, defaultValue]))
+}
+
+// By field, what says how many rows it has.
+const rowArguments = new Map([
+  ['orders', 'first'],
+  ['ordersByIds', 'ids'],
+  ['_entities', 'representations'],
+])
+
+/** The most rows that the answer to a valid operation can have, up to `countMax`. */
+function countRows(
+  document: DocumentNode,
+  operation: OperationDefinitionNode,
+  variables: Readonly<Record<string, unknown>>,
+): number {
+  const fragments = findFragments(document)
+  const defaults = findDefaults(operation)
+  const counted = new Map<string, number>()
+
+  function countIn(selectionSet: SelectionSetNode | undefined): number {
+    let rows = 0
+    for (const selection of selectionSet?.selections ?? []) {
+      if (selection.kind === Kind.FRAGMENT_SPREAD) {
+        const name = selection.name.value
+        const found = counted.get(name) ?? countIn(fragments.get(name)?.selectionSet)
+        counted.set(name, found)
+        rows += found
+      } else if (selection.kind === Kind.FIELD && rowArguments.has(selection.name.value)) {
+        rows += countOf(selection) * (1 + countIn(selection.selectionSet))
+      } else rows += countIn(selection.selectionSet)
+    }
+    return Math.min(countMax, rows)
+  }
+
+  function countOf({ name: { value: field }, arguments: given }: FieldNode): number {
+    const wanted = rowArguments.get(field)
+    const argument = given?.find(({ name: { value } }) => value === wanted)?.value
+    const name = argument?.kind === Kind.VARIABLE ? argument.name.value : null
+    const sent = name !== null && Object.hasOwn(variables, name) ? variables[name] : undefined
+    if (Array.isArray(sent)) return sent.length
+    if (typeof sent === 'number') return sent > 0 ? sent : 0
+    const node = name === null ? argument : sent === undefined ? defaults.get(name) : undefined
+    if (node?.kind === Kind.LIST) return node.values.length
+    if (node?.kind === Kind.INT) return toCount(node.value)
+    return field === 'orders' ? pageSizeDefault : 1
+  }
+
+  return countIn(operation.selectionSet)
 }
 
 function countDefault({ kind, byDefault }: Term, value: ConstValueNode | undefined): number {
@@ -162,6 +238,8 @@ function measureSelections(
         fields: 1,
         cost: inner.cost + cost,
         terms: [...inner.terms, ...terms],
+        hasRows: inner.hasRows || rowArguments.has(name),
+        nests: inner.nests || (inner.hasRows && rowArguments.has(name)),
       })
     } else {
       const inner =
@@ -198,6 +276,8 @@ function add(a: Measure, b: Measure): Measure {
     cost: sum(a.cost, b.cost),
     // More of them than a document has fields come of fragments that are used again and again.
     terms: a.terms.length + b.terms.length > termsMax ? a.terms : [...a.terms, ...b.terms],
+    hasRows: a.hasRows || b.hasRows,
+    nests: a.nests || b.nests,
   }
 }
 

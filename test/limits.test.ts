@@ -236,6 +236,41 @@ describe('the price of an operation', () => {
   })
 })
 
+describe('the rows of an answer', () => {
+  const thrice = times(3, (index) => `p${index}: orders(first: 100) { nodes { id } }`)
+  const accounts = (count: number) => Array.from({ length: count }, () => ({ __typename: 'TradingAccount', id: 'x' }))
+
+  it.each([
+    ['a page for each row of a page', `{ orders(accountId: "x", first: 100) { nodes { account { ${thrice} } } } }`, {}],
+    [
+      'a page for each id',
+      `query ($ids: [ID!]!) { ordersByIds(ids: $ids) { ...R } } fragment R on Order { account { ${thrice} } }`,
+      { ids: Array(100).fill('x') },
+    ],
+    [
+      'pages for each entity',
+      `query ($r: [_Any!]!) { _entities(representations: $r) { ... on TradingAccount { ${thrice} } } }`,
+      { r: accounts(1_000) },
+    ],
+    [
+      'rows that stand in variables',
+      'query ($n: Int = 100, $r: [_Any!]!) { _entities(representations: $r) { ... on TradingAccount { orders(first: $n) { nodes { id } } } } }',
+      { r: accounts(1_000) },
+    ],
+  ])('are bounded where lists stand in lists: %s', async (_, document, variables) => {
+    await expectRefused(document, 'QUERY_TOO_COMPLEX', /more than 20000 rows/, variables)
+  })
+
+  it('leave room for what a router asks for', async () => {
+    const one = 'query ($r: [_Any!]!) { _entities(representations: $r) { ... on TradingAccount { id } } }'
+    expect((await harness.run(one, { r: accounts(1_000) })).errors).toBeUndefined()
+    const pages =
+      'query ($r: [_Any!]!) { _entities(representations: $r) { ... on TradingAccount { orders(first: 100) { nodes { id } } } } }'
+    const r = accounts(150).map((reference) => ({ ...reference, id: harness.accountId }))
+    expect((await harness.run(pages, { r })).errors).toBeUndefined()
+  })
+})
+
 describe('what is told of a bad document', () => {
   it('F25 is at most ten errors, in few words', async () => {
     const { errors } = await closed.run(`{ ${times(300, (index) => `unknown${index}`)} }`)
