@@ -347,6 +347,32 @@ describe('an account of somebody else', () => {
   })
 })
 
+it('B09 where a broker reads an order only under its account, a cancel without it tells nobody else that the order exists', async () => {
+  const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWT_PUBLIC_KEY: pem, BLUUM_API: 'investors' }
+  const investors = await startHarness(env)
+  const [mine = '', theirs = ''] = investors.sandbox.investors
+  const askThere = async (token: string, query: string, variables: object) =>
+    await investors.run(query, variables, { authorization: `Bearer ${token}` })
+  const placed = await askThere(
+    await sign(all),
+    'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }',
+    { input: limitBuy(investors, { accountId: theirs }) },
+  )
+  const token = await sign({ ...all, accounts: [mine] })
+  const canceling = `mutation ($input: CancelOrderInput!) {
+    cancelOrder(input: $input) { outcome message ... on CancelInvalid { problems { field } } }
+  }`
+  const answers = [placed.data.placeOrder.orderId, 'ord_nobodyhasthisone'].map(async (orderId) => [
+    (await askThere(token, canceling, { input: { orderId } })).data,
+    (await askThere(token, canceling, { input: { orderId, accountId: mine } })).data,
+    (await askThere(token, canceling, { input: { orderId, accountId: theirs } })).data,
+  ])
+  const [known, unknown] = await Promise.all(answers)
+  expect(placed.data.placeOrder.orderId).toEqual(expect.any(String))
+  expect(known).toEqual(unknown)
+  await investors.close()
+})
+
 describe('a right', () => {
   it.each([
     [

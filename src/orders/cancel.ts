@@ -195,6 +195,9 @@ export function createCancels(options: CancelsOptions): Cancels {
     const isTheirs =
       before !== null && (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
     if (before === null || !isTheirs) {
+      // Where it would not have been found without its account, that it was found tells that it exists.
+      const isHidden = before !== null && accountId === null && broker.offer.readsOne === 'underAccount'
+      if (isHidden) return toAccountNeeded(orderId)
       return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     }
     caller.isOwner = true
