@@ -1165,6 +1165,17 @@ describe('an input that breaks rules', () => {
     ['H06 a key with a slash', { clientOrderId: 'key/00001' }, ['clientOrderId', 'BAD_FORMAT']],
     ['H06 a key with a letter that is not ASCII', { clientOrderId: 'schlüssel' }, ['clientOrderId', 'BAD_FORMAT']],
 
+    [
+      'more keys acknowledged than there can be',
+      { acknowledgeUnresolved: Array.from({ length: 101 }, (_, n) => `key-0000${n}`) },
+      ['acknowledgeUnresolved', 'TOO_LONG'],
+    ],
+    [
+      'a key acknowledged that is none',
+      { acknowledgeUnresolved: ['key-00001', 'k'.repeat(5_000)] },
+      ['acknowledgeUnresolved', 'BAD_FORMAT'],
+    ],
+
     ['H05 a ticker in lower case', { symbol: 'aapl' }, ['symbol', 'BAD_FORMAT']],
     ['H05 a ticker with a Cyrillic letter', { symbol: 'ААPL' }, ['symbol', 'BAD_FORMAT']],
     ['H05 a ticker of 30 characters', { symbol: 'A'.repeat(30) }, ['symbol', 'BAD_FORMAT']],

@@ -31,7 +31,7 @@ import { createReconciler } from './reconcile.ts'
 import type { LookupTimes } from './reconcile.ts'
 import { createRecords } from './records.ts'
 import type { OnTrouble } from './records.ts'
-import { createProblem, findProblems } from './validate.ts'
+import { createProblem, findProblems, findUnacknowledgeable } from './validate.ts'
 
 /** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
 export interface Commands extends Pick<Cancels, 'cancel'> {
@@ -147,7 +147,7 @@ export function createCommands(options: CommandsOptions): Commands {
 
   async function place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
     const until = clock.monotonic() + Math.min(times.replyMs, wishes.timeoutMs ?? times.replyMs)
-    const problems = findProblems(order)
+    const problems = [...findProblems(order), ...findUnacknowledgeable(wishes.acknowledged)]
     const broker = brokers.get(brokerOf(order.accountId))
     if (!broker)
       problems.push(createProblem('accountId', 'NOT_SUPPORTED', 'The broker of this account is not connected here.'))

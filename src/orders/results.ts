@@ -117,7 +117,7 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
     acknowledgeUnresolved: t.idList({
       description:
         'The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn ' +
-        'out to be a duplicate. Name them only when a person has said so.',
+        'out to be a duplicate, at most 100. Name them only when a person has said so.',
     }),
   }),
 })

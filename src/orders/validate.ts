@@ -80,6 +80,17 @@ function checkKey(clientOrderId: string): OrderInputProblem[] {
   return [createProblem('clientOrderId', 'BAD_FORMAT', `Not a client order id: ${help}`)]
 }
 
+// They are kept with the order, and none that could have been used is longer.
+const acknowledgedMax = 100
+
+/** The problems of the keys that a placement names beside its own. */
+export function findUnacknowledgeable(keys: readonly string[]): OrderInputProblem[] {
+  const field = 'acknowledgeUnresolved'
+  if (keys.length > acknowledgedMax) return [createProblem(field, 'TOO_LONG', `At most ${acknowledgedMax} keys.`)]
+  if (keys.every((key) => checkKey(key).length === 0)) return []
+  return [createProblem(field, 'BAD_FORMAT', 'Name the clientOrderId of each order as it was placed.')]
+}
+
 function checkSize({ quantity, notional, side, type }: NewOrder): OrderInputProblem[] {
   if (quantity === null && notional === null) {
     return [createProblem('quantity', 'REQUIRED', 'Give quantity, or notional for a market buy.')]
