@@ -94,10 +94,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     const onNotice = (message: string): void => log.warn({ broker: id }, message)
     const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
     return rememberOrders(broker, {
-      isBound: async (orderId, accountId) => {
-        const bound = await findAccount(orderId)
-        return bound !== null && (accountId === null || bound === accountId)
-      },
+      findAccount,
       onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
     })
   }

@@ -228,6 +228,29 @@ describe('an account of somebody else', () => {
     expect(calls[1]).toBe(calls[0])
   })
 
+  it('keeps an order that the broker denies for a while: it answers as one that nobody has', async () => {
+    const query = 'query ($id: ID!) { order(id: $id) { id } }'
+    const canceling = 'mutation ($id: ID!) { cancelOrder(input: { orderId: $id }) { __typename outcome message } }'
+    const everybody = await sign(all)
+    // From here on it is known to exist.
+    expect((await ask(everybody, query, { id: foreignOrder })).data.order).toEqual({ id: foreignOrder })
+    const missing = 'ord_nobodyhasthis'
+    await harness.setRules({
+      match: { method: 'GET', path: foreignOrder },
+      fault: { kind: 'status', status: 404, body: { code: 'BLUM-404-001', message: 'Order not found' } },
+    })
+    onTestFinished(() => harness.setRules())
+    for (const document of [query, canceling]) {
+      const [hidden, unknown] = [
+        await ask(token, document, { id: foreignOrder }),
+        await ask(token, document, { id: missing }),
+      ]
+      expect([hidden.data, hidden.errors]).toEqual([unknown.data, unknown.errors])
+    }
+    // Who has the account is told that it is there.
+    expect(codesOf(await ask(everybody, query, { id: foreignOrder }))).toEqual(['BROKER_BAD_RESPONSE'])
+  })
+
   it('named with an order or an entity is asked of nobody', async () => {
     const query = `query ($id: ID!, $accountId: ID!, $r: [_Any!]!) {
       order(id: $id, accountId: $accountId) { id }

@@ -111,7 +111,7 @@ type Route = (typeof routes)[number]
 /** A broker whose every answer is what `read` was last told, behind the memory. */
 function start({
   ordersMax,
-  isBound = () => Promise.resolve(false),
+  findAccount = () => Promise.resolve(null),
 }: Partial<Parameters<typeof rememberOrders>[1]> = {}) {
   let script: readonly (Order | null | UpstreamError)[] = []
   let page: Partial<Page> = {}
@@ -142,9 +142,9 @@ function start({
     close: vi.fn<Broker['close']>(),
   }
   const onAlarm = vi.fn<(message: string, fields: { orderId: string }) => void>()
-  const asked = vi.fn<typeof isBound>(isBound)
+  const asked = vi.fn<typeof findAccount>(findAccount)
   const broker = rememberOrders(inner, {
-    isBound: asked,
+    findAccount: asked,
     onAlarm,
     ...(ordersMax === undefined ? {} : { ordersMax }),
   })
@@ -174,7 +174,7 @@ function start({
     inner,
     broker,
     onAlarm,
-    isBound: asked,
+    findAccount: asked,
     say(answers: readonly (Order | null | UpstreamError)[], changed: Partial<Page> = {}) {
       script = answers
       page = changed
@@ -455,18 +455,22 @@ describe('a page', () => {
 })
 
 describe('"there is none"', () => {
+  const withheld = expect.objectContaining({ name: 'OrderWithheld', kind: 'unreadable', accountId: 'acc_1' })
   const denied = expect.objectContaining({ name: 'UpstreamError', kind: 'unreadable' })
 
-  test.each<[what: string, wasShown: boolean, accountId: string | null, bound: boolean | Error, expected: unknown]>([
-    ['of an order that was shown', true, null, false, denied],
-    ['of an order that was shown in this account', true, 'acc_1', false, denied],
-    ['in another account than it was shown in', true, 'acc_2', true, null],
-    ['of an order that a placement is bound to', false, 'acc_1', true, denied],
-    ['of an order that nobody has heard of', false, null, false, null],
+  test.each<
+    [what: string, wasShown: boolean, accountId: string | null, bound: string | null | Error, expected: unknown]
+  >([
+    ['of an order that was shown', true, null, null, withheld],
+    ['of an order that was shown in this account', true, 'acc_1', null, withheld],
+    ['in another account than it was shown in', true, 'acc_2', 'acc_2', null],
+    ['of an order that a placement is bound to', false, 'acc_1', 'acc_1', withheld],
+    ['of an order that a placement of another account is bound to', false, 'acc_2', 'acc_1', null],
+    ['of an order that nobody has heard of', false, null, null, null],
     ['while nobody can tell whether a placement is bound', false, null, new Error('disk full'), denied],
   ])('%s', async (_, wasShown, accountId, bound, expected) => {
-    const { read, say, broker, isBound, onAlarm } = start({
-      isBound: () => (bound instanceof Error ? Promise.reject(bound) : Promise.resolve(bound)),
+    const { read, say, broker, findAccount, onAlarm } = start({
+      findAccount: () => (bound instanceof Error ? Promise.reject(bound) : Promise.resolve(bound)),
     })
     if (wasShown) await read(parseOrder('ACCEPTED 0'))
     const other = parseOrder('ACCEPTED 0', { id: 'ord_2' })
@@ -480,14 +484,14 @@ describe('"there is none"', () => {
         scope,
       ),
     ).toEqual([expected, other])
-    if (wasShown) expect(isBound).not.toHaveBeenCalled()
-    else expect(isBound).toHaveBeenCalledExactlyOnceWith('ord_1', accountId)
+    if (wasShown) expect(findAccount).not.toHaveBeenCalled()
+    else expect(findAccount).toHaveBeenCalledExactlyOnceWith('ord_1')
     expect(onAlarm).not.toHaveBeenCalled()
   })
 
   test('an error of the record is the cause, and its words are not the message', async () => {
     const cause = new Error('disk full')
-    const { say, broker } = start({ isBound: () => Promise.reject(cause) })
+    const { say, broker } = start({ findAccount: () => Promise.reject(cause) })
     say([null])
     const [answer] = await broker.orders([key], scope)
     expect(answer).toMatchObject({ cause, message: expect.not.stringContaining('disk') })
@@ -496,13 +500,13 @@ describe('"there is none"', () => {
 
 describe('the memory', () => {
   test('forgets the order not read for longest', async () => {
-    const { read, isBound, say, broker } = start({ ordersMax: 2 })
+    const { read, findAccount, say, broker } = start({ ordersMax: 2 })
     for (const id of ['ord_1', 'ord_2', 'ord_1', 'ord_3']) await read(parseOrder('FILLED 10', { id }))
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_1' })))).toBe('FILLED 10')
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_3' })))).toBe('FILLED 10')
     say([null])
     expect(await broker.orders([{ ...key, id: 'ord_2' }], scope)).toEqual([null])
-    expect(isBound).toHaveBeenCalledOnce()
+    expect(findAccount).toHaveBeenCalledOnce()
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_2' })))).toBe('ACCEPTED 0')
   })
 

@@ -388,6 +388,20 @@ export class AccountNeeded extends UpstreamError {
   }
 }
 
+/**
+ * The broker says that there is no such order, though there is: it was shown before, or a placement is bound to it. Whom
+ * its account is hidden from is to be told that there is none.
+ */
+export class OrderWithheld extends UpstreamError {
+  override readonly name = 'OrderWithheld'
+  readonly accountId: string
+
+  constructor(accountId: string) {
+    super('unreadable', 'the broker knows no such order, though it exists')
+    this.accountId = accountId
+  }
+}
+
 /** The reader's signal has ended a read; one of several that ended so fails alone, and those that were answered stand. */
 export class ReadEnded extends UpstreamError {
   override readonly name = 'ReadEnded'

@@ -1,7 +1,7 @@
 // Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target,
 // so it may be repeated; its result is what races, and the order is read until it tells.
 
-import { AccountNeeded, createTally, UpstreamError } from '../brokers/broker.ts'
+import { AccountNeeded, createTally, OrderWithheld, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
@@ -190,16 +190,16 @@ export function createCancels(options: CancelsOptions): Cancels {
       before = await caller.flight.before
     }
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
+    const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
+    if (before === null) return toMissing()
+    // An order of another account answers exactly like one that does not exist. Where it would not have been found without
+    // its account, that it was found tells that it exists.
+    const isFindable = accountId !== null || broker.offer.readsOne !== 'underAccount'
+    const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
+    if (before instanceof OrderWithheld && !by.sees(before.accountId)) return toForeign()
     if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
-    // Also for an order of another account: it answers exactly like one that does not exist.
-    const isTheirs =
-      before !== null && (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
-    if (before === null || !isTheirs) {
-      // Where it would not have been found without its account, that it was found tells that it exists.
-      const isHidden = before !== null && accountId === null && broker.offer.readsOne === 'underAccount'
-      if (isHidden) return toAccountNeeded(orderId)
-      return toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
-    }
+    const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
+    if (!isTheirs) return toForeign()
     caller.isOwner = true
     // Nothing is asked of the broker for a caller who was told that nothing was.
     const { flight } = caller

@@ -2,7 +2,7 @@
 // call; nothing here outlives the request, because orders are live data.
 
 import DataLoader from 'dataloader'
-import { AccountNeeded, keepUpstreamError, ReadEnded, UpstreamError } from '../brokers/broker.ts'
+import { AccountNeeded, keepUpstreamError, OrderWithheld, ReadEnded, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
 import { createAccessError, createInputError } from '../errors.ts'
 import type { Caller } from '../identity.ts'
@@ -140,9 +140,17 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
       // Whatever is there, it is nothing to this caller.
       if (accountId !== null && !caller.sees(accountId)) return null
       askedById.add(id)
-      const order = await orders.load(key)
-      if (order === null || (accountId !== null && order.account.id !== accountId)) return null
-      if (caller.sees(order.account.id)) return order
+      const order = await orders.load(key).catch((error: unknown) => {
+        if (error instanceof OrderWithheld) return error
+        throw error
+      })
+      if (order === null) return null
+      const owner = order instanceof OrderWithheld ? order.accountId : order.account.id
+      if (accountId !== null && owner !== accountId) return null
+      if (caller.sees(owner)) {
+        if (order instanceof OrderWithheld) throw order
+        return order
+      }
       // As an order answers that nobody knows, where it cannot be asked for without its account.
       if (accountId === null && requireBroker(key.broker).offer.readsOne === 'underAccount') throw new AccountNeeded()
       return null

@@ -22,14 +22,14 @@
 // which such a pair can arrive end alike, and no order stays open for ever because its fill was corrected downwards.
 
 import { LRUCache } from 'lru-cache'
-import { UpstreamError } from '../brokers/broker.ts'
+import { OrderWithheld, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Page, PageQuery, PageRow } from '../brokers/broker.ts'
 import { compareDecimals, isDecimal } from '../decimal.ts'
 import type { Order, OrderKey } from './order.ts'
 
 interface SeenOptions {
-  /** Whether a placement is bound to the order, in this account where one is named. May throw; then nobody knows. */
-  isBound: (orderId: string, accountId: string | null) => Promise<boolean>
+  /** The account of the placement that is bound to the order, null where there is none. May throw; then nobody knows. */
+  findAccount: (orderId: string) => Promise<string | null>
   /** Told when answers contradict each other beyond age: once an order and kind, as long as the order is remembered. */
   onAlarm: (message: string, fields: { orderId: string }) => void
   /** Orders remembered at the most; the one not read for longest is forgotten first. */
@@ -39,10 +39,10 @@ interface SeenOptions {
 /**
  * `broker`, with every order in its answers merged with what was shown of it before; the orders it answers stay as they
  * are. A row of a list whose order no longer has a status asked for is left out. An order that was shown, or that a
- * placement is bound to, is never answered as missing: that is an UpstreamError, and so is "missing" when `isBound`
- * throws. Holds nothing to close but `broker`.
+ * placement is bound to, is never answered as missing: that is OrderWithheld, and an UpstreamError is "missing" when
+ * `findAccount` throws. Holds nothing to close but `broker`.
  */
-export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 20_000 }: SeenOptions): Broker {
+export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax = 20_000 }: SeenOptions): Broker {
   // Not `max`, which sets room for all of them aside at once.
   const memory = new LRUCache<string, Seen>({ maxSize: ordersMax, sizeCalculation: () => 1 })
 
@@ -105,16 +105,14 @@ export function rememberOrders(broker: Broker, { isBound, onAlarm, ordersMax = 2
 
   // "There is none", from a replica that may not have heard of the order yet.
   async function checkMissing({ id, accountId }: OrderKey): Promise<null | UpstreamError> {
-    const seen = memory.get(id)
-    if (seen && accountId !== null && seen.accountId !== accountId) return null
     try {
-      if (!seen && !(await isBound(id, accountId))) return null
+      const owner = memory.get(id)?.accountId ?? (await findAccount(id))
+      return owner === null || (accountId !== null && owner !== accountId) ? null : new OrderWithheld(owner)
     } catch (cause) {
       return new UpstreamError('unreadable', 'the broker knows no such order, and our own record cannot be asked', {
         cause,
       })
     }
-    return new UpstreamError('unreadable', 'the broker knows no such order, though it exists')
   }
 
   return {

@@ -115,10 +115,7 @@ function createHouse(world: World, given: { plan: Plan; truth: Truth; directory:
     const { exchange } = truth
     const model = createModelBroker(world, { exchange, traits: plan.traits, process, isCalm: () => isHealed })
     const broker = rememberOrders(model, {
-      isBound: async (orderId, accountId) => {
-        const bound = await gated.findByOrder('BLUUM', orderId)
-        return bound !== null && (accountId === null || bound.accountId === accountId)
-      },
+      findAccount: async (orderId) => (await gated.findByOrder('BLUUM', orderId))?.accountId ?? null,
       onAlarm: (message) => truth.checkTrouble(process, `ALARM: ${message}`, null),
     })
     const commands = createCommands({
