@@ -3,7 +3,7 @@
 //
 // The bodies in fixtures/aries named cancel… are the examples of Aries' public API documentation, from its page on
 // canceling an order, quoted as published. The others are the examples of our description of Aries' API as it stood in
-// 2026-06 (aries.openapi.yaml), quoted whole, each named after its page and example: `orders.cancel.pending` is the example
+// 2026-06, quoted whole, each named after its page and example: `orders.cancel.pending` is the example
 // `pending` of "Ask for an order to be canceled"; errors.json has the examples of all error answers.
 
 import { once } from 'node:events'

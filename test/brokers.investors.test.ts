@@ -2,7 +2,7 @@
 // the graph. What all adapters have in common is in brokers.contract.test.ts, what both dialects have in brokers.bluum.test.ts.
 //
 // The bodies in fixtures/bluum-investors are the examples of our description of Bluum's API, investor generation, as it
-// stood in 2026-07 (bluum-investors.openapi.yaml), quoted whole. Each file is named after its page and example:
+// stood in 2026-07, quoted whole. Each file is named after its page and example:
 // `orders.cancel.done` is the example `done` of "Ask for an order to be canceled"; errors.json has the examples of all
 // error answers.
 
