@@ -10,10 +10,20 @@ import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { compareDecimals } from '../src/decimal.ts'
-import { openSqliteStore } from '../src/store/sqlite.ts'
+import {
+  ask,
+  calls,
+  cancelPosts,
+  expectEconomics,
+  expectNoSecret,
+  expectSoundStore,
+  expectSteady,
+  posts,
+  write,
+} from './desk.ts'
+import type { Call, PlaceInput, ShownOrder } from './desk.ts'
 import { limitBuy, startHarness } from './harness.ts'
-import type { Answer, Harness, LoggedCall } from './harness.ts'
+import type { Answer, Harness } from './harness.ts'
 
 // Most of a row is waiting.
 vi.setConfig({ maxConcurrency: 8, testTimeout: 60_000 })
@@ -193,8 +203,6 @@ const dialects: Dialect[] = [
 
 // ---- one row: a service, its broker, and all that was answered ----------------------------------------------------------
 
-type PlaceInput = ReturnType<typeof limitBuy>
-
 interface PlaceResult {
   __typename: string
   outcome: string
@@ -208,24 +216,12 @@ interface PlaceResult {
   retryAfterMs?: number | null
 }
 
-interface Call extends LoggedCall {
-  at: number
-  connection: number
-}
-
 /** A key, and what was ever told of it. */
 interface Told {
   input: PlaceInput
   orderIds: Set<string>
   isPlaced: boolean
   last: PlaceResult | null
-}
-
-interface ShownOrder {
-  id: string
-  status: string
-  state: string | null
-  filledQuantity: string | null
 }
 
 interface Desk {
@@ -372,34 +368,6 @@ function buy({ harness, accountId }: Desk, fields: object = {}): PlaceInput {
   return limitBuy(harness, { accountId, quantity: '5', ...fields })
 }
 
-/** Asks, and keeps the answer for the end. */
-async function ask(desk: Desk, query: string, variables: object, timeoutMs: number | null = null): Promise<Answer> {
-  const headers = timeoutMs === null ? {} : { 'x-request-timeout-ms': String(timeoutMs) }
-  const answer = await desk.harness.run(query, variables, headers)
-  desk.answers.push(JSON.stringify([answer.data, answer.errors]))
-  noteOrders(desk, answer.data)
-  return answer
-}
-
-function noteOrders(desk: Desk, value: unknown): void {
-  if (typeof value !== 'object' || value === null) return
-  if (isShownOrder(value)) desk.shown.set(value.id, [...(desk.shown.get(value.id) ?? []), value])
-  for (const inner of Object.values(value)) noteOrders(desk, inner)
-}
-
-function isShownOrder(value: object): value is ShownOrder {
-  return 'id' in value && 'status' in value && 'filledQuantity' in value
-}
-
-/** A write. Whatever its outcome, it is data. */
-async function write(desk: Desk, document: string, input: object, timeoutMs: number | null): Promise<unknown> {
-  const { status, headers, data, errors } = await ask(desk, document, { input }, timeoutMs)
-  expect(errors).toBeUndefined()
-  expect(status).toBe(200)
-  expect(headers.has('retry-after')).toBe(false)
-  return data.placeOrder ?? data.cancelOrder
-}
-
 async function place(desk: Desk, input: PlaceInput, timeoutMs: number | null = null): Promise<PlaceResult> {
   const result = (await write(desk, placeDocument, input, timeoutMs)) as PlaceResult
   // Another order under the same key tells nothing of the first.
@@ -455,18 +423,6 @@ async function expectState(desk: Desk, input: PlaceInput, expected: object): Pro
 }
 
 // ---- what the broker knows -------------------------------------------------------------------------------------------------
-
-async function calls({ harness }: Desk): Promise<Call[]> {
-  return (await harness.calls()) as Call[]
-}
-
-async function posts(desk: Desk): Promise<Call[]> {
-  return (await calls(desk)).filter(({ method, path }) => method === 'POST' && path.endsWith('/orders'))
-}
-
-async function cancelPosts(desk: Desk): Promise<Call[]> {
-  return (await calls(desk)).filter(({ method, path }) => method === 'POST' && path.endsWith('/cancel'))
-}
 
 async function reads(desk: Desk): Promise<Call[]> {
   return (await calls(desk)).filter(({ method }) => method === 'GET')
@@ -555,7 +511,7 @@ function startClock(): { advance: (ms: number) => void } {
 // ---- after every row ---------------------------------------------------------------------------------------------------------
 
 async function expectSound(desk: Desk): Promise<void> {
-  const { harness, dialect, told, shown, answers } = desk
+  const { harness, dialect, told } = desk
   for (const { input } of told.values()) {
     if (desk.forPerson.has(input.clientOrderId)) continue
     await eventually(async () =>
@@ -585,66 +541,10 @@ async function expectSound(desk: Desk): Promise<void> {
     }
   }
 
-  for (const orders of shown.values()) {
-    for (const [index, order] of orders.entries()) {
-      const before = orders[index - 1]
-      if (!before) continue
-      const fell = compareDecimals(order.filledQuantity ?? '0', before.filledQuantity ?? '0')
-      expect(fell, 'a filled quantity fell').toBeGreaterThanOrEqual(0)
-      if (before.state === 'CLOSED') expect(order.state, 'a final order reopened').toBe('CLOSED')
-    }
-  }
-
-  expectNoSecret(harness, answers)
+  expectSteady(desk)
+  expectNoSecret(desk)
   const { data: alive } = await ask(desk, '{ tradingAccounts { id } }', {})
   expect(alive.tradingAccounts.map(({ id }: { id: string }) => id)).toEqual(expect.arrayContaining([...accounts]))
-}
-
-function expectNoSecret(harness: Harness, answers: readonly string[]): void {
-  const { apiSecret, apiKey, aries } = harness.sandbox
-  const output = [...answers, ...harness.log()].join('\n')
-  for (const secret of [
-    apiSecret,
-    Buffer.from(`${apiKey}:${apiSecret}`).toString('base64'),
-    aries.clientSecret,
-    aries.refreshToken,
-    aries.accessToken,
-  ]) {
-    expect(output.includes(secret), 'a secret was told').toBe(false)
-  }
-  // As the sandbox issues them.
-  expect(output).not.toMatch(/(access|refresh)_[0-9a-f]{32}/)
-}
-
-function expectEconomics(order: Json | undefined, input: PlaceInput): void {
-  expect(order, 'an order that was told to be placed').toMatchObject({
-    symbol: input['symbol'],
-    side: String(input['side']).toLowerCase(),
-    type: String(input['type']).toLowerCase(),
-    time_in_force: String(input['timeInForce']).toLowerCase(),
-  })
-  for (const [field, name] of [
-    ['quantity', 'qty'],
-    ['notional', 'notional'],
-    ['limitPrice', 'limit_price'],
-  ] as const) {
-    const sent = input[field]
-    if (typeof sent === 'string') expect(compareDecimals(String(order?.[name]), sent), field).toBe(0)
-  }
-}
-
-async function expectSoundStore({ dataDir, told, forPerson }: Desk): Promise<void> {
-  const store = openSqliteStore({ file: join(dataDir, 'placements.sqlite'), role: 'operator', mayCreate: false })
-  try {
-    const { broken, placements } = await store.verifyAudit()
-    expect(broken).toBeNull()
-    expect(placements).toBeLessThanOrEqual(told.size)
-    const unfinished = await store.findUnfinished(null, 100)
-    const open = unfinished.filter(({ state }) => ['RESERVED', 'SENDING', 'UNKNOWN', 'AMBIGUOUS'].includes(state))
-    expect(open.map(({ clientOrderId }) => clientOrderId)).toEqual([...forPerson])
-  } finally {
-    await store.close()
-  }
 }
 
 // ---- settings ------------------------------------------------------------------------------------------------------------------
@@ -1740,7 +1640,7 @@ async function inRoom(room: Room, work: (room: Room) => Promise<void>): Promise<
     expect(errors).toBeUndefined()
     expect(data.orders.nodes.map(({ id }: ShownOrder) => id)).toEqual(room.ids)
   })
-  expectNoSecret(room.harness, room.answers)
+  expectNoSecret(room)
 }
 
 async function inOwnRoom(dialect: Dialect, settings: Json, work: (room: Room) => Promise<void>): Promise<void> {

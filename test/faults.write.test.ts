@@ -7,17 +7,26 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
-import { compareDecimals } from '../src/decimal.ts'
 import { openSqliteStore, toStoreFile } from '../src/store/sqlite.ts'
+import {
+  ask,
+  calls,
+  cancelPosts,
+  expectEconomics,
+  expectNoSecret,
+  expectSoundStore,
+  expectSteady,
+  posts,
+  write,
+} from './desk.ts'
+import type { Call, PlaceInput, ShownOrder } from './desk.ts'
 import { limitBuy, startHarness } from './harness.ts'
-import type { Answer, Harness, LoggedCall } from './harness.ts'
+import type { Answer, Harness } from './harness.ts'
 
 // Most of a case is waiting.
 vi.setConfig({ maxConcurrency: 10 })
 
 // ---- one case: a service, its broker, and all that was answered ---------------------------------------------------
-
-type PlaceInput = ReturnType<typeof limitBuy>
 
 interface PlaceResult {
   __typename: string
@@ -50,18 +59,6 @@ interface PlacementView {
   sentAt: string | null
   resolvedAt: string | null
   result: PlaceResult
-}
-
-interface ShownOrder {
-  id: string
-  status: string
-  state: string | null
-  filledQuantity: string | null
-}
-
-/** A call with what the broker's log says of when it came in. */
-interface Call extends LoggedCall {
-  at: number
 }
 
 /** A key, and what was ever told of it. */
@@ -154,37 +151,6 @@ function buy({ harness }: Desk, fields: object = {}): PlaceInput {
   return limitBuy(harness, { quantity: '5', ...fields })
 }
 
-/** Asks, and keeps the answer for the end. */
-async function ask(desk: Desk, query: string, variables: object, timeoutMs: number | null = null): Promise<Answer> {
-  const headers = timeoutMs === null ? {} : { 'x-request-timeout-ms': String(timeoutMs) }
-  const answer = await desk.harness.run(query, variables, headers)
-  desk.answers.push(JSON.stringify([answer.data, answer.errors]))
-  noteOrders(desk, answer.data)
-  return answer
-}
-
-function noteOrders(desk: Desk, value: unknown): void {
-  if (typeof value !== 'object' || value === null) return
-  if (isShownOrder(value)) {
-    const before = desk.shown.get(value.id) ?? []
-    desk.shown.set(value.id, [...before, value])
-  }
-  for (const inner of Object.values(value)) noteOrders(desk, inner)
-}
-
-function isShownOrder(value: object): value is ShownOrder {
-  return 'id' in value && 'status' in value && 'filledQuantity' in value
-}
-
-/** A write. Whatever its outcome, it is data: some gateways repeat a mutation on an error status or a Retry-After. */
-async function write(desk: Desk, document: string, input: object, timeoutMs: number | null): Promise<unknown> {
-  const { status, headers, data, errors } = await ask(desk, document, { input }, timeoutMs)
-  expect(errors).toBeUndefined()
-  expect(status).toBe(200)
-  expect(headers.has('retry-after')).toBe(false)
-  return data.placeOrder ?? data.cancelOrder
-}
-
 async function place(desk: Desk, input: PlaceInput, timeoutMs: number | null = null): Promise<PlaceResult> {
   const result = (await write(desk, placeDocument, input, timeoutMs)) as PlaceResult
   // Another order under the same key tells nothing of the first.
@@ -238,19 +204,6 @@ async function expectState(desk: Desk, input: PlaceInput, expected: object): Pro
 // ---- what the broker knows -------------------------------------------------------------------------------------------
 
 type Row = Record<string, unknown>
-
-async function calls({ harness }: Desk): Promise<Call[]> {
-  return (await harness.calls()) as Call[]
-}
-
-/** The placements that reached the broker since its log was cleared. */
-async function posts(desk: Desk): Promise<Call[]> {
-  return (await calls(desk)).filter(({ method, path }) => method === 'POST' && path.endsWith('/orders'))
-}
-
-async function cancelPosts(desk: Desk): Promise<Call[]> {
-  return (await calls(desk)).filter(({ method, path }) => method === 'POST' && path.endsWith('/cancel'))
-}
 
 async function lists(desk: Desk): Promise<Call[]> {
   return (await calls(desk)).filter(({ method, path }) => method === 'GET' && path.includes('/orders?'))
@@ -310,7 +263,7 @@ const hideLists = rule(onLists, { kind: 'status', status: 503 })
 // ---- after every case ------------------------------------------------------------------------------------------------
 
 async function expectSound(desk: Desk): Promise<void> {
-  const { harness, told, shown, answers } = desk
+  const { harness, told } = desk
   for (const { input } of told.values()) {
     if (desk.forPerson.has(input.clientOrderId)) continue
     await eventually(async () =>
@@ -326,7 +279,10 @@ async function expectSound(desk: Desk): Promise<void> {
     expect(orderIds.size, 'two order ids under one key').toBeLessThanOrEqual(1)
     const [orderId] = orderIds
     const own = book.find((order) => order['id'] === orderId)
-    if (isPlaced) expectEconomics(own, input)
+    if (isPlaced) {
+      expectEconomics(own, input)
+      expect(own?.['account_id']).toBe(input.accountId)
+    }
     const keyed = book.find((order) => keyOfRow(order) === key)
     if (keyed && keyed['status'] !== 'rejected') {
       expect(last?.outcome, 'an order that exists was refused').not.toBe('REJECTED')
@@ -334,62 +290,14 @@ async function expectSound(desk: Desk): Promise<void> {
     }
   }
 
-  for (const orders of shown.values()) {
-    for (const [index, order] of orders.entries()) {
-      const before = orders[index - 1]
-      if (!before) continue
-      const fell = compareDecimals(order.filledQuantity ?? '0', before.filledQuantity ?? '0')
-      expect(fell, 'a filled quantity fell').toBeGreaterThanOrEqual(0)
-      if (before.state !== 'CLOSED') continue
-      expect(order.state, 'a final order reopened').toBe('CLOSED')
-      if (fell === 0) expect(order.status).toBe(before.status)
-    }
-  }
-
-  const { apiSecret, apiKey } = harness.sandbox
-  const secrets = [apiSecret, Buffer.from(`${apiKey}:${apiSecret}`).toString('base64')]
-  const output = [...answers, ...harness.log()].join('\n')
-  for (const secret of secrets) expect(output.includes(secret), 'a secret was told').toBe(false)
+  expectSteady(desk)
+  expectNoSecret(desk)
   const { data: alive } = await ask(desk, '{ tradingAccounts { id } }', {})
   expect(alive.tradingAccounts.slice(0, 2)).toEqual(harness.sandbox.accounts.map((id) => ({ id })))
 }
 
 function keyOfRow({ account_id: account, client_order_id: key }: Row): string {
   return `${String(account)} ${typeof key === 'string' ? key : ''}`
-}
-
-const decimalFields = [
-  ['quantity', 'qty'],
-  ['notional', 'notional'],
-  ['limitPrice', 'limit_price'],
-] as const
-
-function expectEconomics(order: Row | undefined, input: PlaceInput): void {
-  expect(order, 'an order that was told to be placed').toMatchObject({
-    account_id: input.accountId,
-    symbol: input['symbol'],
-    side: String(input['side']).toLowerCase(),
-    type: String(input['type']).toLowerCase(),
-    time_in_force: String(input['timeInForce']).toLowerCase(),
-  })
-  for (const [field, name] of decimalFields) {
-    const sent = input[field]
-    if (typeof sent === 'string') expect(compareDecimals(String(order?.[name]), sent), field).toBe(0)
-  }
-}
-
-async function expectSoundStore({ dataDir, told, forPerson }: Desk): Promise<void> {
-  const store = openSqliteStore({ file: join(dataDir, 'placements.sqlite'), role: 'operator', mayCreate: false })
-  try {
-    const { broken, placements } = await store.verifyAudit()
-    expect(broken).toBeNull()
-    expect(placements).toBeLessThanOrEqual(told.size)
-    const unfinished = await store.findUnfinished(null, 100)
-    const open = unfinished.filter(({ state }) => ['RESERVED', 'SENDING', 'UNKNOWN', 'AMBIGUOUS'].includes(state))
-    expect(open.map(({ clientOrderId }) => clientOrderId)).toEqual([...forPerson])
-  } finally {
-    await store.close()
-  }
 }
 
 // ---- settings --------------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ export interface ServiceProcess {
   output(): string
   complaints(): string
   /** Runs a document. Throws when the service is gone, and when the answer has errors. */
+  // What a document asked for; tests know its shape.
   // oxlint-disable-next-line typescript/no-explicit-any
   run(query: string, variables?: object): Promise<any>
   signal(name: NodeJS.Signals): void
