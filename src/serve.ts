@@ -6,7 +6,7 @@ import type { Broker, Brokers } from './brokers/broker.ts'
 import { systemClock } from './clock.ts'
 import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
 import type { Config } from './config.ts'
-import { connect } from './connections.ts'
+import { connect, listSandboxAccounts } from './connections.ts'
 import { createIdentity } from './identity.ts'
 import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
@@ -171,7 +171,8 @@ function openStore({ dataDir, mayCreateStore }: Config): Store {
 }
 
 // It answers in both generations of the API; its accounts are shown by the ids that they have in the one that is spoken.
-async function startEmbedded({ dataDir, sandbox, bluumApi, bluumRequestsPerSecond }: Config): Promise<Sandbox> {
+async function startEmbedded(config: Config): Promise<Sandbox> {
+  const { dataDir, sandbox, bluumRequestsPerSecond } = config
   try {
     const embedded = await startSandbox({
       stateFile: join(dataDir, 'sandbox.sqlite'),
@@ -179,7 +180,7 @@ async function startEmbedded({ dataDir, sandbox, bluumApi, bluumRequestsPerSecon
       port: sandbox.port,
       requestsPerSecond: bluumRequestsPerSecond,
     })
-    return bluumApi === 'investors' ? { ...embedded, accounts: embedded.investors } : embedded
+    return { ...embedded, accounts: listSandboxAccounts('BLUUM', config, embedded) }
   } catch (error) {
     throw new StartError(`The sandbox cannot start: ${error instanceof Error ? error.message : String(error)}`)
   }
