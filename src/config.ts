@@ -345,7 +345,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
         'JWKS_URL must be an https:// address without credentials, query or fragment (http:// for loopback only)',
       )
     }
-    if (pem !== undefined && !isPublicKey(pem)) problems.push('JWT_PUBLIC_KEY must be a public key in PEM')
+    if (pem !== undefined && !isPublicKey(pem))
+      problems.push('JWT_PUBLIC_KEY must be a public key in PEM: Ed25519, P-256, or RSA of 2048 bits or more')
     const keys = pem === undefined ? { url: url ?? '' } : { pem }
     return Object.freeze({ kind, issuer: issuer ?? '', audience: audience ?? '', keys: Object.freeze(keys) })
   }
@@ -410,9 +411,13 @@ function toSecret(text: string): Secret {
   return Object.freeze(secret)
 }
 
+// One that no token can be verified with would show at the first token only.
 function isPublicKey(pem: string): boolean {
   try {
-    return createPublicKey(pem).type === 'public' && !/PRIVATE/.test(pem)
+    const { asymmetricKeyType: type, asymmetricKeyDetails: { namedCurve, modulusLength = 0 } = {} } =
+      createPublicKey(pem)
+    const isOfCurve = type === 'ed25519' || (type === 'ec' && namedCurve === 'prime256v1')
+    return !/PRIVATE/.test(pem) && (isOfCurve || (type === 'rsa' && modulusLength >= 2_048))
   } catch {
     return false
   }

@@ -257,6 +257,13 @@ describe('sign-in', () => {
       ...known,
       keys: { pem: pem.trim() },
     })
+    for (const { publicKey } of [
+      generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+      generateKeyPairSync('rsa', { modulusLength: 2_048 }),
+    ]) {
+      const other = publicKey.export({ type: 'spki', format: 'pem' })
+      expect(readConfig({ ...jwt, JWT_PUBLIC_KEY: other }).auth).toEqual({ ...known, keys: { pem: other.trim() } })
+    }
     // Whoever signs in may come from elsewhere.
     expect(readConfig({ ...real, ...jwt, JWKS_URL: url, HOST: '0.0.0.0' }).host).toBe('0.0.0.0')
   })
@@ -274,6 +281,14 @@ describe('sign-in', () => {
       },
       ['JWT_PUBLIC_KEY'],
     ],
+    ...[
+      generateKeyPairSync('ec', { namedCurve: 'P-384' }),
+      generateKeyPairSync('x25519'),
+      generateKeyPairSync('rsa', { modulusLength: 1_024 }),
+    ].map(({ publicKey }): [Record<string, string>, string[]] => [
+      { ...jwt, JWT_PUBLIC_KEY: publicKey.export({ type: 'spki', format: 'pem' }) },
+      ['JWT_PUBLIC_KEY'],
+    ]),
     [{ JWT_ISSUER: 'https://issuer.example.com' }, ['JWT_ISSUER']],
     [{ AUTH: 'none', JWKS_URL: 'https://x.example.com' }, ['JWKS_URL']],
     [{ AUTH: 'basic' }, ['AUTH']],
