@@ -9,7 +9,7 @@ const config: CodegenConfig = {
   generates: {
     'test/frontend/generated/': {
       preset: 'client',
-      presetConfig: { fragmentMasking: false },
+      presetConfig: { fragmentMasking: false, persistedDocuments: { hashAlgorithm: 'sha256' } },
       config: {
         documentMode: 'string',
         importExtension: '.ts',

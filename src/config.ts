@@ -39,6 +39,9 @@ export interface Config {
   readonly auth: Auth
   /** The origins whose pages may ask from a browser; none by default. */
   readonly corsOrigins: readonly string[]
+  /** Null where none are named. */
+  readonly trustedDocuments: TrustedDocuments | null
+  readonly limits: Limits
   readonly graphiql: boolean
   readonly introspection: boolean
   /** Whether an empty store may be made where there is none. */
@@ -66,6 +69,20 @@ type Auth =
       readonly keys: { readonly url: string } | { readonly pem: string }
     }
 
+/** The documents that frontends were built with. */
+export interface TrustedDocuments {
+  /** By the ids that requests send in place of them. */
+  readonly texts: ReadonlyMap<string, string>
+  /** Whether others are run beside them. */
+  readonly mode: (typeof trustModes)[number]
+}
+
+/** How often a caller may ask, and an account be placed for; null without a bound. */
+interface Limits {
+  readonly operationsPerSecond: number | null
+  readonly placementsPerSecond: number | null
+}
+
 /** The times of a placement; see PlaceTimes for what each is. */
 interface Placing {
   readonly replyMs: number
@@ -82,6 +99,7 @@ const ariesAccountFields = ['accountId', 'tradingAccountId'] as const
 /** Which of the ids in Aries' list of accounts may name an account to its order API. */
 const ariesTradingIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
 const tradings = ['on', 'halted', 'read-only'] as const
+const trustModes = ['allow', 'enforce'] as const
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
 
@@ -113,10 +131,6 @@ const notBuilt: Readonly<Record<string, string>> = {
   BLUUM_WEBHOOK_SECRET: 'webhooks',
   BLUUM_WEBHOOK_HEADER: 'webhooks',
   DATABASE_URL: 'the shared store',
-  TRUSTED_DOCUMENTS: 'trusted documents',
-  TRUSTED_DOCUMENTS_MODE: 'trusted documents',
-  LIMIT_OPERATIONS_PER_SECOND: 'limits per caller',
-  LIMIT_PLACEMENTS_PER_SECOND: 'limits per caller',
   METRICS_PORT: 'metrics',
 }
 
@@ -295,6 +309,35 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return Object.freeze(origins)
   }
 
+  function readTrustedDocuments(): TrustedDocuments | null {
+    const file = read('TRUSTED_DOCUMENTS')
+    const mode = readChoice('TRUSTED_DOCUMENTS_MODE', 'enforce', trustModes)
+    if (file === undefined) {
+      if (read('TRUSTED_DOCUMENTS_MODE') !== undefined)
+        problems.push('TRUSTED_DOCUMENTS_MODE has no meaning without TRUSTED_DOCUMENTS: unset it')
+      return null
+    }
+    try {
+      const manifest: unknown = JSON.parse(readFileSync(file, 'utf8'))
+      const texts = new Map(Object.entries(isObject(manifest) ? manifest : {}).filter(isTextEntry))
+      if (isObject(manifest) && texts.size > 0 && texts.size === Object.keys(manifest).length) {
+        return Object.freeze({ texts, mode })
+      }
+    } catch {
+      // Neither the path nor what is in the file is told.
+    }
+    problems.push(
+      'TRUSTED_DOCUMENTS must name a file that can be read, with {"<id>": "<document>", …} as JSON, the manifest that ' +
+        "graphql-codegen's client preset and Relay's compiler write",
+    )
+    return null
+  }
+
+  // Where nobody says who they are, a bound would be one for all of them together.
+  function readLimit(name: string, usual: number): number | null {
+    return auth.kind === 'none' && read(name) === undefined ? null : readInteger(name, usual, 1, 10_000)
+  }
+
   function readPlacing(): Placing {
     const [market, other] = readPair('PLACE_SEND_BY_MS', [10_000, 30_000], 600_000)
     const day = 86_400_000
@@ -376,6 +419,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     routerSecret: readRouterSecret(),
     auth,
     corsOrigins: readOrigins(),
+    trustedDocuments: readTrustedDocuments(),
+    limits: Object.freeze({
+      operationsPerSecond: readLimit('LIMIT_OPERATIONS_PER_SECOND', 20),
+      placementsPerSecond: readLimit('LIMIT_PLACEMENTS_PER_SECOND', 5),
+    }),
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',
@@ -421,6 +469,14 @@ function isPublicKey(pem: string): boolean {
   } catch {
     return false
   }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function isTextEntry(entry: [string, unknown]): entry is [string, string] {
+  return typeof entry[1] === 'string'
 }
 
 function isBaseUrl(text: string): boolean {

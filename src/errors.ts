@@ -12,11 +12,13 @@ export const errorCodes = {
   BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
   FORBIDDEN: 'The caller may not do this, or could be a foreign web page; the message says what is missing.',
   CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
-  RATE_LIMITED: "The broker's rate is used up; `retryAfterMs` says how long to wait, where it is known.",
+  RATE_LIMITED:
+    "The broker's rate is used up, or the caller's own; `retryAfterMs` says how long to wait, where it is known.",
   BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
   BROKER_TIMEOUT: 'The broker did not answer in time.',
   DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
   BROKER_BAD_RESPONSE: "The broker's answer cannot be read, or is about something else.",
+  PERSISTED_QUERY_NOT_FOUND: 'No document is known by the id that was sent; send its text.',
   QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
@@ -37,10 +39,23 @@ export function createInputError(
   return new GraphQLError(message, { extensions: { code } })
 }
 
+const unauthenticated = { status: 401, headers: { 'www-authenticate': 'Bearer' } }
+
 /** What a caller may not do, or who could not be told who it is; HTTP says the latter too. */
 export function createAccessError(code: 'UNAUTHENTICATED' | 'FORBIDDEN', message: string): GraphQLError {
   return new GraphQLError(message, {
-    extensions: { code, ...(code === 'UNAUTHENTICATED' && { http: { status: 401 } }) },
+    extensions: { code, ...(code === 'UNAUTHENTICATED' && { http: unauthenticated }) },
+  })
+}
+
+/** The error for a caller who asks too often: HTTP 429, with the time to wait in the header too. */
+export function createRateError(retryAfterMs: number): GraphQLError {
+  return new GraphQLError(`You ask too often: wait ${retryAfterMs} ms before the next request.`, {
+    extensions: {
+      code: 'RATE_LIMITED',
+      retryAfterMs,
+      http: { status: 429, headers: { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) } },
+    },
   })
 }
 

@@ -48,8 +48,11 @@ const algorithms = { ed25519: 'EdDSA', ec: 'ES256', rsa: 'RS256' }
 const clockToleranceSeconds = 30
 const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
-/** Asks for no key before a token comes. Throws TypeError for a public key that is none. */
-export function createIdentity(auth: Config['auth']): Identity {
+/**
+ * Asks for no key before a token comes. Throws TypeError for a public key that is none. `onTrouble` hears when the issuer's
+ * keys cannot be had, once until they can: every token is refused meanwhile, and no caller is told why.
+ */
+export function createIdentity(auth: Config['auth'], onTrouble: (reason: string) => void): Identity {
   if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
   const { issuer, audience, keys } = auth
   const options = {
@@ -61,6 +64,7 @@ export function createIdentity(auth: Config['auth']): Identity {
     requiredClaims: ['exp', 'sub'],
   }
   const findKey = toKeys(keys)
+  let isTroubled = false
   return {
     async identify(authorization, hasShownRouterSecret) {
       if (authorization === null && hasShownRouterSecret) return router
@@ -70,8 +74,12 @@ export function createIdentity(auth: Config['auth']): Identity {
       }
       try {
         const { payload } = await jwtVerify(token, findKey, options)
+        isTroubled = false
         return toCaller({ ...payload, sub: requireSubject(payload) })
       } catch (error) {
+        const trouble = 'url' in keys ? toIssuerTrouble(error) : null
+        if (trouble !== null && !isTroubled) onTrouble(trouble)
+        isTroubled ||= trouble !== null
         // Whatever it is, it is about the token or about the keys of its issuer: an outage there is no bug of ours. Which
         // check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
         throw createAccessError('UNAUTHENTICATED', `The token is not taken: ${toReason(error)}.`)
@@ -101,6 +109,14 @@ function requireSubject(payload: JWTPayload): string {
   const { sub }: { sub?: unknown } = payload
   if (typeof sub === 'string' && sub !== '') return sub
   throw new errors.JWTClaimValidationFailed('not a name', payload, 'sub')
+}
+
+// What is about the keys' address and not about a token: no answer, or one that holds no keys that can be used.
+function toIssuerTrouble(error: unknown): string | null {
+  if (!(error instanceof Error)) return String(error)
+  if (!(error instanceof errors.JOSEError)) return error.cause instanceof Error ? error.cause.message : error.message
+  const isOfKeys = error instanceof errors.JWKSTimeout || error instanceof errors.JWKSInvalid
+  return isOfKeys || error.code === errors.JOSEError.code ? error.message : null
 }
 
 function toReason(error: unknown): string {

@@ -50,7 +50,7 @@ async function run([command, ...args]: string[]): Promise<void> {
       return await runService()
     case 'check-config':
       parse(args, {})
-      return print(checkConfig(process.env))
+      return print(await checkConfig(process.env))
     case 'print-schema':
       parse(args, {})
       return await runPrintSchema()

@@ -24,9 +24,14 @@ export class OperatorError extends Error {
   override readonly name = 'OperatorError'
 }
 
-/** Reads the settings as `serve` would, and says that they can be used. Throws ConfigError. */
-export function checkConfig(env: Env): string {
+/** Reads the settings as `serve` would, and says that they can be used. Throws ConfigError and StartError. */
+export async function checkConfig(env: Env): Promise<string> {
   const config = readConfig(env)
+  if (config.trustedDocuments) {
+    // Loaded here: the schema takes longer to load than the settings to read.
+    const [{ createSchema }, { checkDocuments }] = await Promise.all([import('./schema.ts'), import('./documents.ts')])
+    checkDocuments(config.trustedDocuments, createSchema(), config.introspection)
+  }
   const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
   const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
   return `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`

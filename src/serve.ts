@@ -7,16 +7,19 @@ import { systemClock } from './clock.ts'
 import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
 import type { Config } from './config.ts'
 import { connect, listSandboxAccounts } from './connections.ts'
+import { checkDocuments } from './documents.ts'
 import { createIdentity } from './identity.ts'
 import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
 import { rememberOrders } from './orders/seen.ts'
+import { createRate } from './rates.ts'
+import type { Rate } from './rates.ts'
 import { createSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
 import { createServer } from './server.ts'
-import type { Server } from './server.ts'
+import type { CallerRates, Server } from './server.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
 import { StoreError } from './store/store.ts'
 import type { Store } from './store/store.ts'
@@ -44,6 +47,9 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     if (error instanceof StoreError) log.error({ reason: error.message }, message)
     else log.error(error === null ? {} : { err: error }, message)
   }
+  const { operationsPerSecond, placementsPerSecond } = config.limits
+  const schema = createSchema()
+  if (config.trustedDocuments) checkDocuments(config.trustedDocuments, schema, config.introspection)
   const store = openStore(config)
   const sandbox = isSandboxOnly(config) ? await startEmbedded(config).catch(closeStore) : null
   const brokers: Brokers = new Map(listConnected(config).map((id) => [id, connectRemembering(id)]))
@@ -54,21 +60,27 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     random: () => (crypto.getRandomValues(new Uint32Array(1))[0] ?? 0) / 2 ** 32,
     times: config.placing,
     trading: config.trading,
+    placementRate:
+      placementsPerSecond === null ? null : createRate(placementsPerSecond, placementsPerSecond, systemClock),
     onTrouble,
   })
   await commands.start()
   let isStopping = false
   const server = createServer({
-    schema: createSchema(),
+    schema,
     brokers,
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
-    identity: createIdentity(config.auth),
+    identity: createIdentity(config.auth, (reason) =>
+      log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
+    ),
     routerSecret: config.routerSecret?.reveal() ?? null,
     isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
     corsOrigins: config.corsOrigins,
+    trustedDocuments: config.trustedDocuments,
+    rates: operationsPerSecond === null ? null : createCallerRates(operationsPerSecond),
     graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
     isReady: () => !isStopping,
   })
@@ -148,6 +160,12 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     fetch: server.fetch,
     close: () => (closing ??= stop()),
   }
+}
+
+// A second's worth may wait for its moment: a page that opens asks for several things at once.
+function createCallerRates(perSecond: number): CallerRates {
+  const create = (): Rate => createRate(perSecond, 2 * perSecond, systemClock)
+  return { operations: create(), cancels: create() }
 }
 
 function describe(error: unknown): string {

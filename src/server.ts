@@ -2,8 +2,8 @@
 
 import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
-import { getOperationAST, GraphQLError, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
-import type { DocumentNode, GraphQLSchema } from 'graphql'
+import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
+import type { DocumentNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import type { GraphiQLOptions, Plugin, YogaInitialContext } from 'graphql-yoga'
 import { LRUCache } from 'lru-cache'
@@ -11,12 +11,15 @@ import { createTally } from './brokers/broker.ts'
 import type { Brokers, Tally } from './brokers/broker.ts'
 import type { Context } from './context.ts'
 import { isLoopback } from './config.ts'
-import { createInputError, DeadlineExceeded, toClientError } from './errors.ts'
-import type { Identity } from './identity.ts'
+import type { TrustedDocuments } from './config.ts'
+import { documentParameters, useTrustedDocuments } from './documents.ts'
+import { createInputError, createRateError, DeadlineExceeded, toClientError } from './errors.ts'
+import type { Caller, Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import { checkCost, checkText, errorsMax, shapeRule, tokensMax } from './limits.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
+import type { Rate } from './rates.ts'
 import type { Log } from './telemetry.ts'
 
 // Of a request.
@@ -43,10 +46,20 @@ export interface ServerOptions {
   introspection: boolean
   /** The origins whose pages may ask from a browser, each with its scheme; the page of GraphiQL needs none. */
   corsOrigins: readonly string[]
+  trustedDocuments: TrustedDocuments | null
+  /** How often a caller may ask; null without a bound. */
+  rates: CallerRates | null
   /** The documents that GraphiQL opens with, one a tab; null serves no GraphiQL. */
   graphiqlTabs: readonly string[] | null
   /** Whether `/ready` says yes: false while the service stops. */
   isReady: () => boolean
+}
+
+/** Two bounds for each caller, so that one whose reads run wild can still cancel. */
+export interface CallerRates {
+  operations: Rate
+  /** Documents that cancel and do nothing else. */
+  cancels: Rate
 }
 
 /** The server as a listener for node:http, and as a function of requests. The caller closes it. */
@@ -62,8 +75,10 @@ interface RequestState {
   requestId: string
   startedAt: number
   operationName?: string
-  /** As the caller is named in the log. */
-  callerId?: string
+  /** Known from when the request's parameters were read. */
+  caller?: Caller
+  /** Whether it was let through as one that cancels, which shows when it is parsed. */
+  passedAsCancel?: boolean
   tally: Tally
   /** Errors beside data that stands. */
   reported: GraphQLError[]
@@ -76,16 +91,23 @@ export function createServer(options: ServerOptions): Server {
   const { log } = options
   const yoga = createYoga<RequestState>({
     schema: options.schema,
-    context: (state: YogaInitialContext & RequestState): Promise<Context> => createContext(options, state),
+    context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
     plugins: [
       useReadiness(options.isReady),
       useSafeHeaders(),
       useNoForms(),
+      useIdentity(options),
+      useTrustedDocuments({
+        documents: options.trustedDocuments,
+        isFromRouter: (request) => hasShownSecret(options, request),
+      }),
+      useCallerRates(options.rates),
       useLimits(),
       ...(options.introspection ? [] : [useNoIntrospection()]),
       useResultShape(log, { mayExplain: options.graphiqlTabs !== null, maySuggest: options.introspection }),
     ],
     graphqlEndpoint: '/graphql',
+    extraParamNames: documentParameters,
     healthCheckEndpoint: '/health',
     graphiql: options.graphiqlTabs === null ? false : toGraphiQLOptions(options.graphiqlTabs),
     // A page of 18 MB, loaded when the first one asks; served from the package, so that no browser needs another host.
@@ -203,17 +225,18 @@ function toHostName(host: string | undefined): string {
 }
 
 // The reads of a request end when its client leaves, or when the time is over that it gave.
-async function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Promise<Context> {
-  const { request, requestId, tally, reported } = state
+function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
+  const { request, requestId, caller, tally, reported } = state
+  if (caller === undefined) throw new Error('a request came this far without a caller')
   const timeoutMs = parseTimeout(request.headers.get('x-request-timeout-ms'))
-  const mayBeRouter = isRouter(options.routerSecret, request.headers.get('x-router-secret'))
-  const hasShownSecret = options.routerSecret !== null && mayBeRouter
-  const caller = await options.identity.identify(request.headers.get('authorization'), hasShownSecret)
-  if (caller.id !== null) state.callerId = caller.id
   const unwanted = new AbortController()
   // Not AbortSignal.any: the request's signal need not be one of Node's own.
   request.signal.addEventListener('abort', () => unwanted.abort(request.signal.reason), { once: true })
-  if (timeoutMs !== null) state.timer = setTimeout(() => unwanted.abort(new DeadlineExceeded()), timeoutMs)
+  if (timeoutMs !== null) {
+    // Since it came: its identity may have taken its time.
+    const leftMs = timeoutMs - (performance.now() - state.startedAt)
+    state.timer = setTimeout(() => unwanted.abort(new DeadlineExceeded()), leftMs)
+  }
   // Without a word from the caller, counted from the first read: a mutation may have taken its time before.
   let deadline = timeoutMs === null ? null : Date.now() + timeoutMs + planningMs
   const scope = {
@@ -230,17 +253,17 @@ async function createContext(options: ServerOptions, state: YogaInitialContext &
     caller,
     loaders: createLoaders(options.brokers, scope, caller),
     cursors: options.cursors,
-    isRouter: mayBeRouter,
+    isRouter: options.routerSecret === null || hasShownSecret(options, request),
     report: (error) => void reported.push(error),
     commands: options.commands,
   }
 }
 
 // Of hashes, because only what is of one length can be compared without telling how much of it is right.
-function isRouter(secret: string | null, given: string | null): boolean {
-  if (secret === null) return true
+function hasShownSecret({ routerSecret: secret }: ServerOptions, request: Request): boolean {
+  if (secret === null) return false
   const hash = (text: string): Buffer => createHash('sha256').update(text).digest()
-  return timingSafeEqual(hash(secret), hash(given ?? ''))
+  return timingSafeEqual(hash(secret), hash(request.headers.get('x-router-secret') ?? ''))
 }
 
 function parseTimeout(header: string | null): number | null {
@@ -270,7 +293,7 @@ function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
 
 // ---- plugins ----------------------------------------------------------------------------------------------------
 
-type ServerPlugin = Plugin<object, RequestState>
+type ServerPlugin = Plugin<RequestState, RequestState>
 
 // Neither this nor /health asks a broker: they speak of this process alone.
 function useReadiness(isReady: () => boolean): ServerPlugin {
@@ -315,6 +338,44 @@ function createHttpError(status: number, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { http: { status } } })
 }
 
+// Before anything of the document is looked at: who is nobody learns nothing of the schema either.
+function useIdentity(options: ServerOptions): ServerPlugin {
+  return {
+    async onParams({ request, context }) {
+      const authorization = request.headers.get('authorization')
+      context.caller = await options.identity.identify(authorization, hasShownSecret(options, request))
+    },
+  }
+}
+
+// Where nobody says who they are, all are one caller.
+function useCallerRates(rates: CallerRates | null): ServerPlugin {
+  if (rates === null) return {}
+  const take = (rate: Rate, { caller }: RequestState): void => {
+    const waitMs = rate.take(caller?.id ?? '')
+    if (waitMs > 0) throw createRateError(waitMs)
+  }
+  return {
+    // A refusal costs no parser anything. What a document does is not known yet: the word alone lets it pass as a cancel.
+    onParams({ params, context }) {
+      context.passedAsCancel = typeof params.query === 'string' && params.query.includes('cancelOrder')
+      take(context.passedAsCancel ? rates.cancels : rates.operations, context)
+    },
+    onExecute({ args, setResultAndStopExecution }) {
+      const state: RequestState = args.contextValue
+      if (!state.passedAsCancel || isCancelOnly(getOperationAST(args.document, args.operationName))) return
+      const refusal = findThrown(() => take(rates.operations, state))
+      if (refusal) setResultAndStopExecution({ errors: [refusal] })
+    },
+  }
+}
+
+// Whoever writes a cancel by hand or generates one puts it there, and not in a fragment.
+function isCancelOnly(operation: OperationDefinitionNode | null | undefined): boolean {
+  const selections = operation?.selectionSet.selections ?? []
+  return selections.every((selection) => selection.kind === Kind.FIELD && selection.name.value === 'cancelOrder')
+}
+
 // Before the text is looked up or parsed, while it is parsed and validated, and with its variables before it is executed.
 function useLimits(): ServerPlugin {
   return {
@@ -333,13 +394,20 @@ function useLimits(): ServerPlugin {
     onExecute({ args, setResultAndStopExecution }) {
       const operation = getOperationAST(args.document, args.operationName)
       if (!operation) return
-      try {
-        checkCost(args.document, operation, args.variableValues ?? {})
-      } catch (error) {
-        if (!(error instanceof GraphQLError)) throw error
-        setResultAndStopExecution({ errors: [error] })
-      }
+      const refusal = findThrown(() => checkCost(args.document, operation, args.variableValues ?? {}))
+      if (refusal) setResultAndStopExecution({ errors: [refusal] })
     },
+  }
+}
+
+// What throws before execution takes the request down with it; here it is the answer.
+function findThrown(check: () => void): GraphQLError | null {
+  try {
+    check()
+    return null
+  } catch (error) {
+    if (error instanceof GraphQLError) return error
+    throw error
   }
 }
 
@@ -363,7 +431,7 @@ function useResultShape(
     },
     onResultProcess({ request, result, setResult, serverContext }) {
       if (Symbol.asyncIterator in result || Array.isArray(result)) return
-      const { requestId, startedAt, operationName, callerId, tally, reported, timer } = serverContext
+      const { requestId, startedAt, operationName, caller, tally, reported, timer } = serverContext
       clearTimeout(timer)
       const ms = Math.round(performance.now() - startedAt)
       // Its reads ended because nobody waits for them, and nobody is there to be told.
@@ -380,7 +448,10 @@ function useResultShape(
         ...(explained && { extensions: { ...result.extensions, upstream: { ...tally, ms: Math.round(tally.ms) } } }),
       })
       const codes = errors && [...new Set(errors.map((error) => error.extensions.code))]
-      log.info({ requestId, operationName, caller: callerId, ms, upstreamCalls: tally.calls, codes }, 'operation')
+      log.info(
+        { requestId, operationName, caller: caller?.id ?? undefined, ms, upstreamCalls: tally.calls, codes },
+        'operation',
+      )
     },
     onResponse({ response, serverContext }) {
       response.headers.set('x-request-id', serverContext.requestId)

@@ -52,6 +52,8 @@ describe('without any setting', () => {
       routerSecret: null,
       auth: { kind: 'none' },
       corsOrigins: [],
+      trustedDocuments: null,
+      limits: { operationsPerSecond: null, placementsPerSecond: null },
       graphiql: true,
       introspection: true,
       mayCreateStore: true,

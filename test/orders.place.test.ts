@@ -983,6 +983,7 @@ describe('an adapter in memory', () => {
         assumeAbsent: true,
       },
       trading: 'on',
+      placementRate: null,
       onTrouble,
     })
     onTestFinished(async () => {

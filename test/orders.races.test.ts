@@ -126,6 +126,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
       random: random.next,
       times: { ...usual, ...given.times },
       trading: 'on',
+      placementRate: null,
       onTrouble: (message) => void (message.startsWith('ALARM') && alarms.push(message)),
     })
     onTestFinished(async () => await ended(commands.close()))

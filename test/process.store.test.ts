@@ -423,6 +423,7 @@ describe('a wall clock that jumps', () => {
         assumeAbsent: true,
       },
       trading: 'on',
+      placementRate: null,
       onTrouble: () => {},
     })
     let closing: Promise<void> | null = null

@@ -6,6 +6,7 @@ import { createTally, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
+import type { Rate } from '../rates.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
 import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
 import { createCancels } from './cancel.ts'
@@ -67,6 +68,8 @@ export interface CommandsOptions {
   /** From 0 up to 1, hard to guess: of it are made the ids that a broker sees as Idempotency-Key, and the waits between cancels. */
   random: () => number
   times: PlaceTimes
+  /** How often an account may be placed for; null without a bound. */
+  placementRate: Rate | null
   /** `halted` sends no placement; `read-only` asks for no cancel either. */
   trading: 'on' | 'halted' | 'read-only'
   onTrouble: OnTrouble
@@ -241,7 +244,7 @@ export function createCommands(options: CommandsOptions): Commands {
         const isOrphan = found.state === 'SENDING' && found.owner !== owner
         return { placement: isOrphan ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
       }
-      const refusal = refuse(wishes)
+      const refusal = refuse(accountId, wishes)
       if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
       try {
         const opened = await reserve(broker, order, { wishes, found })
@@ -254,14 +257,18 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** What keeps it from being sent at all; nothing is recorded then. */
-  function refuse({ sendBy }: PlaceWishes): NotSentOutcome | null {
+  /** What keeps it from being sent at all; nothing is recorded then. Who joins or repeats a placement does not come here. */
+  function refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
     if (closing.signal.aborted) {
       return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
     }
     if (trading !== 'on') return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
     if (sendBy !== null && clock.now() >= sendBy) return tooLate
-    return flights.size > flightsMax ? crowded : null
+    if (flights.size > flightsMax) return crowded
+    const waitMs = options.placementRate?.take(accountId) ?? 0
+    return waitMs === 0
+      ? null
+      : notSent('RATE_LIMITED', 'Too many orders of this account at once; it was not sent.', waitMs)
   }
 
   /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */

@@ -155,7 +155,9 @@ const NotPlacedCodeEnum = builder.enumType('NotPlacedCode', {
     BROKER_UNAVAILABLE: {
       description: 'The broker cannot be reached, or does not take the credential of this service.',
     },
-    RATE_LIMITED: { description: 'The broker asked to wait, see `retryAfterMs`.' },
+    RATE_LIMITED: {
+      description: 'The broker asked to wait, or too many orders of the account came at once; see `retryAfterMs`.',
+    },
     DEADLINE: { description: 'It could not be sent in time.' },
     STORE_UNAVAILABLE: { description: 'It could not be recorded here, so it was not sent.' },
     SHUTTING_DOWN: { description: 'This service is stopping, or stopped before it sent the order.' },

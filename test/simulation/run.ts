@@ -125,6 +125,7 @@ function createHouse(world: World, given: { plan: Plan; truth: Truth; directory:
       random: random.next,
       times: plan.times,
       trading: 'on',
+      placementRate: null,
       onTrouble: (message, error) => process.isAlive() && truth.checkTrouble(process, message, error),
     })
     const started = { process, commands, broker, isUp: false, isStopping: false }

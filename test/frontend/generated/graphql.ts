@@ -284,7 +284,7 @@ export const ListOrdersDocument = new TypedDocumentString(`
     }
   }
 }
-    `) as unknown as TypedDocumentString<ListOrdersQuery, ListOrdersQueryVariables>;
+    `, {"hash":"sha256:ad692d7e19a6d9cbe7289295c61630b7368024c58db6a42a6cb626983ec38534"}) as unknown as TypedDocumentString<ListOrdersQuery, ListOrdersQueryVariables>;
 export const ReadOrderDocument = new TypedDocumentString(`
     query ReadOrder($id: ID!) {
   order(id: $id) {
@@ -294,7 +294,7 @@ export const ReadOrderDocument = new TypedDocumentString(`
     averagePrice
   }
 }
-    `) as unknown as TypedDocumentString<ReadOrderQuery, ReadOrderQueryVariables>;
+    `, {"hash":"sha256:7c090c557ecf4b103854c1cbfccb6ee9f6033c1f01dcded333c9dd5495d63001"}) as unknown as TypedDocumentString<ReadOrderQuery, ReadOrderQueryVariables>;
 export const PlaceOrderDocument = new TypedDocumentString(`
     mutation PlaceOrder($input: PlaceOrderInput!) {
   placeOrder(input: $input) {
@@ -316,7 +316,7 @@ export const PlaceOrderDocument = new TypedDocumentString(`
     }
   }
 }
-    `) as unknown as TypedDocumentString<PlaceOrderMutation, PlaceOrderMutationVariables>;
+    `, {"hash":"sha256:6fe328b4f1c7dd42636d7fb906a4fabe63785999e0803e172545d1acc65f32a2"}) as unknown as TypedDocumentString<PlaceOrderMutation, PlaceOrderMutationVariables>;
 export const CancelOrderDocument = new TypedDocumentString(`
     mutation CancelOrder($input: CancelOrderInput!) {
   cancelOrder(input: $input) {
@@ -328,4 +328,4 @@ export const CancelOrderDocument = new TypedDocumentString(`
     }
   }
 }
-    `) as unknown as TypedDocumentString<CancelOrderMutation, CancelOrderMutationVariables>;
+    `, {"hash":"sha256:fac63660ce81dc451404393a7ed2280f2da816166f80dacf2a2cb005316e4f9a"}) as unknown as TypedDocumentString<CancelOrderMutation, CancelOrderMutationVariables>;

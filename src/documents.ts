@@ -1,0 +1,89 @@
+// Trusted documents: the operations that frontends were built with, under the ids that their build gave them. They are
+// looked through whole before anybody is served: a document that no longer fits shows at the start, not at its user.
+
+import { usePersistedOperations } from '@graphql-yoga/plugin-persisted-operations'
+import { GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, specifiedRules, validate } from 'graphql'
+import type { GraphQLSchema } from 'graphql'
+import type { Plugin } from 'graphql-yoga'
+import { StartError } from './config.ts'
+import type { TrustedDocuments } from './config.ts'
+import { checkText, errorsMax, shapeRule, tokensMax } from './limits.ts'
+
+/**
+ * Throws StartError, naming TRUSTED_DOCUMENTS and the first ten of its documents that this service would refuse, each with
+ * the reason: it cannot be parsed, does not fit `schema`, or is beyond a limit.
+ */
+export function checkDocuments({ texts }: TrustedDocuments, schema: GraphQLSchema, introspection: boolean): void {
+  const rules = [...specifiedRules, shapeRule, ...(introspection ? [] : [NoSchemaIntrospectionCustomRule])]
+  const problems = [...texts].flatMap(([id, text]) => {
+    const problem = findProblem(text)
+    return problem === null ? [] : [`  ${id}: ${problem}`]
+  })
+  if (problems.length === 0) return
+  const more = problems.length > errorsMax ? [`  and ${problems.length - errorsMax} more`] : []
+  const told = [...problems.slice(0, errorsMax), ...more].join('\n')
+  throw new StartError(`TRUSTED_DOCUMENTS has documents that would be refused:\n${told}`)
+
+  function findProblem(text: string): string | null {
+    try {
+      checkText(text)
+      const document = parse(text, { maxTokens: tokensMax })
+      if (!document.definitions.some(({ kind }) => kind === Kind.OPERATION_DEFINITION)) return 'It has no operation.'
+      return validate(schema, document, rules, { maxErrors: 1 })[0]?.message ?? null
+    } catch (error) {
+      if (error instanceof GraphQLError) return error.message
+      throw error
+    }
+  }
+}
+
+interface TrustOptions {
+  documents: TrustedDocuments | null
+  /** Whether a request comes from the federation router, which writes its documents itself and is trusted with any. */
+  isFromRouter: (request: Request) => boolean
+}
+
+/** Puts the text of a trusted document where a request names its id, and refuses others where only those are run. */
+export function useTrustedDocuments({ documents, isFromRouter }: TrustOptions): Plugin {
+  return usePersistedOperations({
+    // A hash may be named by its algorithm in the manifest, and by itself where the request says which one it is.
+    getPersistedOperation: (id) => documents?.texts.get(id) ?? documents?.texts.get(`sha256:${id}`) ?? null,
+    allowArbitraryOperations: (request) => documents?.mode !== 'enforce' || isFromRouter(request),
+    extractPersistedOperationId: findDocumentId,
+    customErrors: {
+      // Clients that register documents as they go take the code for "send the text": it is run, and not kept.
+      notFound: () =>
+        createRefusal('PERSISTED_QUERY_NOT_FOUND', 'No document is known here by this id: send its text as query.'),
+      keyNotFound: () =>
+        new GraphQLError('Send a document as query, or the id of a trusted one as documentId.', {
+          extensions: { code: 'BAD_USER_INPUT', http: { status: 400 } },
+        }),
+      persistedQueryOnly: () =>
+        createRefusal(
+          'FORBIDDEN',
+          'Only trusted documents are run here: send the id of one as documentId, and no query.',
+        ),
+    },
+  })
+}
+
+/** The parameters that name a document beside the four of every request: of GraphQL over HTTP, and Relay's. */
+export const documentParameters = ['documentId', 'doc_id']
+
+// Apollo's clients, urql's and those of graphql-codegen's pages send it as a hash among the extensions.
+function findDocumentId(params: object, { method, url }: Request): string | null {
+  // Of a GET, only the usual four have been read.
+  const named = method === 'GET' ? Object.fromEntries(new URL(url).searchParams) : {}
+  const { documentId, doc_id: relayId, extensions }: Record<string, unknown> = { ...named, ...params }
+  const persisted = isObject(extensions) && isObject(extensions['persistedQuery']) ? extensions['persistedQuery'] : {}
+  const id = documentId ?? relayId ?? persisted['sha256Hash']
+  return typeof id === 'string' ? id : null
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null
+}
+
+function createRefusal(code: string, message: string): GraphQLError {
+  return new GraphQLError(message, { extensions: { code } })
+}
