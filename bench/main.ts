@@ -15,6 +15,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import type { Pool } from 'undici'
+import { measureAbuse } from './abuse.ts'
+import type { Flood, FloodResult } from './abuse.ts'
 import type { PeerOptions } from './peer.ts'
 import { measureWrites, toMedian } from './writes.ts'
 
@@ -50,6 +52,8 @@ interface BlotterOptions {
   requestsPerSecond: number
   dataDir: string
   capabilities: string
+  /** Settings beside those. */
+  env?: Record<string, string>
 }
 
 /** Requests until one of the bounds is met. */
@@ -57,6 +61,7 @@ interface Job {
   url: string
   /** For each caller the bodies that it sends, over and over, one after the other. */
   callers: readonly (readonly string[])[]
+  headers?: Record<string, string>
   /** All callers ask at the same moment, and again when all have their answers. */
   isTogether: boolean
   requestsMax: number
@@ -95,11 +100,11 @@ const roles = {
     })
   },
 
-  /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used. */
-  async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
+  /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used and memory it has. */
+  async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number; rssBytes: number }> {
     const { readConfig } = await import('../src/config.ts')
     const { serve } = await import('../src/serve.ts')
-    const services = options.map(({ upstream, requestsPerSecond, dataDir, capabilities }) =>
+    const services = options.map(({ upstream, requestsPerSecond, dataDir, capabilities, env }) =>
       serve(
         readConfig({
           PORT: '0',
@@ -110,10 +115,15 @@ const roles = {
           BLUUM_REQUESTS_PER_SECOND: String(requestsPerSecond),
           BLUUM_CAPABILITIES: capabilities,
           DATA_DIR: dataDir,
+          ...env,
         }),
       ),
     )
-    return { urls: (await Promise.all(services)).map(({ url }) => url), cpuMs: readCpuMs() }
+    return {
+      urls: (await Promise.all(services)).map(({ url }) => url),
+      cpuMs: readCpuMs(),
+      rssBytes: process.memoryUsage.rss(),
+    }
   },
 
   async peer(options: readonly PeerOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
@@ -136,6 +146,39 @@ const roles = {
         }
       }),
     )
+  },
+
+  /** Sends at a steady pace without waiting for answers, of which it takes all. */
+  async flood({ url, headers, bodies, perSecond, requests }: Flood): Promise<FloodResult> {
+    const { Pool } = await import('undici')
+    const { origin, pathname: path } = new URL(url)
+    const pool = new Pool(origin, { connections: 64 })
+    const result: FloodResult = { statuses: {}, latenciesMs: [] }
+    const startedAt = performance.now()
+    const sent: Promise<void>[] = []
+    const send = async (body: string, dueAt: number): Promise<void> => {
+      const answer = await pool.request({
+        method: 'POST',
+        path,
+        headers: { ...headers, 'content-type': 'application/json' },
+        body,
+      })
+      await answer.body.dump()
+      result.statuses[answer.statusCode] = (result.statuses[answer.statusCode] ?? 0) + 1
+      result.latenciesMs.push(performance.now() - dueAt)
+    }
+    try {
+      for (let index = 0; index < requests; index++) {
+        const dueAt = startedAt + (index * 1_000) / perSecond
+        const waitMs = dueAt - performance.now()
+        if (waitMs > 0) await sleep(waitMs)
+        sent.push(send(bodies[index % bodies.length] ?? '', dueAt))
+      }
+      await Promise.all(sent)
+    } finally {
+      await pool.destroy()
+    }
+    return result
   },
 }
 
@@ -166,7 +209,7 @@ async function runJob(job: Job, pool: Pool): Promise<JobResult> {
     const { statusCode, body: answer } = await pool.request({
       method: 'POST',
       path: pathname,
-      headers: { 'content-type': 'application/json' },
+      headers: { ...job.headers, 'content-type': 'application/json' },
       body,
       signal: job.isLimited ? end.signal : null,
     })
@@ -530,6 +573,82 @@ placements, with a look at the list before each      ${writes.looking.toFixed(2)
 placements, where clientIdEcho is certified          ${writes.certified.toFixed(2)}
 repeats of a key                                     ${writes.repeats.toFixed(2)}
 A start with 10,000 records, 50 of them unknown: ready after ${Math.round(writes.fullStartMs)} ms, with none after ${Math.round(writes.emptyStartMs)} ms`)
+
+  const orderIds = (await readBooks(fast)).get(account) ?? []
+  await benchAbuse(fast, seconds, { dataDir: join(dataDir, 'abuse'), children, orderIds })
+}
+
+async function benchAbuse(
+  upstream: Upstream,
+  seconds: number,
+  { dataDir, children, orderIds }: { dataDir: string; children: Set<ChildProcess>; orderIds: readonly string[] },
+): Promise<void> {
+  // Services of their own, with all that guards them switched on, and processes of their own: what the others left in
+  // memory would be counted.
+  const guarded = startChild('blotter', children)
+  const { env, sign } = await createIssuer()
+  const toGuarded = (name: string, limits: Record<string, string>): BlotterOptions => ({
+    upstream,
+    requestsPerSecond: blotterPerSecondMax,
+    dataDir: join(dataDir, name),
+    capabilities: '',
+    env: { ...env, ...limits },
+  })
+  const unbounded = { LIMIT_OPERATIONS_PER_SECOND: '10000' }
+  const { urls } = await guarded([toGuarded('open', unbounded), toGuarded('limited', {})])
+  const [open = '', limited = ''] = urls
+  const [load, flood, floodBeside] = [
+    startChild('load', children),
+    startChild('flood', children),
+    startChild('flood', children),
+  ]
+  const figures = await measureAbuse({
+    open: { url: open, read: async () => await guarded([]) },
+    limited: { url: limited },
+    headersOf: async (name) => ({ authorization: `Bearer ${await sign(name)}` }),
+    flood,
+    floodBeside,
+    async rate(url, callers, headers, msMax) {
+      const bounds = { isTogether: false, requestsMax: Infinity, msMax, isLimited: false }
+      const [result] = await load([{ url, callers, headers, ...bounds }])
+      return result === undefined ? 0 : (result.answered / result.ms) * 1_000
+    },
+    orderIds,
+    roundMs: seconds * 200,
+  })
+  const kinds = [...figures.refusedMs].map(
+    ([kind, ms]) => `${`CPU of a document that is refused: ${kind}`.padEnd(75)}${ms.toFixed(1).padStart(6)} ms`,
+  )
+  print(`
+Abuse, with tokens and all limits
+${kinds.join('\n')}
+Requests a second beside 100 of those a second, next to without             ${figures.throughput.toFixed(2)}
+A caller's wait (p95) beside one who asks 300 times a second, next to without ${figures.wait.toFixed(1)}; of the flood ${(figures.floodRefused * 100).toFixed(0)} % refused
+Left in memory by 3,000 different documents of 90 KB                         ${figures.junkMb.toFixed(0)} MB`)
+}
+
+/** Tokens for callers by their names, and the settings of a service that takes them. */
+async function createIssuer() {
+  const { generateKeyPairSync } = await import('node:crypto')
+  const { SignJWT } = await import('jose')
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const [issuer, audience] = ['https://issuer.example.com', 'blotter']
+  return {
+    env: {
+      AUTH: 'jwt',
+      JWT_ISSUER: issuer,
+      JWT_AUDIENCE: audience,
+      JWT_PUBLIC_KEY: String(publicKey.export({ type: 'spki', format: 'pem' })),
+    },
+    sign: async (subject: string) =>
+      await new SignJWT({ scope: 'orders:read', accounts: ['*'] })
+        .setProtectedHeader({ alg: 'EdDSA' })
+        .setIssuer(issuer)
+        .setAudience(audience)
+        .setSubject(subject)
+        .setExpirationTime('1h')
+        .sign(privateKey),
+  }
 }
 
 function toLine(name: string, first: string, second: string, third: string): string {

@@ -7,14 +7,14 @@ import type { GraphQLSchema } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import { StartError } from './config.ts'
 import type { TrustedDocuments } from './config.ts'
-import { checkText, errorsMax, shapeRule, tokensMax } from './limits.ts'
+import { checkText, errorsMax, findShapeErrors, tokensMax } from './limits.ts'
 
 /**
  * Throws StartError, naming TRUSTED_DOCUMENTS and the first ten of its documents that this service would refuse, each with
  * the reason: it cannot be parsed, does not fit `schema`, or is beyond a limit.
  */
 export function checkDocuments({ texts }: TrustedDocuments, schema: GraphQLSchema, introspection: boolean): void {
-  const rules = [...specifiedRules, shapeRule, ...(introspection ? [] : [NoSchemaIntrospectionCustomRule])]
+  const rules = [...specifiedRules, ...(introspection ? [] : [NoSchemaIntrospectionCustomRule])]
   const problems = [...texts].flatMap(([id, text]) => {
     const problem = findProblem(text)
     return problem === null ? [] : [`  ${id}: ${problem}`]
@@ -29,7 +29,8 @@ export function checkDocuments({ texts }: TrustedDocuments, schema: GraphQLSchem
       checkText(text)
       const document = parse(text, { maxTokens: tokensMax })
       if (!document.definitions.some(({ kind }) => kind === Kind.OPERATION_DEFINITION)) return 'It has no operation.'
-      return validate(schema, document, rules, { maxErrors: 1 })[0]?.message ?? null
+      const [problem] = [...findShapeErrors(document), ...validate(schema, document, rules, { maxErrors: 1 })]
+      return problem?.message ?? null
     } catch (error) {
       if (error instanceof GraphQLError) return error.message
       throw error

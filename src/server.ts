@@ -16,7 +16,7 @@ import { documentParameters, useTrustedDocuments } from './documents.ts'
 import { createInputError, createRateError, DeadlineExceeded, toClientError } from './errors.ts'
 import type { Caller, Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
-import { checkCost, checkText, errorsMax, shapeRule, tokensMax } from './limits.ts'
+import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './limits.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Rate } from './rates.ts'
@@ -385,11 +385,13 @@ function useLimits(): ServerPlugin {
     onParse({ setParseFn }) {
       setParseFn((source, parseOptions) => parse(source, { ...parseOptions, maxTokens: tokensMax }))
     },
-    onValidate({ addValidationRule, setValidationFn }) {
-      addValidationRule(shapeRule)
-      setValidationFn((schema, document, rules, _typeInfo, validateOptions) =>
-        validate(schema, document, rules, { ...validateOptions, maxErrors: errorsMax }),
-      )
+    onValidate({ setValidationFn }) {
+      setValidationFn((schema, document, rules, _typeInfo, validateOptions) => {
+        const errors = findShapeErrors(document)
+        return errors.length > 0
+          ? errors
+          : validate(schema, document, rules, { ...validateOptions, maxErrors: errorsMax })
+      })
     },
     onExecute({ args, setResultAndStopExecution }) {
       const operation = getOperationAST(args.document, args.operationName)

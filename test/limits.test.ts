@@ -91,7 +91,12 @@ describe('the shape of a document', () => {
       'QUERY_TOO_COMPLEX',
       /more than 10 directives/,
     )
-    await expectRefused(`{ __typename ${times(100, () => '@skip(if: false)')} }`, 'GRAPHQL_VALIDATION_FAILED', /@skip/)
+    await expectRefused(
+      `{ __typename ${times(100, () => '@skip(if: false)')} }`,
+      'QUERY_TOO_COMPLEX',
+      /more than 10 directives/,
+    )
+    await expectRefused('{ __typename @skip(if: false) @skip(if: false) }', 'GRAPHQL_VALIDATION_FAILED', /@skip/)
     await expectRefused('{ __typename @unheard }', 'GRAPHQL_VALIDATION_FAILED', /@unheard/)
   })
 
