@@ -638,7 +638,7 @@ async function createIssuer() {
       AUTH: 'jwt',
       JWT_ISSUER: issuer,
       JWT_AUDIENCE: audience,
-      JWT_PUBLIC_KEY: String(publicKey.export({ type: 'spki', format: 'pem' })),
+      JWT_PUBLIC_KEY: publicKey.export({ type: 'spki', format: 'pem' }),
     },
     sign: async (subject: string) =>
       await new SignJWT({ scope: 'orders:read', accounts: ['*'] })
