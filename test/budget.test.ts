@@ -26,6 +26,7 @@ function open(perSecond: number): Budget {
 
 interface Wish {
   lane: Lane
+  caller: string | null
   askedAt: number
   deadline: number
   /** Set by the end. */
@@ -42,10 +43,18 @@ function send(wish: Wish): void {
 }
 
 /** Asks, and writes down when and how it ended. What is granted is sent at once unless `use` does otherwise. */
-function ask(budget: Budget, lane: Lane, withinMs = 60_000, signal?: AbortSignal, use = send): Wish {
+function ask(
+  budget: Budget,
+  lane: Lane,
+  withinMs = 60_000,
+  signal?: AbortSignal,
+  use = send,
+  caller: string | null = null,
+): Wish {
   const askedAt = performance.now()
   const wish: Wish = {
     lane,
+    caller,
     askedAt,
     deadline: askedAt + withinMs,
     grantedAt: null,
@@ -56,7 +65,7 @@ function ask(budget: Budget, lane: Lane, withinMs = 60_000, signal?: AbortSignal
   }
   const follow = async (): Promise<void> => {
     try {
-      wish.place = await budget.acquire(lane, Date.now() + withinMs, signal)
+      wish.place = await budget.acquire(lane, Date.now() + withinMs, signal, caller)
       wish.grantedAt = wish.endedAt = performance.now()
       use(wish)
     } catch (error) {
@@ -402,6 +411,131 @@ describe('a place', () => {
   })
 })
 
+describe('callers', () => {
+  interface Asking {
+    lane?: Lane
+    withinMs?: number
+    signal?: AbortSignal
+    /** Called when it has left. */
+    onLeft?: () => void
+  }
+
+  /** One budget, the callers of those who left, in that order, and a way to ask in the name of each. */
+  function openFor(perSecond: number) {
+    const budget = open(perSecond)
+    const order: (string | null)[] = []
+    const askAs = (caller: string | null, count: number, asking: Asking = {}): Wish[] => {
+      const { lane = 'one', withinMs, signal, onLeft } = asking
+      const use = (wish: Wish): void => {
+        send(wish)
+        order.push(caller)
+        onLeft?.()
+      }
+      return Array.from({ length: count }, () => ask(budget, lane, withinMs, signal, use, caller))
+    }
+    return { budget, order, askAs }
+  }
+
+  test('one who asks for much keeps another waiting for one turn', async () => {
+    const { order, askAs } = openFor(25)
+    askAs('much', 200)
+    await vi.advanceTimersByTimeAsync(3_000)
+    for (let i = 0; i < 5; i++) {
+      const before = order.length
+      const [little] = askAs('little', 1)
+      await vi.advanceTimersByTimeAsync(500)
+      expect(little?.grantedAt).not.toBeNull()
+      expect(order.slice(before, before + 2)).toEqual(['much', 'little'])
+    }
+  })
+
+  test.each(lanes)('take turns in the lane %s, and each of them in the order in which it came', async (lane) => {
+    const { budget, order, askAs } = openFor(25)
+    budget.pause(1_000)
+    const a = askAs('a', 4, { lane })
+    askAs('b', 1, { lane })
+    askAs(null, 2, { lane })
+    askAs('c', 3, { lane })
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(order).toEqual(['a', 'b', null, 'c', 'a', null, 'c', 'a', 'c', 'a'])
+    const times = a.map(({ grantedAt }) => grantedAt ?? Infinity)
+    expect(times).toEqual([...times].sort((one, other) => one - other))
+  })
+
+  test('do not take turns across lanes', async () => {
+    const { budget, order, askAs } = openFor(25)
+    budget.pause(1_000)
+    askAs('list', 1, { lane: 'list' })
+    askAs('one', 20)
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(order.indexOf('list')).toBe(20)
+  })
+
+  test('one alone has the whole rate, as nobody in particular has', async () => {
+    const left: number[][] = []
+    for (const caller of ['alone', null]) {
+      const { askAs } = openFor(25)
+      const startedAt = performance.now()
+      const reads = askAs(caller, 200)
+      await vi.advanceTimersByTimeAsync(8_000)
+      left.push(granted(reads).map(({ grantedAt }) => (grantedAt ?? 0) - startedAt))
+    }
+    expect(left[0]?.length).toBeGreaterThan(100)
+    expect(left[0]).toEqual(left[1])
+  })
+
+  test('one who asks for more than can leave in time is refused, and another is not', async () => {
+    // Placements leave at no pace of their own, so that what is expected of them is exact.
+    const lane = 'place'
+    const { order, askAs } = openFor(10)
+    const flood = askAs('much', 200, { lane, withinMs: 8_000 })
+    await settle()
+    const refused = flood.filter(({ error }) => error !== null)
+    expect(refused).toHaveLength(200 - 6 * 8)
+    for (const wish of refused) throttledOf(wish)
+    const before = order.length
+    const little = askAs('little', 3, { lane, withinMs: 2_000 })
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(granted(little)).toHaveLength(3)
+    expect(order.slice(before, before + 6)).toEqual(['much', 'little', 'much', 'little', 'much', 'little'])
+    // As many of those that were admitted before hear at their deadline that they were overtaken.
+    await vi.advanceTimersByTimeAsync(5_999)
+    const overtaken = flood.filter(({ endedAt }) => endedAt === null)
+    expect(overtaken).toHaveLength(3)
+    await vi.advanceTimersByTimeAsync(1)
+    for (const wish of overtaken) throttledOf(wish)
+  })
+
+  test('one who leaves and comes back goes before nobody who waits', async () => {
+    const lane = 'place'
+    // One at a time.
+    const { budget, order, askAs } = openFor(4)
+    budget.pause(1_000)
+    let controller = new AbortController()
+    askAs('restless', 1, { lane, signal: controller.signal })
+    askAs('a', 10, { lane })
+    askAs('b', 10, { lane })
+    // Nor by coming back whenever it has left.
+    const again = (): void => void askAs('restless', 1, { lane, onLeft: again })
+    for (let i = 0; i < 20; i++) {
+      controller.abort('left')
+      controller = new AbortController()
+      askAs('restless', 1, { lane, signal: controller.signal, onLeft: again })
+    }
+    await vi.advanceTimersByTimeAsync(1_000 + 11 * windowMs)
+    expect(order).toEqual(Array.from({ length: 4 }, () => ['a', 'b', 'restless']).flat())
+  })
+
+  test('each of many has its place soon, however many one of them has waiting', async () => {
+    const { askAs } = openFor(1_000)
+    askAs('much', 5_000, { withinMs: 12_000 })
+    await vi.advanceTimersByTimeAsync(500)
+    const many = Array.from({ length: 500 }, (_, index) => askAs(`little ${index}`, 1, { withinMs: 1_000 }))
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(granted(many.flat())).toHaveLength(500)
+  })
+})
+
 describe('deadlines', () => {
   test('a call whose place cannot come by its deadline is refused at once and told when to come', async () => {
     const budget = open(10)
@@ -444,6 +578,22 @@ describe('deadlines', () => {
     expect(waiting.length).toBeLessThanOrEqual(55 * 8)
     await vi.advanceTimersByTimeAsync(60_000)
     expect(reads.every((read) => read.endedAt !== null)).toBe(true)
+  })
+
+  test('nor are the queues of many callers: each has no more waiting than leave before its next', async () => {
+    const budget = open(10)
+    const lane = 'place'
+    const lengths: number[] = []
+    for (let i = 0; i < 5; i++) {
+      const patient = Array.from({ length: 500 }, () => ask(budget, lane, 86_400_000, undefined, send, `caller ${i}`))
+      await settle()
+      lengths.push(patient.filter((wish) => wish.endedAt === null).length)
+    }
+    const most = 55 * 6
+    for (const [index, length] of lengths.entries()) {
+      expect(length).toBeGreaterThan(most / (index + 1) - 10)
+      expect(length).toBeLessThanOrEqual(most / (index + 1) + 1)
+    }
   })
 
   test('a step of the wall clock opens no place', async () => {
@@ -734,5 +884,120 @@ test('whatever the flood: the first two cancels of a second leave at once', asyn
       },
     ),
     { numRuns: 60, seed: 7 },
+  )
+})
+
+const callerArb = fc.constantFrom<string | null>('a', 'b', 'c', null)
+
+test('whoever comes and leaves: in each lane next is the caller that has waited longest since its last turn', async () => {
+  const arrivalArb = fc.record({
+    caller: callerArb,
+    lane: fc.constantFrom(...lanes),
+    count: fc.integer({ min: 1, max: 20 }),
+    withinMs: fc.integer({ min: 0, max: 15_000 }),
+    leavesAfterMs: fc.option(fc.nat(3_000), { freq: 2 }),
+    waitMs: fc.oneof(fc.constant(0), fc.nat(2_000)),
+  })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 40 }),
+      fc.array(arrivalArb, { minLength: 1, maxLength: 30, size: 'max' }),
+      async (perSecond, arrivals) => {
+        const budget = createBudget({ perSecond })
+        const wishes: Wish[] = []
+        // In the order in which they came.
+        const waiting: Wish[] = []
+        // Since when a caller in a lane has waited for its turn, counted in what happened.
+        const since = new Map<string, number>()
+        let happened = 0
+        const toKey = ({ lane, caller }: Wish): string => `${lane} ${caller}`
+        const leave = (wish: Wish): void => {
+          waiting.splice(waiting.indexOf(wish), 1)
+          if (!waiting.some((other) => toKey(other) === toKey(wish))) since.delete(toKey(wish))
+        }
+        const forgetEnded = (): void => {
+          for (const wish of waiting.filter(({ error }) => error !== null)) leave(wish)
+        }
+        const outOfTurn: Wish[] = []
+        const use = (wish: Wish): void => {
+          forgetEnded()
+          const ofLane = waiting.filter(({ lane }) => lane === wish.lane)
+          const next = Math.min(...ofLane.map((other) => since.get(toKey(other)) ?? NaN))
+          const first = ofLane.find((other) => since.get(toKey(other)) === next)
+          if (first !== wish) outOfTurn.push(wish)
+          since.set(toKey(wish), happened++)
+          leave(wish)
+          send(wish)
+        }
+        for (const { caller, lane, count, withinMs, leavesAfterMs, waitMs } of arrivals) {
+          const controller = new AbortController()
+          if (leavesAfterMs !== null) setTimeout(() => controller.abort('left'), leavesAfterMs)
+          for (let i = 0; i < count; i++) {
+            const wish = ask(budget, lane, withinMs, controller.signal, use, caller)
+            wishes.push(wish)
+            waiting.push(wish)
+            if (!since.has(toKey(wish))) since.set(toKey(wish), happened++)
+            await settle()
+            forgetEnded()
+          }
+          await vi.advanceTimersByTimeAsync(waitMs)
+          forgetEnded()
+        }
+        await vi.advanceTimersByTimeAsync(15_000)
+        budget.close()
+        expect(outOfTurn).toEqual([])
+        expect(mostWithin(wishes, windowMs)).toBeLessThanOrEqual(Math.max(1, Math.floor(perSecond * 0.8)))
+        for (const wish of wishes) {
+          expect(wish.endedAt).not.toBeNull()
+          expect(wish.endedAt).toBeLessThanOrEqual(wish.deadline)
+        }
+      },
+    ),
+    { numRuns: 60, seed: 11 },
+  )
+})
+
+test('as long as nobody comes later, who is admitted leaves in time, and who is refused would have left as told', async () => {
+  const arrivalArb = fc.record({
+    caller: callerArb,
+    count: fc.integer({ min: 1, max: 20 }),
+    withinMs: fc.integer({ min: 0, max: 15_000 }),
+    waitMs: fc.oneof(fc.constant(0), fc.nat(1_500)),
+  })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 40 }),
+      // Those that leave at no pace of their own: of others it is not exact.
+      fc.constantFrom<Lane>('cancel', 'place', 'preImage'),
+      fc.array(arrivalArb, { minLength: 1, maxLength: 20, size: 'max' }),
+      callerArb,
+      async (perSecond, lane, arrivals, last) => {
+        const budget = createBudget({ perSecond })
+        const wishes: Wish[] = []
+        for (const { caller, count, withinMs, waitMs } of arrivals) {
+          for (let i = 0; i < count; i++) wishes.push(ask(budget, lane, withinMs, undefined, send, caller))
+          await vi.advanceTimersByTimeAsync(waitMs)
+        }
+        const refused = ask(budget, lane, 0, undefined, send, last)
+        await settle()
+        const retryAfterMs = throttledOf(refused).retryAfterMs ?? NaN
+        const admitted = ask(budget, lane, retryAfterMs + 1, undefined, send, last)
+        wishes.push(admitted)
+        await vi.advanceTimersByTimeAsync(60_000)
+        budget.close()
+        const waitedMs = (admitted.grantedAt ?? Infinity) - admitted.askedAt
+        expect(waitedMs).toBeLessThanOrEqual(retryAfterMs)
+        // Each that was admitted and had to be refused was overtaken by a later one, of another caller.
+        const overtaken = wishes.filter(({ error, askedAt, endedAt }) => error !== null && endedAt !== askedAt)
+        for (const wish of overtaken) {
+          const later = wishes.slice(wishes.indexOf(wish) + 1).filter(({ caller }) => caller !== wish.caller)
+          expect(later.some(({ grantedAt }) => grantedAt !== null && grantedAt <= wish.deadline)).toBe(true)
+        }
+        // Those that were ahead and were refused have made it sooner. And no answer says less than 1.
+        const isExact = overtaken.every(({ endedAt }) => (endedAt ?? Infinity) <= admitted.askedAt)
+        if (isExact) expect(Math.max(1, waitedMs)).toBe(retryAfterMs)
+      },
+    ),
+    { numRuns: 150, seed: 13 },
   )
 })

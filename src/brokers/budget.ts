@@ -1,5 +1,6 @@
 // The rate budget of one credential. A broker counts the requests of a key pair, whoever they are for, so all calls of
-// a credential pass here, and those that matter more pass first. A call that cannot leave in time hears so at once:
+// a credential pass here, and those that matter more pass first; of those that matter alike, the callers take turns, so
+// that one who asks for much keeps nobody else waiting. A call that cannot leave in time hears so at once:
 // waiting for a refusal helps nobody, and it keeps the queue as short as the time that its callers have.
 
 import { UpstreamError } from './broker.ts'
@@ -35,15 +36,22 @@ export interface Place {
 /** The places in time in which the calls of one credential may leave. */
 export interface Budget {
   /**
-   * Resolves when a call may leave, which it should then do at once. The higher lane goes first, in a lane the one that
-   * came first; only a lane that has used up its share lets those below it pass. Looks before placements have half of the
-   * places that placements may take, looks for lost orders a fifth of all, each at least one. Rejects with an UpstreamError, `throttled` with the effect `none` and a `retryAfterMs` of 1 to 60,000,
-   * at once if the place cannot come by `deadline` (epoch ms) and else when the deadline passes; a deadline more than
-   * 60 s away counts as one in 60 s. Rejects with the reason of `signal` when that aborts, which frees the place.
+   * Resolves when a call may leave, which it should then do at once. The higher lane goes first; only a lane that has used
+   * up its share lets those below it pass. Looks before placements have half of the places that placements may take, looks
+   * for lost orders a fifth of all, each at least one. In a lane the callers take turns: next is the `caller` that has waited
+   * longest since its last turn there, or since it came to wait, and of its calls the one that came first. Null, unless told,
+   * is a caller like another.
    *
-   * No lane holds more waiters than the places that come within 60 s, 55 × the limit, since one more is refused.
+   * Rejects with an UpstreamError, `throttled` with the effect `none` and a `retryAfterMs` of 1 to 60,000, at once if the
+   * place cannot come by `deadline` (epoch ms) even if no more come, and else when the deadline passes: those who come later
+   * go before it where their lane is higher, or their caller's turn sooner. A deadline more than 60 s away counts as one in
+   * 60 s. Rejects with the reason of `signal` when that aborts, which frees the place.
+   *
+   * No caller has more waiters in a lane than the places that come within 60 s, 55 × the limit, since one more is refused;
+   * the one that has the second most has about half as many at most, the third a third, and so on. Nothing is kept of a
+   * caller who does not wait.
    */
-  acquire(lane: Lane, deadline: number, signal?: AbortSignal): Promise<Place>
+  acquire(lane: Lane, deadline: number, signal?: AbortSignal, caller?: string | null): Promise<Place>
   /**
    * The broker said 429: none is granted for `ms` (at most 60,000), no cancel either, and then half as many as before.
    * What was taken away comes back step by step within 20 s. The 429s of one burst halve once.
@@ -55,8 +63,10 @@ export interface Budget {
 
 /** One lane: who waits in it, and what it has taken. */
 interface Line {
-  /** In the order in which they came. */
-  queue: Set<Waiter>
+  /** Those who wait, by caller: first the one whose turn is next, and of each in the order in which they came. */
+  turns: Map<string | null, Set<Waiter>>
+  /** How many they are. */
+  waiting: number
   taken: Taken
 }
 
@@ -70,6 +80,7 @@ interface Taken {
 
 interface Waiter {
   lane: Lane
+  caller: string | null
   /** By the clock of `performance.now`, as are all times in here but the deadlines that come in. */
   deadline: number
   /** It may go. */
@@ -156,24 +167,25 @@ export function createBudget(options: BudgetOptions): Budget {
     return Math.max((used.sentAt[index] ?? at) + window * windowMs, base + (window - 1) * windowMs)
   }
 
-  // When a call of `lane` can leave that waits behind all that wait now, if no more come.
-  function estimate(lane: Lane, at: number): number {
-    const { taken: own, queue } = lines[lane]
-    const ofAll = findFree(taken, placesOf(lane, at), at, (window) => countGoing(lane, window, at))
-    const ofShare = findFree(own, shareOf(lane, at), at, (window) => (window === 0 ? queue.size : 0))
+  // When a call of `lane` can leave that is asked for by `caller` now, if no more come.
+  function estimate(lane: Lane, caller: string | null, at: number): number {
+    const ahead = countAhead(lines[lane], caller)
+    const ofAll = findFree(taken, placesOf(lane, at), at, (window) => countGoing(lane, ahead, window, at))
+    const ofShare = findFree(lines[lane].taken, shareOf(lane, at), at, (window) => (window === 0 ? ahead : 0))
     return Math.max(ofAll, ofShare)
   }
 
-  // How many of those who wait in `lane` and above take a place in that window from now on, 0 being the one that runs:
-  // what waits beyond the share of its lane goes in a later one, and is in nobody's way until then.
-  function countGoing(lane: Lane, window: number, at: number): number {
+  // How many of those `ahead` in `lane` and of all who wait above take a place in that window from now on, 0 being the one
+  // that runs: what waits beyond the share of its lane goes in a later one, and is in nobody's way until then.
+  function countGoing(lane: Lane, ahead: number, window: number, at: number): number {
     let going = 0
     for (const other of lanes) {
-      const { queue, taken: own } = lines[other]
+      const { waiting, taken: own } = lines[other]
       const share = shareOf(other, at)
       const first = Math.max(0, share - countTaken(own))
       const before = window === 0 ? 0 : first + (window - 1) * share
-      going += Math.min(Math.max(0, queue.size - before), window === 0 ? first : share)
+      const queued = other === lane ? ahead : waiting
+      going += Math.min(Math.max(0, queued - before), window === 0 ? first : share)
       if (other === lane) break
     }
     return going
@@ -204,8 +216,9 @@ export function createBudget(options: BudgetOptions): Budget {
   function findNext(at: number): Waiter | number {
     let againAt = Infinity
     for (const lane of lanes) {
-      const { queue, taken: own } = lines[lane]
-      const [first] = queue
+      const { turns, taken: own } = lines[lane]
+      const [ofNext] = turns.values()
+      const [first] = ofNext ?? []
       if (first === undefined) continue
       const shareAt = findFree(own, shareOf(lane, at), at, countNobody)
       if (shareAt > at) {
@@ -260,10 +273,11 @@ export function createBudget(options: BudgetOptions): Budget {
       }
       if (isPaced(next.lane)) lastPacedAt = at
       next.resolve(takePlace(next.lane))
+      passTurn(lines[next.lane], next.caller)
     }
   }
 
-  function acquire(lane: Lane, deadline: number, signal?: AbortSignal): Promise<Place> {
+  function acquire(lane: Lane, deadline: number, signal?: AbortSignal, caller: string | null = null): Promise<Place> {
     return new Promise((resolve, reject) => {
       const at = now()
       const leftMs = Math.min(deadline - Date.now(), waitMsMax)
@@ -276,15 +290,15 @@ export function createBudget(options: BudgetOptions): Budget {
         return
       }
       forgetSent(at)
-      const expected = estimate(lane, at)
+      const expected = estimate(lane, caller, at)
       if (expected >= at + leftMs) {
         reject(refuse(lane, expected, at))
         return
       }
 
-      const { queue } = lines[lane]
       const waiter: Waiter = {
         lane,
+        caller,
         deadline: at + leftMs,
         resolve(place) {
           leave()
@@ -293,7 +307,7 @@ export function createBudget(options: BudgetOptions): Budget {
         expire() {
           const lateAt = now()
           forgetSent(lateAt)
-          waiter.reject(refuse(lane, estimate(lane, lateAt), lateAt))
+          waiter.reject(refuse(lane, estimate(lane, caller, lateAt), lateAt))
         },
         reject(error) {
           leave()
@@ -301,7 +315,7 @@ export function createBudget(options: BudgetOptions): Budget {
         },
       }
       const leave = (): void => {
-        queue.delete(waiter)
+        removeFrom(lines[lane], waiter)
         clearTimeout(deadlineTimer)
         signal?.removeEventListener('abort', onAbort)
       }
@@ -315,7 +329,7 @@ export function createBudget(options: BudgetOptions): Budget {
       }
       const deadlineTimer = setTimeout(onDeadline, leftMs)
       signal?.addEventListener('abort', onAbort)
-      queue.add(waiter)
+      addTo(lines[lane], waiter)
       pump()
     })
   }
@@ -338,7 +352,11 @@ export function createBudget(options: BudgetOptions): Budget {
     close() {
       isClosed = true
       clearTimeout(timer)
-      for (const lane of lanes) for (const waiter of lines[lane].queue) waiter.reject(closedError())
+      for (const lane of lanes) {
+        for (const ofCaller of lines[lane].turns.values()) {
+          for (const waiter of ofCaller) waiter.reject(closedError())
+        }
+      }
     },
   }
 }
@@ -349,7 +367,45 @@ function isPaced(lane: Lane): boolean {
 }
 
 function createLine(): Line {
-  return { queue: new Set(), taken: createTaken() }
+  return { turns: new Map(), waiting: 0, taken: createTaken() }
+}
+
+// A caller that did not wait is the last to have a turn, wherever it stood before: nobody goes ahead of those who wait by
+// leaving and coming back, and nothing need be kept of who has left.
+function addTo(line: Line, waiter: Waiter): void {
+  const own = line.turns.get(waiter.caller)
+  if (own === undefined) line.turns.set(waiter.caller, new Set([waiter]))
+  else own.add(waiter)
+  line.waiting++
+}
+
+function removeFrom(line: Line, waiter: Waiter): void {
+  const own = line.turns.get(waiter.caller)
+  if (own?.delete(waiter) !== true) return
+  if (own.size === 0) line.turns.delete(waiter.caller)
+  line.waiting--
+}
+
+// One of the caller's calls has left: those of its that still wait have their turn after all others.
+function passTurn({ turns }: Line, caller: string | null): void {
+  const own = turns.get(caller)
+  if (own === undefined) return
+  turns.delete(caller)
+  turns.set(caller, own)
+}
+
+// How many leave before one who comes for `caller` now, if no more come: all of its own, and of each other caller as many
+// as it has turns until then, which are so many or one more.
+function countAhead({ turns }: Line, caller: string | null): number {
+  const own = turns.get(caller)?.size ?? 0
+  let ahead = own
+  // Those whose turn is before the caller's have one more. All have where the caller does not wait yet.
+  let turnsUntilThen = own + 1
+  for (const [other, waiters] of turns) {
+    if (other === caller) turnsUntilThen = own
+    else ahead += Math.min(waiters.size, turnsUntilThen)
+  }
+  return ahead
 }
 
 function createTaken(): Taken {
