@@ -331,7 +331,7 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
 
   // Our own signal ends no call: what is under way is soon over.
   function toScope(isForCancel: boolean): ReadScope {
-    return { signal: neverAborted, deadline: clock.now() + callMs, isForCancel, tally: createTally() }
+    return { signal: neverAborted, deadline: clock.now() + callMs, isForCancel, caller: null, tally: createTally() }
   }
 
   // A small rate leaves little, and another program may be using it.

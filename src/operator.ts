@@ -420,6 +420,7 @@ async function findOnlyAccount(broker: Broker): Promise<string> {
     signal: new AbortController().signal,
     deadline: Date.now() + 15_000,
     isForCancel: false,
+    caller: null,
     tally: createTally(),
   }
   const accounts = await broker.accounts(scope).catch((error: unknown) => {

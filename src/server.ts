@@ -245,6 +245,7 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
       return (deadline ??= Date.now() + readsMs)
     },
     isForCancel: false,
+    caller: caller.id,
     tally,
   }
   return {

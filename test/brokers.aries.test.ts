@@ -206,6 +206,7 @@ const createScope = (signal = new AbortController().signal): ReadScope => ({
   signal,
   deadline: Date.now() + 60_000,
   isForCancel: false,
+  caller: null,
   tally: createTally(),
 })
 

@@ -749,6 +749,7 @@ const createScope = (signal = new AbortController().signal): ReadScope => ({
   signal,
   deadline: inAMinute(),
   isForCancel: false,
+  caller: null,
   tally: createTally(),
 })
 

@@ -151,6 +151,7 @@ const createScope = (): ReadScope => ({
   signal: new AbortController().signal,
   deadline: Date.now() + 60_000,
   isForCancel: false,
+  caller: null,
   tally: createTally(),
 })
 

@@ -471,6 +471,7 @@ describe('at Bluum', () => {
     signal: new AbortController().signal,
     deadline: Date.now() + 60_000,
     isForCancel: false,
+    caller: null,
     tally: createTally(),
     ...more,
   })

@@ -141,12 +141,13 @@ interface Reader extends ReadScope {
   leave: (reason?: unknown) => void
 }
 
-function reader(withinMs = 60_000, isForCancel = false): Reader {
+function reader(withinMs = 60_000, isForCancel = false, caller: string | null = null): Reader {
   const controller = new AbortController()
   return {
     signal: controller.signal,
     deadline: Date.now() + withinMs,
     isForCancel,
+    caller,
     tally: createTally(),
     leave: (reason = new Error('left')) => controller.abort(reason),
   }
@@ -872,6 +873,20 @@ describe('a read', () => {
     for (const { at } of http.sent) {
       expect(http.sent.filter((other) => other.at >= at && other.at < at + 1_000).length).toBeLessThanOrEqual(8)
     }
+  })
+
+  test('takes turns with those of other callers', async () => {
+    const { http, calls } = open(ok, { requestsPerSecond: 10 })
+    const readAs = (caller: string | null, path: string) =>
+      watch(calls.read({ ...list, path }, reader(Infinity, false, caller)))
+    for (let i = 0; i < 30; i++) readAs('much', `/much/${i}`)
+    await pass(1_000)
+    const before = http.sent.length
+    readAs('little', '/little')
+    readAs(null, '/nobody')
+    await pass(1_000)
+    const paths = http.sent.slice(before, before + 4).map(({ call }) => call.path)
+    expect(paths).toEqual([`/much/${before}`, '/little', '/nobody', `/much/${before + 1}`])
   })
 
   test('counts from when its headers leave, however long a connection takes', async () => {

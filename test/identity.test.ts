@@ -373,6 +373,36 @@ it('B09 where a broker reads an order only under its account, a cancel without i
   await investors.close()
 })
 
+describe('the rate of a broker', () => {
+  it('is shared in turns: who asks for much keeps another caller waiting for no more than a few calls', async () => {
+    const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWT_PUBLIC_KEY: pem }
+    const slow = await startHarness({ ...env, BLUUM_REQUESTS_PER_SECOND: '25' })
+    onTestFinished(() => slow.close())
+    const ids = (await slow.book()).map(({ id }) => String(id)).slice(0, 46)
+    const wanted = ids.pop()
+    const askAs = async (token: string, of: string[]) =>
+      await slow.run(
+        `{ ${of.map((id, index) => `o${index}: order(id: "${id}") { id }`).join(' ')} }`,
+        {},
+        { authorization: `Bearer ${token}` },
+      )
+    const [much, little] = [await sign({ ...all, sub: 'much' }), await sign({ ...all, sub: 'little' })]
+    await slow.clearCalls()
+    const flood = [0, 15, 30].map((start) => askAs(much, ids.slice(start, start + 15)))
+    // More of them leave only as places come free.
+    await expect.poll(async () => (await slow.calls()).length, { timeout: 5_000 }).toBeGreaterThan(12)
+    const ahead = (await slow.calls()).length
+    const answer = await askAs(little, [String(wanted)])
+    expect(answer.data).toEqual({ o0: { id: wanted } })
+    for (const { errors } of await Promise.all(flood)) expect(errors).toBeUndefined()
+    const calls = await slow.calls()
+    expect(calls).toHaveLength(46)
+    const at = calls.findIndex(({ path }) => path.includes(String(wanted)))
+    expect(at - ahead).toBeLessThanOrEqual(4)
+    expect(calls.length - at).toBeGreaterThan(20)
+  })
+})
+
 describe('a right', () => {
   it.each([
     [

@@ -69,6 +69,7 @@ const scope: ReadScope = {
   signal: new AbortController().signal,
   deadline: Number.POSITIVE_INFINITY,
   isForCancel: false,
+  caller: null,
   tally: createTally(),
 }
 const newOrder: NewOrder = {

@@ -126,6 +126,11 @@ export interface ReadScope {
   readonly deadline: number
   /** The reads belong to a cancel: they go before all others, and past a breaker. */
   readonly isForCancel: boolean
+  /**
+   * Names who asks: callers take turns at the rate. Null where nobody says who they are, and for what the service reads on
+   * its own account; all of these are one caller.
+   */
+  readonly caller: string | null
   readonly tally: Tally
 }
 

@@ -59,9 +59,9 @@ interface ReadTimes {
 export interface Calls {
   /**
    * The answer to a GET. Readers of the same path, query and headers at the same time get the same answer object, which none of
-   * them may change. The reader that began pays for all on its tally, the others count `shared`. Nothing is kept
-   * once it has come, and a reader who comes after a write has ended never gets what was asked before it; one who looks
-   * for a placement, before or after, never gets what was asked before its own call.
+   * them may change. The reader that began pays for all, on its tally and with its caller's turn in the rate budget; the
+   * others count `shared`. Nothing is kept once it has come, and a reader who comes after a write has ended never gets what
+   * was asked before it; one who looks for a placement, before or after, never gets what was asked before its own call.
    *
    * At most 3 attempts until the deadline of the scope or `callerMs`. A 429 that was not worth waiting for is returned
    * or thrown, as http.ts does; a place in the rate budget that cannot come in time is `throttled`, with the effect
@@ -91,6 +91,8 @@ interface Flight {
   /** Of the reader that began. */
   deadline: number
   /** Of the reader that began, even when it has left. */
+  caller: string | null
+  /** Likewise. */
   tally: Tally
   controller: AbortController
   waiting: number
@@ -143,7 +145,7 @@ export function createCalls(options: CallsOptions): Calls {
       }
       const isProbe = mayProbe(call)
       const joined = isProbe ? undefined : findFlight(call, asked.lane)
-      const flight = joined ?? startFlight(call, deadline, scope.tally, isProbe)
+      const flight = joined ?? startFlight(call, deadline, scope, isProbe)
       // Where it ended for want of a time that this reader has, this reader goes on by itself.
       const mayGoOn = (): boolean =>
         joined !== undefined && joined.isCutShort && deadline > joined.deadline && deadline - Date.now() >= usefulMs
@@ -180,12 +182,13 @@ export function createCalls(options: CallsOptions): Calls {
     return flight
   }
 
-  function startFlight(call: ReadCall, deadline: number, tally: Tally, isProbe: boolean): Flight {
+  function startFlight(call: ReadCall, deadline: number, { caller, tally }: ReadScope, isProbe: boolean): Flight {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>()
     const flight: Flight = {
       key: toKey(call),
       call,
       deadline,
+      caller,
       tally,
       controller: new AbortController(),
       waiting: 0,
@@ -321,9 +324,10 @@ export function createCalls(options: CallsOptions): Calls {
   }
 
   async function queue(flight: Flight): Promise<Place> {
+    const { call, deadline, controller, caller } = flight
     idle.add(flight)
     try {
-      return await budget.acquire(flight.call.lane, flight.deadline, flight.controller.signal)
+      return await budget.acquire(call.lane, deadline, controller.signal, caller)
     } catch (error) {
       if (error instanceof UpstreamError && error.kind === 'throttled') flight.isCutShort = true
       throw error

@@ -457,7 +457,7 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   function toScope(deadline: number) {
-    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, tally: createTally() }
+    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, caller: null, tally: createTally() }
   }
 
   function toEpoch(deadline: number): number {

@@ -418,6 +418,7 @@ export function createCommands(options: CommandsOptions): Commands {
       signal: AbortSignal.any([late.signal, closing.signal]),
       deadline,
       isForCancel: false,
+      caller: null,
       tally: createTally(),
     }
     const work = broker.scan(query, scope).then(

@@ -267,7 +267,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
   function toScope(): ReadScope {
     const deadline = clock.now() + searchMs
-    return { signal: closing.signal, deadline, isForCancel: false, tally: createTally() }
+    return { signal: closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
   }
 
   return {

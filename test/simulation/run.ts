@@ -317,7 +317,13 @@ function createCaller(world: World, plan: Plan, { truth, house }: Given): Caller
     async read({ orderId, intent }) {
       if (orderId === null) return
       const { signal } = new AbortController()
-      const scope = { signal, deadline: world.wallNow() + 4_000, isForCancel: false, tally: createTally() }
+      const scope = {
+        signal,
+        deadline: world.wallNow() + 4_000,
+        isForCancel: false,
+        caller: null,
+        tally: createTally(),
+      }
       const asked = { broker: 'BLUUM' as const, id: orderId, accountId: intent.request.accountId, mustBeWhole: false }
       const beganAt = world.now()
       truth.count('calls: read')
