@@ -18,7 +18,8 @@ export interface ShownOrder {
 /** A call with what the broker's log says of when and how it came in. */
 export interface Call extends LoggedCall {
   at: number
-  connection: number
+  /** Requests are numbered from 1 as they come in. */
+  seq: number
 }
 
 /** A service, and all that it ever answered. */

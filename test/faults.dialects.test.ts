@@ -6,6 +6,7 @@ import diagnostics from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, request as httpRequest } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -484,19 +485,26 @@ const rule = (match: object, fault: object): object => ({ match, fault })
 const loseAnswer = rule({ ...onPlace, times: 1 }, { kind: 'rstAfterCommit' })
 const hideLists = (desk: Desk): object => rule(onLists(desk), { kind: 'status', status: 503 })
 
-// The broker's ends of its connections, by its port, in the order in which they were opened.
-const sockets = new Map<number, Socket[]>()
-const onSocket = (message: unknown): void => {
-  const { socket } = message as { socket: Socket }
-  const port = socket.localPort ?? 0
-  sockets.set(port, [...(sockets.get(port) ?? []), socket])
+// By server, the connection of each of its requests, in the order in which they came in. Not by port: the system gives one
+// that a closed server had to the next one, which would then be taken for a continuation of it.
+const served = new Map<Server, Socket[]>()
+const onRequest = (message: unknown): void => {
+  const { server, socket } = message as { server: Server; socket: Socket }
+  const before = served.get(server)
+  if (before) before.push(socket)
+  else served.set(server, [socket])
 }
-beforeAll(() => diagnostics.subscribe('net.server.socket', onSocket))
-afterAll(() => void diagnostics.unsubscribe('net.server.socket', onSocket))
+beforeAll(() => diagnostics.subscribe('http.server.request.start', onRequest))
+afterAll(() => void diagnostics.unsubscribe('http.server.request.start', onRequest))
 
 /** The connection that a call came in on, as the broker sees it. */
-function socketOf({ harness }: Desk, { connection }: Call): Socket | undefined {
-  return sockets.get(Number(new URL(harness.sandbox.url).port))?.[connection - 1]
+function socketOf({ harness }: Desk, { seq }: Call): Socket | undefined {
+  const port = Number(new URL(harness.sandbox.url).port)
+  const broker = [...served.keys()].find((server) => {
+    const address = server.address()
+    return typeof address === 'object' && address?.port === port
+  })
+  return broker && served.get(broker)?.[seq - 1]
 }
 
 /** Moves the monotonic clock on which breakers and tokens wait, so that nobody has to. */
