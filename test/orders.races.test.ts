@@ -58,6 +58,8 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
   const store: Store = {
     ...openSqliteStore({ file: join(dataDir, 'placements.sqlite'), role: 'service', mayCreate: true }),
   }
+  /** What an operator was told: all of it, and what needs one at once. */
+  const troubles: string[] = []
   const alarms: string[] = []
   const book = new Map<string, Order>()
   /** The keys of the orders that left, and the ids of those that a cancel was asked for. */
@@ -127,7 +129,10 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
       times: { ...usual, ...given.times },
       trading: 'on',
       placementRate: null,
-      onTrouble: (message) => void (message.startsWith('ALARM') && alarms.push(message)),
+      onTrouble(message) {
+        troubles.push(message)
+        if (message.startsWith('ALARM')) alarms.push(message)
+      },
     })
     onTestFinished(async () => await ended(commands.close()))
     return commands
@@ -160,6 +165,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
     sent,
     canceled,
     searchedAt,
+    troubles,
     alarms,
     commands,
     serve,
@@ -523,6 +529,24 @@ describe('one key', () => {
     expect(await ended(cancelByKey())).toMatchObject({ outcome: 'REFUSED', refusalCode: 'NOT_FOUND' })
     expect(canceled).toEqual([])
   })
+})
+
+test('a cancel that cannot be recorded is done all the same, and told without the order, whose id can have the account in it', async () => {
+  const { place, ended, store, cancelById, canceled, troubles } = start()
+  for (const key of ['key-00001', 'key-00002']) {
+    expect(await ended(place({ clientOrderId: key }))).toMatchObject({ outcome: 'PLACED' })
+  }
+  const { update, findByOrder } = store
+  store.update = () => Promise.reject(new StoreError('full'))
+  expect(await ended(cancelById('ord_1'))).toMatchObject({ outcome: 'CANCELED' })
+  store.findByOrder = () => Promise.reject(new StoreError('full'))
+  expect(await ended(cancelById('ord_2'))).toMatchObject({ outcome: 'CANCELED' })
+  expect(canceled).toEqual(['ord_1', 'ord_2'])
+  expect(troubles).toEqual([
+    expect.stringMatching(/^the cancel of placement [0-9a-f-]{36} goes on without being recorded$/),
+    'a cancel goes on without being recorded',
+  ])
+  Object.assign(store, { update, findByOrder })
 })
 
 describe('a service that stops', () => {

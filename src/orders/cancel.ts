@@ -219,7 +219,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (wasWished) await settle(placement, before)
       return toFinal(before, true)
     }
-    const wish = await keepWish(placement, before, by)
+    const wish = await keepWish(placement, by)
     const result = await askAndRead(broker, before, flight)
     if (wish === null) return result
     if (wasWished && isUnasked(result)) {
@@ -356,24 +356,25 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // A cancel goes on without a store: who wants out of an order is not held up by our records.
   async function findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
-    return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded(orderId))
+    return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded('a cancel'))
   }
 
-  async function keepWish(placement: Placement | null, { id }: Order, by: Canceler): Promise<Placement | null> {
+  async function keepWish(placement: Placement | null, by: Canceler): Promise<Placement | null> {
     if (placement === null) return null
-    return await records.change(placement, { type: 'cancel_requested' }, by.principal).catch(noteUnrecorded(id))
+    const event = { type: 'cancel_requested' as const }
+    return await records.change(placement, event, by.principal).catch(noteUnrecorded(toName(placement)))
   }
 
-  function noteUnrecorded(orderId: string): (error: unknown) => null {
+  function noteUnrecorded(what: string): (error: unknown) => null {
     return (error) => {
-      onTrouble(`the cancel of order ${orderId} goes on without being recorded`, error)
+      onTrouble(`${what} goes on without being recorded`, error)
       return null
     }
   }
 
   async function settle(wish: Placement, order: Order | null): Promise<void> {
     const event = { type: 'cancel_settled' as const, orderStatus: order?.status ?? 'UNKNOWN' }
-    await records.change(wish, event).catch(noteUnrecorded(wish.orderId ?? ''))
+    await records.change(wish, event).catch(noteUnrecorded(toName(wish)))
   }
 
   // ---- going on without the caller ----------------------------------------------------------------------------------
@@ -382,7 +383,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const { opId } = wish
     if (followed.has(opId) || closing.signal.aborted) return
     const work = lookOn(broker, wish)
-      .catch((error: unknown) => onTrouble(`the cancel of placement ${opId} is not looked after any more`, error))
+      .catch((error: unknown) => onTrouble(`${toName(wish)} is not looked after any more`, error))
       .finally(() => {
         followed.delete(opId)
         unasked.delete(opId)
@@ -421,7 +422,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     if (!broker || orderId === null || !isWished(placement)) return
     if (closing.signal.aborted || !options.isAllowed) return
     track(carryOut(broker, placement, orderId)).catch((error: unknown) =>
-      onTrouble(`the cancel of order ${orderId} broke off`, error),
+      onTrouble(`${toName(placement)} broke off`, error),
     )
   }
 
@@ -501,6 +502,11 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
 }
 
 /** Whether the broker was not asked, or did not look at it. */
+// For the log, which may not name an account, and the id of an order at Aries does.
+function toName({ opId }: Placement): string {
+  return `the cancel of placement ${opId}`
+}
+
 function isUnasked(result: CancelOrderResult): boolean {
   if (result.outcome !== 'REFUSED') return false
   return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'NOT_FOUND'].includes(result.refusalCode)
