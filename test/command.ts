@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import type { Sandbox } from '../src/sandbox/server.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -47,4 +48,34 @@ export async function runBlotter(args: readonly string[], options: CommandOption
   // Not 'exit', which may come before the last words.
   const [code] = (await once(child, 'close')) as [number | null]
   return { code, out, err }
+}
+
+/** A sandbox in a process of its own, as far as it tells of itself. */
+export type SandboxApart = Omit<Sandbox, 'close'>
+
+/** The last line of what `blotter sandbox` says when it is ready. */
+export const greetingEnd = /trading ids .*\n/
+
+/** The sandbox of which that is said. */
+export function readGreeting(printed: string): SandboxApart {
+  const find = (pattern: RegExp): string => pattern.exec(printed)?.[1] ?? ''
+  return {
+    url: find(/broker is on (\S+),/),
+    controlUrl: find(/control port on (\S+)\.\n/),
+    apiKey: find(/key +(\S+)/),
+    apiSecret: find(/secret +(\S+)/),
+    accounts: find(/accounts +(.*)/).split(', '),
+    investors: [],
+    demo: { filledOrderId: '', openOrderId: '', symbol: 'AAPL', limitPrice: '1.00' },
+    aries: {
+      url: find(/Aries on (\S+)/),
+      clientId: find(/client id +(\S+)/),
+      clientSecret: find(/client secret +(\S+)/),
+      refreshToken: find(/refresh token +(\S+)/),
+      accessToken: find(/access token +(\S+)/),
+      accounts: find(/trading ids +(.*) \(/).split(', '),
+      tradingId: find(/trading ids .*\((\w+)\)/) as Sandbox['aries']['tradingId'],
+      demo: { filledOrderId: '', openOrderId: '' },
+    },
+  }
 }

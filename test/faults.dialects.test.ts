@@ -11,17 +11,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import {
-  ask,
-  calls,
-  cancelPosts,
-  expectEconomics,
-  expectNoSecret,
-  expectSoundStore,
-  expectSteady,
-  posts,
-  write,
-} from './desk.ts'
+import { ask, calls, cancelPosts, expectEconomics, expectSoundStore, expectSteady, posts, write } from './desk.ts'
 import type { Call, PlaceInput, ShownOrder } from './desk.ts'
 import { limitBuy, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
@@ -238,7 +228,6 @@ interface Desk {
   logged: number
   told: Map<string, Told>
   shown: Map<string, ShownOrder[]>
-  answers: string[]
   /** Keys of which a person has to decide, so that no search will. */
   forPerson: Set<string>
 }
@@ -247,7 +236,7 @@ async function openDesk(dialect: Dialect, settings: Json, broker?: Harness['sand
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-dialects-'))
   const harness = await startHarness({ ...dialect.settings, ...settings, DATA_DIR: dataDir }, broker)
   const [accountId = '', otherId = ''] = dialect.accounts(harness.sandbox)
-  const seen = { told: new Map(), shown: new Map(), answers: [], forPerson: new Set<string>() }
+  const seen = { told: new Map(), shown: new Map(), forPerson: new Set<string>() }
   const switches = await harness.control('GET', '/switches')
   return { dialect, harness, accountId, otherId, dataDir, switches, logged: 0, ...seen }
 }
@@ -550,7 +539,7 @@ async function expectSound(desk: Desk): Promise<void> {
   }
 
   expectSteady(desk)
-  expectNoSecret(desk)
+  desk.harness.expectSilent()
   const { data: alive } = await ask(desk, '{ tradingAccounts { id } }', {})
   expect(alive.tradingAccounts.map(({ id }: { id: string }) => id)).toEqual(expect.arrayContaining([...accounts]))
 }
@@ -1648,7 +1637,7 @@ async function inRoom(room: Room, work: (room: Room) => Promise<void>): Promise<
     expect(errors).toBeUndefined()
     expect(data.orders.nodes.map(({ id }: ShownOrder) => id)).toEqual(room.ids)
   })
-  expectNoSecret(room)
+  room.harness.expectSilent()
 }
 
 async function inOwnRoom(dialect: Dialect, settings: Json, work: (room: Room) => Promise<void>): Promise<void> {

@@ -8,17 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test, vi } from 'vitest'
 import { openSqliteStore, toStoreFile } from '../src/store/sqlite.ts'
-import {
-  ask,
-  calls,
-  cancelPosts,
-  expectEconomics,
-  expectNoSecret,
-  expectSoundStore,
-  expectSteady,
-  posts,
-  write,
-} from './desk.ts'
+import { ask, calls, cancelPosts, expectEconomics, expectSoundStore, expectSteady, posts, write } from './desk.ts'
 import type { Call, PlaceInput, ShownOrder } from './desk.ts'
 import { limitBuy, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
@@ -76,7 +66,6 @@ interface Desk {
   told: Map<string, Told>
   /** Each order as it was shown, one after another. */
   shown: Map<string, ShownOrder[]>
-  answers: string[]
   /** Keys of which a person has to decide, so that no search will. */
   forPerson: Set<string>
 }
@@ -94,7 +83,6 @@ async function atDesk(
     dataDir,
     told: new Map(),
     shown: new Map(),
-    answers: [],
     forPerson: new Set(),
   }
   try {
@@ -291,7 +279,7 @@ async function expectSound(desk: Desk): Promise<void> {
   }
 
   expectSteady(desk)
-  expectNoSecret(desk)
+  desk.harness.expectSilent()
   const { data: alive } = await ask(desk, '{ tradingAccounts { id } }', {})
   expect(alive.tradingAccounts.slice(0, 2)).toEqual(harness.sandbox.accounts.map((id) => ({ id })))
 }

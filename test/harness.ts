@@ -11,7 +11,9 @@ import { onTestFinished } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { serve } from '../src/serve.ts'
 import type { Sandbox } from '../src/sandbox/server.ts'
-import { bareEnv } from './command.ts'
+import { createCanary } from './canary.ts'
+import { bareEnv, greetingEnd, readGreeting } from './command.ts'
+import type { SandboxApart } from './command.ts'
 
 /** A call as the sandbox's request log shows it. */
 export interface LoggedCall {
@@ -54,6 +56,9 @@ export interface Harness {
   book(accountId?: string): Promise<Record<string, unknown>[]>
   /** The service's log so far, one JSON line each. */
   log(): string[]
+  /** Throws when an answer or the log, since this was last called, has told a secret or what else it must not. */
+  expectSilent(): void
+  /** Then expects it silent too. */
   close(): Promise<void>
 }
 
@@ -71,6 +76,25 @@ export async function startHarness(env: Record<string, string> = {}, apart?: San
   const sandbox = service.sandbox ?? apart
   if (!sandbox) throw new Error('the harness runs over the sandbox')
   const accountId = sandbox.accounts[0] ?? ''
+  const canary = createCanary()
+  canary.knowSettings(env)
+  canary.knowBroker(sandbox)
+  let noted = 0
+
+  function expectSilent(): void {
+    canary.noteOutput(lines.slice(noted).join(''))
+    noted = lines.length
+    canary.expectSilent()
+  }
+
+  async function ask(request: Request): Promise<Response> {
+    canary.knowHeaders(request.headers)
+    const response = await service.fetch(request)
+    const { status, headers } = response
+    const text = await response.text()
+    canary.noteAnswer(headers, text)
+    return new Response(text === '' ? null : text, { status, headers })
+  }
 
   async function control(method: string, path: string, body?: unknown): Promise<unknown> {
     const response = await fetch(sandbox?.controlUrl + path, {
@@ -87,9 +111,9 @@ export async function startHarness(env: Record<string, string> = {}, apart?: San
     dataDir,
     sandbox,
     accountId,
-    fetch: service.fetch,
+    fetch: ask,
     async run(query, variables, headers) {
-      const response = await service.fetch(
+      const response = await ask(
         new Request(service.url, {
           method: 'POST',
           headers: { 'content-type': 'application/json', ...headers },
@@ -106,15 +130,14 @@ export async function startHarness(env: Record<string, string> = {}, apart?: San
     book: async (account = accountId) =>
       (await control('GET', `/book?account=${account}`)) as Record<string, unknown>[],
     log: () => [...lines],
+    expectSilent,
     async close() {
       await service.close()
       rmSync(dataDir, { recursive: true, force: true })
+      expectSilent()
     },
   }
 }
-
-/** A sandbox in a process of its own. */
-type SandboxApart = Harness['sandbox']
 
 /**
  * A harness for one test whose broker runs in a process of its own: its clock and its log are then not held up by the
@@ -135,28 +158,9 @@ export async function startForTestApart(env: Record<string, string> = {}): Promi
   let printed = ''
   for await (const chunk of child.stdout) {
     printed += String(chunk)
-    if (/trading ids .*\n/.test(printed)) break
+    if (greetingEnd.test(printed)) break
   }
-  const find = (pattern: RegExp) => pattern.exec(printed)?.[1] ?? ''
-  const sandbox: SandboxApart = {
-    url: find(/broker is on (\S+),/),
-    controlUrl: find(/control port on (\S+)\.\n/),
-    apiKey: find(/key +(\S+)/),
-    apiSecret: find(/secret +(\S+)/),
-    accounts: find(/accounts +(.*)/).split(', '),
-    investors: [],
-    demo: { filledOrderId: '', openOrderId: '', symbol: 'AAPL', limitPrice: '1.00' },
-    aries: {
-      url: find(/Aries on (\S+)/),
-      clientId: find(/client id +(\S+)/),
-      clientSecret: find(/client secret +(\S+)/),
-      refreshToken: find(/refresh token +(\S+)/),
-      accessToken: find(/access token +(\S+)/),
-      accounts: find(/trading ids +(.*) \(/).split(', '),
-      tradingId: find(/trading ids .*\((\w+)\)/) as Sandbox['aries']['tradingId'],
-      demo: { filledOrderId: '', openOrderId: '' },
-    },
-  }
+  const sandbox = readGreeting(printed)
   const broker = { BLUUM_URL: sandbox.url, BLUUM_API_KEY: sandbox.apiKey, BLUUM_API_SECRET: sandbox.apiSecret }
   const harness = await startHarness({ ...env, ...broker, AUTH: 'none' }, sandbox)
   onTestFinished(() => harness.close())

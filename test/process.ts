@@ -11,7 +11,9 @@ import { fileURLToPath } from 'node:url'
 import { onTestFinished, vi } from 'vitest'
 import { openSqliteStore } from '../src/store/sqlite.ts'
 import type { AuditReport } from '../src/store/store.ts'
-import { bareEnv } from './command.ts'
+import { createCanary } from './canary.ts'
+import { bareEnv, greetingEnd, readGreeting } from './command.ts'
+import type { SandboxApart } from './command.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
@@ -77,14 +79,17 @@ export function makeDataDir(): string {
   return folder
 }
 
+// All that were started here: no service may tell of any.
+const started: SandboxApart[] = []
+
 /** Starts the sandbox broker alone. */
 export async function startBroker(): Promise<BrokerProcess> {
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-broker-'))
   const child = launch(['sandbox'], { DATA_DIR: dataDir })
-  const printed = await child.waitFor(/accounts .*\n/)
-  const find = (pattern: RegExp): string => pattern.exec(printed)?.[1] ?? ''
-  const controlUrl = find(/control port on (\S+)\.\n/)
-  const [accountId = '', otherAccountId = ''] = find(/accounts +(.*)/).split(', ')
+  const sandbox = readGreeting(await child.waitFor(greetingEnd))
+  started.push(sandbox)
+  const { url, controlUrl, apiKey, apiSecret } = sandbox
+  const [accountId = '', otherAccountId = ''] = sandbox.accounts
 
   async function control(method: string, path: string, body?: unknown): Promise<unknown> {
     const response = await fetch(controlUrl + path, {
@@ -109,9 +114,9 @@ export async function startBroker(): Promise<BrokerProcess> {
     accountId,
     otherAccountId,
     env: {
-      BLUUM_URL: find(/broker is on (\S+),/),
-      BLUUM_API_KEY: find(/key +(\S+)/),
-      BLUUM_API_SECRET: find(/secret +(\S+)/),
+      BLUUM_URL: url,
+      BLUUM_API_KEY: apiKey,
+      BLUUM_API_SECRET: apiSecret,
       // So that only the tests of the rate wait for it.
       BLUUM_REQUESTS_PER_SECOND: '1000',
       AUTH: 'none',
@@ -133,16 +138,26 @@ export async function startBroker(): Promise<BrokerProcess> {
   }
 }
 
-/** Starts the service and waits until it is ready. Throws with its words when it refuses. Ended with the test. */
+/**
+ * Starts the service and waits until it is ready. Throws with its words when it refuses. Ended with the test, which fails
+ * when the service has told what it must not.
+ */
 export async function startService(
   env: Record<string, string>,
   nodeOptions: readonly string[] = [],
 ): Promise<ServiceProcess> {
   const startedAt = performance.now()
   const child = launch(['serve'], env, nodeOptions)
+  const canary = createCanary()
+  canary.knowSettings(env)
+  for (const sandbox of started) canary.knowBroker(sandbox)
   onTestFinished(async () => {
     child.process.kill('SIGKILL')
     await child.exited
+    // Its last line may be torn.
+    canary.noteOutput(child.output().replace(/.+$/, ''))
+    canary.noteOutput(child.complaints())
+    canary.expectSilent()
   })
   const printed = await child.waitFor(/"msg":"ready"/)
   const readyMs = performance.now() - startedAt
@@ -160,7 +175,9 @@ export async function startService(
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify({ query, variables }),
       })
-      const { data, errors } = (await response.json()) as { data: unknown; errors?: unknown }
+      const text = await response.text()
+      canary.noteAnswer(response.headers, text)
+      const { data, errors } = JSON.parse(text) as { data: unknown; errors?: unknown }
       if (errors !== undefined) throw new Error(`the answer has errors: ${JSON.stringify(errors)}`)
       return data
     },
