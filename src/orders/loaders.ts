@@ -30,8 +30,8 @@ export interface Loaders {
   accounts(): Promise<{ accounts: TradingAccount[]; failures: ReadonlyMap<BrokerId, UpstreamError> }>
   /** The broker of an account or order that has passed `account` or `order`. */
   broker(id: BrokerId): Broker
-  /** After a write: what the broker said of the order now. */
-  replace(order: Order): void
+  /** After a write: nothing stands that was read before it, and of the order what the broker said of it now, if it did. */
+  renew(order: Order | null): void
 }
 
 type PartialOrder = Pick<Order, PartialField | 'id' | 'account'>
@@ -198,11 +198,12 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
 
     broker: requireBroker,
 
-    replace(order) {
-      const key = { broker: order.broker, id: order.id, mustBeWhole: false }
-      orders.clear({ ...key, accountId: order.account.id }).clear({ ...key, accountId: null })
-      wholeOrders.clear({ ...key, accountId: null })
-      prime(order)
+    renew(order) {
+      // Lists show the order too, and other orders of its account may have moved with it.
+      orders.clearAll()
+      wholeOrders.clearAll()
+      pages.clearAll()
+      if (order !== null) prime(order)
     },
   }
 }

@@ -80,6 +80,6 @@ function toPrincipal({ id }: Caller): string {
 
 // What was just learned of the order is what the rest of this document sees of it.
 function withFresh<Result extends { order: Order | null }>(result: Result, context: Context): Result {
-  if (result.order !== null) context.loaders.replace(result.order)
+  context.loaders.renew(result.order)
   return result
 }
