@@ -14,6 +14,10 @@ export interface Log {
   close(): void
 }
 
+// JSON escapes the control characters of ASCII alone. Others move the cursor of a terminal too, end a line for some readers,
+// or turn round what stands beside them; and a caller's own words, as the name of an operation, can have them.
+const unprintable = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
+
 /** A log at `level` that also tells of every upstream call, at debug. The caller closes it. */
 export function createLog(level: LogLevel, destination: NodeJS.WritableStream): Log {
   const logger = pino(
@@ -24,7 +28,10 @@ export function createLog(level: LogLevel, destination: NodeJS.WritableStream): 
       formatters: { level: (label) => ({ level: label }) },
       redact: ['headers', '*.headers', 'authorization', '*.authorization'],
     },
-    destination,
+    {
+      // All of them stand inside of strings.
+      write: (line: string) => void destination.write(line.replaceAll(unprintable, toEscape)),
+    },
   )
   // Without its path, which names accounts and orders.
   const onUpstreamCall = (message: unknown) =>
@@ -37,4 +44,8 @@ export function createLog(level: LogLevel, destination: NodeJS.WritableStream): 
     debug: (fields, message) => logger.debug(fields, message),
     close: () => void unsubscribe('blotter:upstream', onUpstreamCall),
   }
+}
+
+function toEscape(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
