@@ -72,7 +72,11 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
   }
   if (cause instanceof AccountNeeded) return { error: locate(describeAccountNeeded(), located), isBug: false }
   if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
-  if (cause instanceof GraphQLError) return { error: withCode(cause, located ?? cause), isBug: false }
+  if (cause instanceof GraphQLError) {
+    const error = withCode(cause, located ?? cause)
+    error.message = shorten(error.message)
+    return { error, isBug: false }
+  }
   // What @apollo/subgraph throws as a plain Error for a representation of a type that is not ours.
   if (cause instanceof Error && cause.message.startsWith('The _entities resolver tried to load an entity for type')) {
     const description = describe(
@@ -157,6 +161,16 @@ function findCause(thrown: unknown): unknown {
   let cause = thrown
   while (cause instanceof GraphQLError && cause.originalError) cause = cause.originalError
   return cause
+}
+
+// What graphql says quotes what was sent, once for each mistake in it: ten of them made 900 KB of a body of 90. What is
+// wrong stands at the end, and so does a suggestion, which is never as long as what is kept there.
+const messageLengthMax = 600
+const messageHeadLength = 200
+
+function shorten(message: string): string {
+  if (message.length <= messageLengthMax) return message
+  return `${message.slice(0, messageHeadLength)} … ${message.slice(messageHeadLength - messageLengthMax)}`
 }
 
 // Errors of graphql itself and of Yoga's request checks carry a message for the caller; some lack a code of ours. Those

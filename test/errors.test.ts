@@ -62,6 +62,14 @@ describe('a mistake of the caller', () => {
     })
   })
 
+  it('is told in few words, however much of what was sent the message quotes', () => {
+    const { error } = toClientError(
+      new GraphQLError(`Variable "$f" got ${'x'.repeat(90_000)}; Field "a" is not there.`),
+    )
+    expect(error.message).toMatch(/^Variable "\$f" got x+ … x+; Field "a" is not there\.$/)
+    expect(error.message.length).toBeLessThan(700)
+  })
+
   it('gets a code of ours where another library gave none or its own, and loses what that library added', () => {
     const thrown = new GraphQLError('POST body sent invalid JSON.', {
       extensions: { code: 'BAD_REQUEST', http: { status: 400 }, originalError: { message: 'at position 7' } },
