@@ -1,8 +1,17 @@
 // Documents and inputs of somebody who means no good, or whose program is broken: what they may cost, reach and forge. The
 // answer is lawful each time, one of the closed list of codes or none, and the broker hears of nothing that was refused.
 
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { Writable } from 'node:stream'
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Broker } from '../src/brokers/broker.ts'
+import { dialects } from '../src/brokers/dialects.ts'
 import { errorCodes } from '../src/errors.ts'
+import { createIdentity } from '../src/identity.ts'
+import type { Commands } from '../src/orders/commands.ts'
+import { createCursors } from '../src/orders/page.ts'
+import { createSchema } from '../src/schema.ts'
+import { createServer } from '../src/server.ts'
+import { createLog } from '../src/telemetry.ts'
 import { limitBuy, startForTest, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
 
@@ -41,6 +50,16 @@ function expectLawful({ status, data, errors }: Answer): void {
     expect(extensions['code'], message).not.toBe('INTERNAL_SERVER_ERROR')
     expect(extensions['requestId']).toEqual(expect.any(String))
   }
+}
+
+/** Refused before a resolver ran: no data, few errors, and the broker asked for nothing. */
+async function expectRefused(answer: Answer): Promise<void> {
+  expectLawful(answer)
+  expect(answer.data).toBeUndefined()
+  expect(answer.errors?.length).toBeGreaterThan(0)
+  expect(answer.errors?.length).toBeLessThanOrEqual(10)
+  expect(JSON.stringify(answer.errors).length).toBeLessThan(32_000)
+  expect(await closed.calls()).toEqual([])
 }
 
 const codesOf = ({ errors }: Answer): unknown[] => (errors ?? []).map(({ extensions }) => extensions['code'])
@@ -193,6 +212,304 @@ describe('E09 characters that forge lines, clear terminals or turn text round', 
     expect(answer.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
     expect(line['requestId']).toBe(answer.headers.get('x-request-id'))
   })
+})
+
+describe('E13 a bug in the middle of a document', () => {
+  const secret = 'the-words-of-the-bug'
+  const fail = () => {
+    throw new Error(secret, { cause: new TypeError(`${secret}, deeper`) })
+  }
+  const failLater = () => Promise.reject(Object.assign(new Error(secret), { response: { body: secret } }))
+
+  it.each<[what: string, query: string, path: (string | number)[] | undefined]>([
+    ['a read', '{ order(id: "ord_1") { id } }', ['order']],
+    ['a list', '{ orders(accountId: "acc_1") { isComplete } }', ['orders']],
+    ['a list of accounts', '{ tradingAccounts { id } }', ['tradingAccounts']],
+    ['a row', '{ ordersByIds(ids: ["ord_1"]) { id } }', ['ordersByIds', 0]],
+    [
+      'an entity',
+      '{ _entities(representations: [{ __typename: "Order", id: "ord_1" }]) { __typename } }',
+      ['_entities', 0],
+    ],
+    ['a cancel', 'mutation { cancelOrder(input: { orderId: "ord_1" }) { outcome } }', ['cancelOrder']],
+  ])('is masked in development too, and the log alone has its cause: %s', async (_, query, path) => {
+    vi.stubEnv('NODE_ENV', 'development')
+    onTestFinished(() => void vi.unstubAllEnvs())
+    const lines: string[] = []
+    const destination = new Writable({
+      write(chunk, _encoding, done) {
+        lines.push(String(chunk))
+        done()
+      },
+    })
+    const log = createLog('info', destination)
+    for (const bug of [fail, failLater]) {
+      const broker = {
+        id: 'BLUUM',
+        offer: dialects.accounts.offer,
+        orders: bug,
+        pages: bug,
+        accounts: bug,
+      } as unknown as Broker
+      const server = createServer({
+        schema: createSchema(),
+        brokers: new Map([['BLUUM', broker]]),
+        commands: { cancel: bug } as unknown as Commands,
+        cursors: createCursors('secret'),
+        log,
+        identity: createIdentity({ kind: 'none' }, () => {}),
+        routerSecret: null,
+        isLoopbackOnly: true,
+        introspection: true,
+        corsOrigins: [],
+        trustedDocuments: null,
+        rates: null,
+        graphiqlTabs: [],
+        isReady: () => true,
+      })
+      lines.length = 0
+      const response = await server.fetch(
+        new Request('http://127.0.0.1/graphql', {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', 'x-request-id': 'desk-13' },
+          body: JSON.stringify({ query }),
+        }),
+      )
+      const text = await response.text()
+      expect(text).not.toContain(secret)
+      expect(text).not.toMatch(/stack|originalError|file:|node_modules/)
+      const { errors } = JSON.parse(text) as Pick<Answer, 'errors'>
+      expect(errors).toEqual([
+        {
+          message: 'Something went wrong here. The request id finds it in the log.',
+          locations: expect.any(Array),
+          path,
+          extensions: { code: 'INTERNAL_SERVER_ERROR', requestId: 'desk-13' },
+        },
+      ])
+      const told = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
+      expect(told).toMatchObject([
+        {
+          level: 'error',
+          msg: 'a request met a bug',
+          requestId: 'desk-13',
+          err: { message: expect.stringContaining(secret) },
+        },
+        { level: 'info', msg: 'operation', requestId: 'desk-13', codes: ['INTERNAL_SERVER_ERROR'] },
+      ])
+      await server.close()
+    }
+    log.close()
+  })
+})
+
+const repeat = (count: number, text: string): string => text.repeat(count)
+const times = (count: number, make: (index: number) => string): string =>
+  Array.from({ length: count }, (_, index) => make(index)).join(' ')
+
+describe('documents that are deep, long or wide', () => {
+  const nested = (count: number, open: string, core: string, close: string): string =>
+    repeat(count, open) + core + repeat(count, close)
+  const deepOrder = (levels: number): string =>
+    nested(Math.floor((levels - 2) / 2), 'account { orders { nodes { ', 'id', ' } } }')
+
+  it.each<[what: string, query: string]>([
+    ['F01 5,000 levels of fields', `{ ${nested(5_000, 'a{', 'b', '}')} }`],
+    ['F01 5,000 levels that do not end', `{ ${repeat(5_000, 'a{')}`],
+    ['F01 as many as fit, of our own fields', `{ order(id: "x") { ${deepOrder(160)} } }`],
+    ['F01 lists in lists as an argument', `{ order(id: ${nested(490, '[', '1', ']')}) { id } }`],
+    ['F01 lists in lists of ids', `{ ordersByIds(ids: ${nested(490, '[', '"x"', ']')}) { id } }`],
+    [
+      'F01 objects in objects as an argument',
+      `{ orders(accountId: "x", filter: ${nested(240, '{side:', 'BUY', '}')}) { isComplete } }`,
+    ],
+    [
+      'F01 objects in lists for an entity',
+      `{ _entities(representations: ${nested(190, '[{a:', '1', '}]')}) { __typename } }`,
+    ],
+    ['F01 the same on a type', `{ ${nested(190, '... on Query{', 'nobody', '}')} }`],
+    [
+      'F01 lists of lists as the type of a variable',
+      `query ($a: ${nested(480, '[', 'ID', ']')}) { order(id: $a) { id } }`,
+    ],
+    [
+      'F01 lists of lists as what holds for a variable',
+      `query ($a: [ID!] = ${nested(480, '[', '1', ']')}) { ordersByIds(ids: $a) { id } }`,
+    ],
+    [
+      'F01 fragments that spread one another, one a level',
+      `{ ...F0 } ${times(90, (index) => `fragment F${index} on Query { ...F${index + 1} }`)} fragment F90 on Query { nobody }`,
+    ],
+    ['F01 a list in an argument of a directive', `{ __typename @include(if: ${nested(480, '[', 'true', ']')}) }`],
+    ['F02 20,000 tokens', repeat(20_000, '{')],
+    ['F02 20,000 names', `{ ${repeat(20_000, 'a ')} }`],
+    ['F02 1,001 tokens that are numbers', `{ ordersByIds(ids: [${repeat(990, '1 ')}]) { id } }`],
+    ['F09 500 directives on one field', `{ __typename ${repeat(500, '@include(if:true)')} }`],
+    ['F09 500 of them on 500 fields', `{ ${repeat(500, '__typename@include(if:true)')} }`],
+    ['F09 as many as fit', `{ ${times(140, (index) => `a${index}: __typename @include(if: true)`)} }`],
+    ['F09 directives on fragments', `{ ${repeat(11, '...@include(if:true){__typename}')} }`],
+    ['F25 300 fields that nobody knows', `{ ${times(300, (index) => `unknown${index}`)} }`],
+    ['F25 300 arguments that nobody knows', `{ order(${times(300, (index) => `u${index}: 1`)}) { id } }`],
+    ['F25 300 variables that nobody uses', `query (${times(240, (index) => `$u${index}: ID`)}) { __typename }`],
+    ['F25 100 types that nobody knows', `{ __typename ${times(100, (index) => `... on T${index} { id }`)} }`],
+  ])('%s: refused', async (_, query) => {
+    await expectRefused(await closed.run(query))
+  })
+
+  it.each<[what: string, query: string, variables: object]>([
+    [
+      'F01 lists in lists',
+      'query ($ids: [ID!]!) { ordersByIds(ids: $ids) { id } }',
+      { ids: JSON.parse(nested(5_000, '[', '1', ']')) },
+    ],
+    [
+      'F01 objects in objects',
+      'query ($f: OrderFilter) { orders(accountId: "x", filter: $f) { isComplete } }',
+      { f: JSON.parse(nested(5_000, '{"side":', '1', '}')) },
+    ],
+    [
+      'F25 300 fields that nobody knows',
+      'query ($f: OrderFilter) { orders(accountId: "x", filter: $f) { isComplete } }',
+      { f: Object.fromEntries(Array.from({ length: 300 }, (__, index) => [`unknown${index}`, 1])) },
+    ],
+    [
+      'F25 300 statuses that nobody knows',
+      'query ($f: OrderFilter) { orders(accountId: "x", filter: $f) { isComplete } }',
+      { f: { statuses: Array(300).fill('NONE') } },
+    ],
+    [
+      'F25 10,000 ids that are none',
+      'query ($ids: [ID!]!) { ordersByIds(ids: $ids) { id } }',
+      { ids: Array.from({ length: 10_000 }, () => ({})) },
+    ],
+  ])('%s in the variables: refused', async (_, query, variables) => {
+    await expectRefused(await closed.run(query, variables))
+  })
+
+  it('F01 fragments alone are no levels, and are answered', async () => {
+    const answer = await closed.run(`{ ${nested(320, '...{', '__typename', '}')} }`)
+    expect([answer.data, answer.errors]).toEqual([{ __typename: 'Query' }, undefined])
+  })
+
+  it('F25 what is told of a long value is short', async () => {
+    const names = Object.fromEntries(Array.from({ length: 20 }, (_, index) => [`unknown${index}`, 1]))
+    const query = 'query ($f: OrderFilter) { orders(accountId: "x", filter: $f) { isComplete } }'
+    const answer = await closed.run(query, { f: { ...names, sid: 'x'.repeat(90_000) } })
+    await expectRefused(answer)
+    expect(answer.errors?.[0]?.message).toMatch(
+      /^Variable "\$f" got invalid value \{ unknown0: 1.* is not defined by type/,
+    )
+    expect(JSON.stringify(answer.errors).length).toBeLessThan(10_000)
+    expect(JSON.stringify(answer.errors)).not.toContain('Did you mean')
+  })
+
+  it('F01 an entity may hold anything, however deep, and is told as what it is', async () => {
+    const query = 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename } }'
+    for (const id of [nested(5_000, '[', '1', ']'), nested(5_000, '{"id":', '1', '}')].map((text) =>
+      JSON.parse(text),
+    )) {
+      const answer = await closed.run(query, { r: [{ __typename: 'Order', id }, id] })
+      expectLawful(answer)
+      expect(codesOf(answer)).toContain('BAD_USER_INPUT')
+    }
+    expect(await closed.calls()).toEqual([])
+  })
+})
+
+describe('fragments with names and uses that could fool a count', () => {
+  const deep = 'order(id: "x") { account { orders { nodes { account { orders { nodes { account { id } } } } } } }'
+
+  it.each(['__schema', '__type', '__typename', '_entities', 'orders', 'constructor', '__proto__', 'toString'])(
+    'F06 one that is named %s counts like any other',
+    async (name) => {
+      const within = await closed.run(`{ ...${name} } fragment ${name} on Query { order(id: "ord_nobody") { id } }`)
+      expect(within.errors).toBeUndefined()
+      expect(within.data).toEqual({ order: null })
+      await closed.clearCalls()
+      const tooDeep = await closed.run(`{ ...${name} } fragment ${name} on Query { ${deep} } }`)
+      await expectRefused(tooDeep)
+      expect(codesOf(tooDeep)).toEqual(['QUERY_TOO_COMPLEX'])
+      const tooWide = `{ ...${name} } fragment ${name} on Query { ${times(31, (index) => `a${index}: __typename`)} }`
+      await expectRefused(await closed.run(tooWide))
+    },
+  )
+
+  it('F06 one that is used at two depths counts at the deeper one', async () => {
+    const fragment = 'fragment A on Order { account { orders { nodes { id } } } }'
+    // An order, three levels of its account, and the four of the fragment: eight.
+    const fits = `{ order(id: "x") { ...A account { orders { nodes { ...A } } } } } ${fragment}`
+    expect((await closed.run(fits)).errors).toBeUndefined()
+    await closed.clearCalls()
+    const deeper = `{ order(id: "x") { ...A account { orders { nodes { account { orders { nodes { ...A } } } } } } } } ${fragment}`
+    const answer = await closed.run(deeper)
+    await expectRefused(answer)
+    expect(codesOf(answer)).toEqual(['QUERY_TOO_COMPLEX'])
+  })
+})
+
+describe('F11 introspection, where it is off', () => {
+  const documents = [
+    '{ __schema { queryType { name } } }',
+    '{ __type(name: "Order") { name fields { name } } }',
+    '{ __typename: __schema { queryType { name } } }',
+    '{ harmless: __type(name: "Order") { kind } }',
+    '{ ...A } fragment A on Query { __schema { types { name } } }',
+    '{ ... { ... on Query { __schema { types { name } } } } }',
+    'query ($name: String!) { __type(name: $name) { name } }',
+    'mutation { __schema { queryType { name } } }',
+    'mutation { __type(name: "Order") { name } }',
+    '{ __schema @skip(if: true) { queryType { name } } }',
+    'query Fine { __typename } query Hidden { __schema { queryType { name } } }',
+  ]
+
+  it.each(documents)('is refused by POST and by GET: %s', async (query) => {
+    const variables = { name: 'Order' }
+    await expectRefused(
+      await post(closed, { query, variables, ...(/query Fine/.test(query) && { operationName: 'Fine' }) }),
+    )
+    const parameters = new URLSearchParams({ query, variables: JSON.stringify(variables) })
+    const response = await closed.fetch(
+      new Request(`${closed.url}?${parameters}`, { headers: { 'apollo-require-preflight': '1' } }),
+    )
+    const { data, errors } = (await response.json()) as Answer
+    await expectRefused({
+      status: response.status === 405 ? 400 : response.status,
+      headers: response.headers,
+      data,
+      errors,
+    })
+    expect(JSON.stringify(errors)).not.toMatch(/TradingAccount|OrderConnection/)
+  })
+
+  it('leaves __typename alone, everywhere', async () => {
+    const query = '{ __typename tradingAccounts { __typename id } }'
+    const { data, errors } = await closed.run(query)
+    expect(errors).toBeUndefined()
+    expect(data.__typename).toBe('Query')
+    expect(data.tradingAccounts[0].__typename).toBe('TradingAccount')
+  })
+})
+
+describe('F20 subscriptions', () => {
+  it.each(['application/json', 'text/event-stream', 'multipart/mixed'])(
+    'are refused, however many, and leave no stream open where one is asked for: %s',
+    async (accept) => {
+      const query = 'subscription ($id: ID!) { orderEvents(accountId: $id) { id } }'
+      const body = JSON.stringify({ query, variables: { id: closed.accountId } })
+      const headers = { 'content-type': 'application/json', accept }
+      for (let count = 0; count < 334; count++) {
+        const response = await closed.fetch(new Request(closed.url, { method: 'POST', headers, body }))
+        expect([200, 400, 406]).toContain(response.status)
+        // Its end was waited for.
+        const text = await response.text()
+        if (response.status === 406) continue
+        const [json = ''] = /\{.*\}/.exec(text) ?? []
+        const { data, errors } = JSON.parse(json) as Pick<Answer, 'data' | 'errors'>
+        expect([data, errors?.map(({ extensions }) => extensions['code'])]).toEqual([undefined, ['BAD_USER_INPUT']])
+      }
+      expect(await closed.calls()).toEqual([])
+    },
+  )
 })
 
 describe('entities of a gateway that is none', () => {
