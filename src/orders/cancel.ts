@@ -501,12 +501,12 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
   return problems
 }
 
-/** Whether the broker was not asked, or did not look at it. */
 // For the log, which may not name an account, and the id of an order at Aries does.
 function toName({ opId }: Placement): string {
   return `the cancel of placement ${opId}`
 }
 
+/** Whether the broker was not asked, or did not look at it. */
 function isUnasked(result: CancelOrderResult): boolean {
   if (result.outcome !== 'REFUSED') return false
   return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'NOT_FOUND'].includes(result.refusalCode)
