@@ -5,14 +5,13 @@ import { Writable } from 'node:stream'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { Broker } from '../src/brokers/broker.ts'
 import { dialects } from '../src/brokers/dialects.ts'
-import { errorCodes } from '../src/errors.ts'
 import { createIdentity } from '../src/identity.ts'
 import type { Commands } from '../src/orders/commands.ts'
 import { createCursors } from '../src/orders/page.ts'
 import { createSchema } from '../src/schema.ts'
 import { createServer } from '../src/server.ts'
 import { createLog } from '../src/telemetry.ts'
-import { limitBuy, startForTest, startHarness } from './harness.ts'
+import { expectLawful, limitBuy, startForTest, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
 
 /** One that shows its schema to nobody. */
@@ -39,17 +38,6 @@ async function post(harness: Harness, body: object, headers: Record<string, stri
   )
   const { data, errors } = (await response.json()) as Pick<Answer, 'data' | 'errors'>
   return { status: response.status, headers: response.headers, data, errors }
-}
-
-/** No answer may be anything else, whatever was asked. */
-function expectLawful({ status, data, errors }: Answer): void {
-  expect([200, 400, 401, 403]).toContain(status)
-  expect(data !== undefined || errors !== undefined, 'neither data nor errors').toBe(true)
-  for (const { message, extensions } of errors ?? []) {
-    expect(Object.keys(errorCodes)).toContain(extensions['code'])
-    expect(extensions['code'], message).not.toBe('INTERNAL_SERVER_ERROR')
-    expect(extensions['requestId']).toEqual(expect.any(String))
-  }
 }
 
 /** Refused before a resolver ran: no data, few errors, and the broker asked for nothing. */

@@ -7,8 +7,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { readConfig } from '../src/config.ts'
+import { errorCodes } from '../src/errors.ts'
 import { serve } from '../src/serve.ts'
 import type { Sandbox } from '../src/sandbox/server.ts'
 import { createCanary } from './canary.ts'
@@ -172,6 +173,17 @@ export async function startForTest(env?: Record<string, string>): Promise<Harnes
   const harness = await startHarness(env)
   onTestFinished(() => harness.close())
   return harness
+}
+
+/** No answer may be anything else, whatever was asked: data, or errors of the closed list that the log can be searched by. */
+export function expectLawful({ status, data, errors }: Pick<Answer, 'status' | 'data' | 'errors'>): void {
+  expect([200, 400, 401, 403]).toContain(status)
+  expect(data !== undefined || errors !== undefined, 'neither data nor errors').toBe(true)
+  for (const { message, extensions } of errors ?? []) {
+    expect(Object.keys(errorCodes)).toContain(extensions['code'])
+    expect(extensions['code'], message).not.toBe('INTERNAL_SERVER_ERROR')
+    expect(extensions['requestId']).toEqual(expect.any(String))
+  }
 }
 
 /** The input of a limit buy far below the market, under a key of its own: it rests. */
