@@ -77,14 +77,6 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
     error.message = shorten(error.message)
     return { error, isBug: false }
   }
-  // What @apollo/subgraph throws as a plain Error for a representation of a type that is not ours.
-  if (cause instanceof Error && cause.message.startsWith('The _entities resolver tried to load an entity for type')) {
-    const description = describe(
-      'BAD_USER_INPUT',
-      'representations: each needs the __typename of an entity of this graph.',
-    )
-    return { error: locate(description, located), isBug: false }
-  }
   const masked = describe('INTERNAL_SERVER_ERROR', 'Something went wrong here. The request id finds it in the log.')
   return { error: locate(masked, located), isBug: true }
 }

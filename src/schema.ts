@@ -1,6 +1,6 @@
 // The schema: the features, each imported for its effect on the builder, and how the whole is printed.
 
-import { Kind, defaultFieldResolver, graphqlSync, parse, print, visit } from 'graphql'
+import { Kind, defaultFieldResolver, graphqlSync, isUnionType, parse, print, visit } from 'graphql'
 import type { DocumentNode, GraphQLField, GraphQLSchema } from 'graphql'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
@@ -14,11 +14,13 @@ export function createSchema(): GraphQLSchema {
     linkUrl: 'https://specs.apollo.dev/federation/v2.9',
     federationDirectives: ['@key', '@shareable', '@cost', '@listSize'],
   })
+  const union = schema.getType('_Entity')
+  const entities = new Set(isUnionType(union) ? union.getTypes().map(({ name }) => name) : [])
   const fields = schema.getQueryType()?.getFields() ?? {}
   for (const name of ['_service', '_entities']) {
     const field = fields[name]
     if (field === undefined) throw new Error(`the subgraph has no ${name}`)
-    guardForRouter(field)
+    guardForRouter(field, entities)
   }
   return schema
 }
@@ -27,7 +29,10 @@ export function createSchema(): GraphQLSchema {
 const representationsMax = 1_000
 
 // At the fields, so that it holds whatever the document looks like and whichever way it came in.
-function guardForRouter(field: GraphQLField<unknown, Context, { representations?: unknown[] }>): void {
+function guardForRouter(
+  field: GraphQLField<unknown, Context, { representations?: unknown[] }>,
+  entities: ReadonlySet<unknown>,
+): void {
   const { name, resolve = defaultFieldResolver } = field
   field.resolve = (source, args, context, info) => {
     if (!context.isRouter) {
@@ -37,13 +42,22 @@ function guardForRouter(field: GraphQLField<unknown, Context, { representations?
       throw createInputError(`representations: at most ${representationsMax} at once.`)
     }
     if (args.representations === undefined) return resolve(source, args, context, info)
-    // Each by itself. The library throws at the first one of a type that is not ours, with the promises of those before it
-    // in its hands: one that is rejected later is then nobody's, which ends the process.
+    // Each by itself. The library throws at the first one of a type that it does not know, with the promises of those before
+    // it in its hands: one that is rejected later is then nobody's, which ends the process.
     return args.representations.map(async (representation) => {
-      const entities: unknown = await resolve(source, { representations: [representation] }, context, info)
-      return Array.isArray(entities) ? (entities[0] as unknown) : null
+      if (!entities.has(toTypeName(representation))) {
+        throw createInputError('representations: each needs the __typename of an entity of this graph.')
+      }
+      const resolved: unknown = await resolve(source, { representations: [representation] }, context, info)
+      return Array.isArray(resolved) ? (resolved[0] as unknown) : null
     })
   }
+}
+
+function toTypeName(representation: unknown): unknown {
+  return typeof representation === 'object' && representation !== null && '__typename' in representation
+    ? representation.__typename
+    : null
 }
 
 /** The SDL of the subgraph as `_service` answers it, sorted, so that a change shows as the lines it changes. */
