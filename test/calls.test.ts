@@ -889,6 +889,24 @@ describe('a read', () => {
     expect(paths).toEqual([`/much/${before}`, '/little', '/nobody', `/much/${before + 1}`])
   })
 
+  test('leaves in the turn of any of its readers, and takes no second place for the others', async () => {
+    const { http, calls } = open(ok, { requestsPerSecond: 10 })
+    const readAs = (caller: string | null, path: string) =>
+      watch(calls.read({ ...list, path }, reader(Infinity, false, caller)))
+    for (let i = 0; i < 30; i++) readAs('much', `/much/${i}`)
+    await pass(1_000)
+    const before = http.sent.length
+    const shared = [readAs('little', '/much/29'), readAs('little', '/much/29'), readAs(null, '/much/29')]
+    await pass(1_000)
+    expect(http.sent.slice(before, before + 2).map(({ call }) => call.path)).toContain('/much/29')
+    for (const { value } of shared) expect(value).toMatchObject({ status: 200 })
+    await pass(10_000)
+    expect(http.sent).toHaveLength(30)
+    for (const { at } of http.sent) {
+      expect(http.sent.filter((other) => other.at >= at && other.at < at + 1_000).length).toBeLessThanOrEqual(8)
+    }
+  })
+
   test('counts from when its headers leave, however long a connection takes', async () => {
     let random = 1
     const { http, calls } = open(

@@ -375,8 +375,7 @@ it('B09 where a broker reads an order only under its account, a cancel without i
 
 describe('the rate of a broker', () => {
   it('is shared in turns: who asks for much keeps another caller waiting for no more than a few calls', async () => {
-    const env = { AUTH: 'jwt', JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWT_PUBLIC_KEY: pem }
-    const slow = await startHarness({ ...env, BLUUM_REQUESTS_PER_SECOND: '25' })
+    const slow = await startHarness({ ...tokenEnv, BLUUM_REQUESTS_PER_SECOND: '25' })
     onTestFinished(() => slow.close())
     const ids = (await slow.book()).map(({ id }) => String(id)).slice(0, 46)
     const wanted = ids.pop()

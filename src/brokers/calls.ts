@@ -59,9 +59,10 @@ interface ReadTimes {
 export interface Calls {
   /**
    * The answer to a GET. Readers of the same path, query and headers at the same time get the same answer object, which none of
-   * them may change. The reader that began pays for all, on its tally and with its caller's turn in the rate budget; the
-   * others count `shared`. Nothing is kept once it has come, and a reader who comes after a write has ended never gets what
-   * was asked before it; one who looks for a placement, before or after, never gets what was asked before its own call.
+   * them may change. It leaves in the first turn at the rate that the caller of one of them has; the reader that began pays
+   * for all on its tally, and the others count `shared`. Nothing is kept once it has come, and a reader who comes after a
+   * write has ended never gets what was asked before it; one who looks for a placement, before or after, never gets what was
+   * asked before its own call.
    *
    * At most 3 attempts until the deadline of the scope or `callerMs`. A 429 that was not worth waiting for is returned
    * or thrown, as http.ts does; a place in the rate budget that cannot come in time is `throttled`, with the effect
@@ -90,9 +91,11 @@ interface Flight {
   call: ReadCall
   /** Of the reader that began. */
   deadline: number
+  /** Who reads it: it leaves in the first turn that one of them has. */
+  callers: Set<string | null>
+  /** Asks for a place in the turn of one more of them; null unless it waits for one. */
+  askAs: ((caller: string | null) => void) | null
   /** Of the reader that began, even when it has left. */
-  caller: string | null
-  /** Likewise. */
   tally: Tally
   controller: AbortController
   waiting: number
@@ -146,6 +149,7 @@ export function createCalls(options: CallsOptions): Calls {
       const isProbe = mayProbe(call)
       const joined = isProbe ? undefined : findFlight(call, asked.lane)
       const flight = joined ?? startFlight(call, deadline, scope, isProbe)
+      if (joined !== undefined) joinTurns(joined, scope.caller)
       // Where it ended for want of a time that this reader has, this reader goes on by itself.
       const mayGoOn = (): boolean =>
         joined !== undefined && joined.isCutShort && deadline > joined.deadline && deadline - Date.now() >= usefulMs
@@ -188,7 +192,8 @@ export function createCalls(options: CallsOptions): Calls {
       key: toKey(call),
       call,
       deadline,
-      caller,
+      callers: new Set([caller]),
+      askAs: null,
       tally,
       controller: new AbortController(),
       waiting: 0,
@@ -204,6 +209,13 @@ export function createCalls(options: CallsOptions): Calls {
       .finally(() => detachFlight(flight))
       .then(resolve, reject)
     return flight
+  }
+
+  // Behind all that the one who began it waits for, a reader with little to ask would wait for nothing of its own.
+  function joinTurns(flight: Flight, caller: string | null): void {
+    if (flight.callers.has(caller)) return
+    flight.callers.add(caller)
+    flight.askAs?.(caller)
   }
 
   function detachFlight(flight: Flight): void {
@@ -324,14 +336,32 @@ export function createCalls(options: CallsOptions): Calls {
   }
 
   async function queue(flight: Flight): Promise<Place> {
-    const { call, deadline, controller, caller } = flight
+    const { call, deadline, controller, callers } = flight
+    const granted = Promise.withResolvers<Place>()
+    let isGranted = false
+    let asking = 0
+    const take = (place: Place): void => {
+      // The turn of another of its readers, which it does not need any more.
+      if (isGranted) return place.release()
+      isGranted = true
+      granted.resolve(place)
+    }
+    const refuse = (error: unknown): void => {
+      if (--asking === 0) granted.reject(error)
+    }
+    flight.askAs = (caller) => {
+      asking++
+      budget.acquire(call.lane, deadline, controller.signal, caller).then(take, refuse)
+    }
     idle.add(flight)
     try {
-      return await budget.acquire(call.lane, deadline, controller.signal, caller)
+      for (const caller of callers) flight.askAs(caller)
+      return await granted.promise
     } catch (error) {
       if (error instanceof UpstreamError && error.kind === 'throttled') flight.isCutShort = true
       throw error
     } finally {
+      flight.askAs = null
       idle.delete(flight)
     }
   }
