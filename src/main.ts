@@ -16,6 +16,7 @@ import {
   verifyAudit,
 } from './operator.ts'
 import type { Sandbox } from './sandbox/server.ts'
+import type { Service } from './serve.ts'
 
 const usage = `Usage: blotter COMMAND
 
@@ -152,6 +153,7 @@ async function runService(): Promise<void> {
   const service = await serve(readConfig(process.env))
   if (service.sandbox) print(toGreeting(service.url, service.sandbox))
   closeOnSignal(service)
+  closeOnBug(service)
 }
 
 async function runPrintSchema(): Promise<void> {
@@ -200,6 +202,23 @@ function closeOnSignal(running: { close(): Promise<void> }): void {
       )
     })
   }
+}
+
+// What nothing caught leaves the process in a state that nobody thought of: it takes no more work, but finishes what is
+// under way, because an order may be. A second one does not wait for that.
+function closeOnBug({ log, close }: Service): void {
+  let isStopping = false
+  const stop = (error: unknown): void => {
+    log.error({ err: error }, 'ALARM: a bug that nothing caught; the service stops')
+    if (isStopping) process.exit(1)
+    isStopping = true
+    close().then(
+      () => process.exit(1),
+      (reason: unknown) => fail(reason),
+    )
+  }
+  process.on('unhandledRejection', stop)
+  process.on('uncaughtException', stop)
 }
 
 function print(text: string): void {

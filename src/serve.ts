@@ -24,6 +24,7 @@ import { openSqliteStore, StoreOpenError, toStoreFile } from './store/sqlite.ts'
 import { StoreError } from './store/store.ts'
 import type { Store } from './store/store.ts'
 import { createLog } from './telemetry.ts'
+import type { Log } from './telemetry.ts'
 
 /** A running service. */
 export interface Service {
@@ -31,6 +32,7 @@ export interface Service {
   url: string
   /** The embedded broker; null with a real one. */
   sandbox: Sandbox | null
+  log: Log
   fetch: Server['fetch']
   /** Stops gracefully: no new work, writes in flight finished within `shutdownMs`, then everything is closed. */
   close(): Promise<void>
@@ -157,6 +159,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   return {
     url,
     sandbox,
+    log,
     fetch: server.fetch,
     close: () => (closing ??= stop()),
   }

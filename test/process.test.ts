@@ -158,15 +158,22 @@ describe('stopped', () => {
     }
   }
 
-  test('G11 by a rejection that nobody handled: says so, ends with 1, and the records are sound', async () => {
+  test.each([
+    ['a rejection that nobody handled', 'void Promise.reject(new Error("injected here"))'],
+    ['an error that nobody caught', 'throw new Error("injected here")'],
+  ])('G11 by %s: says so, finishes what is under way, ends with 1, and the records are sound', async (_, bug) => {
     const env = { ...broker.env, DATA_DIR: makeDataDir() }
-    const injection = 'process.on("SIGUSR2", () => void Promise.reject(new Error("injected here")))'
+    const injection = `process.on("SIGUSR2", () => { ${bug} })`
     const first = await startService(env, ['--import', `data:text/javascript,${encodeURIComponent(injection)}`])
     const input = restingBuy()
-    const placed = await place(first, input)
+    await broker.setRules({ match: onPlace, fault: { kind: 'latency', ms: 1_500 } })
+    const placing = place(first, input)
+    await eventually(async () => expect(await broker.sentKeys()).toContain(input.clientOrderId))
     first.signal('SIGUSR2')
+    const placed = await placing
+    expect(placed.outcome).toBe('PLACED')
     expect(await first.exited).toBe(1)
-    expect(first.complaints()).toContain('injected here')
+    expect(first.output()).toMatch(/"level":"error".*injected here.*ALARM: a bug that nothing caught/)
     const second = await startService(env)
     expect(await place(second, input)).toEqual({ ...placed, replayed: true })
     expect(await verifyAudit(env.DATA_DIR)).toMatchObject({ placements: 1, broken: null })
