@@ -1,6 +1,5 @@
 // The process: settings in, a listening service out, and an end that abandons no order.
 
-import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import type { Broker, Brokers } from './brokers/broker.ts'
 import { systemClock } from './clock.ts'
@@ -9,6 +8,7 @@ import type { Config } from './config.ts'
 import { connect, listSandboxAccounts } from './connections.ts'
 import { checkDocuments } from './documents.ts'
 import { createIdentity } from './identity.ts'
+import { createListener } from './listener.ts'
 import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
@@ -78,7 +78,6 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
       log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
     ),
     routerSecret: config.routerSecret?.reveal() ?? null,
-    isLoopbackOnly: isLoopback(config.host),
     introspection: config.introspection,
     corsOrigins: config.corsOrigins,
     trustedDocuments: config.trustedDocuments,
@@ -86,21 +85,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
     isReady: () => !isStopping,
   })
-  const http = createHttpServer(
-    {
-      headersTimeout: 10_000,
-      requestTimeout: 15_000,
-      keepAliveTimeout: 65_000,
-      connectionsCheckingInterval: 2_000,
-      maxHeaderSize: 16_384,
-    },
-    server.listener,
-  )
-  http.maxConnections = 1_000
-  // A connection that carried the last answer of a stopping service would be kept alive for a minute otherwise.
-  http.on('request', (_request, response) => {
-    response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
-  })
+  const listener = createListener(server.answer, { isLoopbackOnly: isLoopback(config.host) })
 
   function connectRemembering(id: BrokerId): Broker {
     const findAccount = async (orderId: string): Promise<string | null> =>
@@ -119,7 +104,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   }
 
   async function closeAll(withinMs: number): Promise<void> {
-    http.closeAllConnections()
+    listener.closeAll()
     await server.close()
     await Promise.all([...brokers.values()].map((broker) => broker.close(withinMs)))
     await sandbox?.close()
@@ -127,32 +112,22 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     log.close()
   }
 
+  let url: string
   try {
-    await new Promise<void>((resolve, reject) => {
-      http.once('error', reject)
-      http.listen(config.port, config.host, () => resolve())
-    })
+    url = `${await listener.listen(config.port, config.host)}/graphql`
   } catch (error) {
     await commands.close()
     await closeAll(0)
     throw new StartError(`PORT ${config.port} on HOST ${config.host} cannot be listened on: ${describe(error)}`)
   }
 
-  const address = http.address()
-  if (address === null || typeof address === 'string') throw new Error('listening on no port')
-  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address
-
-  const url = `http://${host}:${address.port}/graphql`
   log.info({ url, broker: sandbox ? 'sandbox' : [...brokers.keys()].join(', ').toLowerCase() }, 'ready')
 
   let closing: Promise<void> | null = null
   async function stop(): Promise<void> {
     isStopping = true
-    // Connections that carry nothing go first; those under way get their answers.
-    http.closeIdleConnections()
-    const closed = new Promise<void>((resolve) => http.close(() => resolve()))
     const deadline = Date.now() + config.shutdownMs
-    await within(config.shutdownMs, Promise.all([commands.close(), closed]))
+    await within(config.shutdownMs, Promise.all([listener.stop(), commands.close()]))
     await closeAll(Math.max(0, deadline - Date.now()))
   }
 

@@ -1,7 +1,7 @@
-// The GraphQL server: Yoga's plugins in the order a request meets them, and the node:http listener in front of them.
+// The GraphQL server: Yoga's plugins in the order a request meets them.
 
-import { createHash, randomUUID, timingSafeEqual } from 'node:crypto'
-import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { RequestListener } from 'node:http'
 import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
 import type { DocumentNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import { createYoga } from 'graphql-yoga'
@@ -10,20 +10,17 @@ import { LRUCache } from 'lru-cache'
 import { createTally } from './brokers/broker.ts'
 import type { Brokers, Tally } from './brokers/broker.ts'
 import type { Context } from './context.ts'
-import { isLoopback } from './config.ts'
 import type { TrustedDocuments } from './config.ts'
 import { documentParameters, useTrustedDocuments } from './documents.ts'
 import { createInputError, createRateError, DeadlineExceeded, toClientError } from './errors.ts'
 import type { Caller, Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './limits.ts'
+import { safeHeaders, toRequestId } from './listener.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Rate } from './rates.ts'
 import type { Log } from './telemetry.ts'
-
-// Of a request.
-const bodyBytesMax = 100_000
 
 // All reads of a request together, where the caller does not say how long it waits.
 const readsMs = 12_000
@@ -41,8 +38,6 @@ export interface ServerOptions {
   identity: Identity
   /** What a federation router has to send in `x-router-secret`; null asks nobody. */
   routerSecret: string | null
-  /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
-  isLoopbackOnly: boolean
   introspection: boolean
   /** The origins whose pages may ask from a browser, each with its scheme; the page of GraphiQL needs none. */
   corsOrigins: readonly string[]
@@ -62,9 +57,9 @@ export interface CallerRates {
   cancels: Rate
 }
 
-/** The server as a listener for node:http, and as a function of requests. The caller closes it. */
+/** The server as what a listener asks, and as a function of requests. The caller closes it. */
 export interface Server {
-  listener: RequestListener
+  answer: RequestListener
   /** Bypasses what only a socket has: the bound on bytes. */
   fetch(request: Request): Promise<Response>
   close(): Promise<void>
@@ -137,23 +132,11 @@ export function createServer(options: ServerOptions): Server {
   })
 
   return {
-    listener: (request, response) => void listen(request, response),
+    answer: (request, response) => void yoga(request, response, createState(request.headers['x-request-id'])),
     fetch: async (request) => await yoga.fetch(request, createState(request.headers.get('x-request-id'))),
     close: async () => {
       await yoga.dispose()
     },
-  }
-
-  async function listen(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const header = request.headers['x-request-id']
-    const state = createState(typeof header === 'string' ? header : null)
-    if (options.isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
-      return refuse(response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.', state)
-    }
-    if (!(await boundBody(request))) {
-      return refuse(response, 413, 'BAD_USER_INPUT', `The body is too large: at most ${bodyBytesMax} bytes.`, state)
-    }
-    await yoga(request, response, state)
   }
 }
 
@@ -173,56 +156,10 @@ const corsOptions = {
   maxAge: 600,
 }
 
-// No answer is kept, shown inside another page or taken for anything else than it says.
-const safeHeaders = {
-  'cache-control': 'no-store',
-  'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
-  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
-  'cross-origin-resource-policy': 'same-origin',
-}
-
 // GraphiQL is one page that brings its scripts, styles, fonts and workers inside itself, and asks this server alone.
 const graphiqlPolicy =
   "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob: data:; style-src 'unsafe-inline'; " +
   "font-src data:; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-// The node:http parser holds a body to its content-length; one without is read here, up to the bound.
-async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<boolean> {
-  const length = request.headers['content-length']
-  if (length !== undefined) return Number(length) <= bodyBytesMax
-  if (request.headers['transfer-encoding'] === undefined) return true
-  const chunks: Buffer[] = []
-  let bytes = 0
-  try {
-    for await (const chunk of request) {
-      chunks.push(chunk)
-      bytes += chunk.length
-      if (bytes > bodyBytesMax) return false
-    }
-  } catch {
-    // The client is gone in the middle of its body; nobody reads what is answered.
-    return false
-  }
-  // Yoga takes a body that was read before from here.
-  request.body = Buffer.concat(chunks)
-  return true
-}
-
-function refuse(response: ServerResponse, status: number, code: string, message: string, state: RequestState): void {
-  const { requestId } = state
-  response.writeHead(status, {
-    ...safeHeaders,
-    'content-type': 'application/json',
-    connection: 'close',
-    'x-request-id': requestId,
-  })
-  response.end(JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] }))
-}
-
-function toHostName(host: string | undefined): string {
-  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : ''
-}
 
 // The reads of a request end when its client leaves, or when the time is over that it gave.
 function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
@@ -274,10 +211,9 @@ function parseTimeout(header: string | null): number | null {
   throw createInputError('x-request-timeout-ms must be a whole number of milliseconds from 1 to 999999.')
 }
 
-function createState(requestId: string | null): RequestState {
-  const isSane = requestId !== null && /^[\w.:-]{1,64}$/.test(requestId)
+function createState(requestId: string | string[] | null | undefined): RequestState {
   return {
-    requestId: isSane ? requestId : randomUUID(),
+    requestId: toRequestId(requestId),
     startedAt: performance.now(),
     tally: createTally(),
     reported: [],

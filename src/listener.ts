@@ -1,0 +1,132 @@
+// The node:http listener: what a socket may do before GraphQL is involved.
+
+import { randomUUID } from 'node:crypto'
+import { createServer as createHttpServer } from 'node:http'
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
+import { isLoopback } from './config.ts'
+
+// Of a request.
+const bodyBytesMax = 100_000
+
+export interface ListenerOptions {
+  /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
+  isLoopbackOnly: boolean
+}
+
+export interface Listener {
+  /** Resolves to the origin that is listened on, such as `http://127.0.0.1:4000`; rejects when it cannot be. */
+  listen(port: number, host: string): Promise<string>
+  /** Takes no new connection; resolves when the last of those there are has its answer. */
+  stop(): Promise<void>
+  /** Cuts whatever is left. */
+  closeAll(): void
+}
+
+/**
+ * Listens for what `answer` is asked. A body that came without its length stands read in `request.body`, where Yoga
+ * looks for it.
+ */
+export function createListener(answer: RequestListener, options: ListenerOptions): Listener {
+  let isStopping = false
+  const http = createHttpServer(
+    {
+      headersTimeout: 10_000,
+      requestTimeout: 15_000,
+      keepAliveTimeout: 65_000,
+      connectionsCheckingInterval: 2_000,
+      maxHeaderSize: 16_384,
+    },
+    (request, response) => void admit(request, response),
+  )
+  http.maxConnections = 1_000
+  // A connection that carried the last answer of a stopping service would be kept alive for a minute otherwise.
+  http.on('request', (_request, response) => {
+    response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
+  })
+
+  async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (options.isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
+      return refuse(request, response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.')
+    }
+    if (!(await boundBody(request))) {
+      return refuse(request, response, 413, 'BAD_USER_INPUT', `The body is too large: at most ${bodyBytesMax} bytes.`)
+    }
+    answer(request, response)
+  }
+
+  return {
+    async listen(port, host) {
+      await new Promise<void>((resolve, reject) => {
+        http.once('error', reject)
+        http.listen(port, host, () => resolve())
+      })
+      const address = http.address()
+      if (address === null || typeof address === 'string') throw new Error('listening on no port')
+      return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+    },
+    async stop() {
+      isStopping = true
+      // Connections that carry nothing go first; those under way get their answers.
+      http.closeIdleConnections()
+      await new Promise<void>((resolve) => http.close(() => resolve()))
+    },
+    closeAll: () => http.closeAllConnections(),
+  }
+}
+
+/** No answer is kept, shown inside another page or taken for anything else than it says. */
+export const safeHeaders = {
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+}
+
+/** The caller's own id for its request, or a new one where it is none, or one that could forge a log line. */
+export function toRequestId(header: string | string[] | null | undefined): string {
+  return typeof header === 'string' && /^[\w.:-]{1,64}$/.test(header) ? header : randomUUID()
+}
+
+// The node:http parser holds a body to its content-length; one without is read here, up to the bound.
+async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<boolean> {
+  const length = request.headers['content-length']
+  if (length !== undefined) return Number(length) <= bodyBytesMax
+  if (request.headers['transfer-encoding'] === undefined) return true
+  const chunks: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const chunk of request) {
+      chunks.push(chunk)
+      bytes += chunk.length
+      if (bytes > bodyBytesMax) return false
+    }
+  } catch {
+    // The client is gone in the middle of its body; nobody reads what is answered.
+    return false
+  }
+  // Yoga takes a body that was read before from here.
+  request.body = Buffer.concat(chunks)
+  return true
+}
+
+function refuse(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  code: string,
+  message: string,
+): void {
+  const requestId = toRequestId(request.headers['x-request-id'])
+  response.writeHead(status, {
+    ...safeHeaders,
+    'content-type': 'application/json',
+    connection: 'close',
+    'x-request-id': requestId,
+  })
+  response.end(JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] }))
+}
+
+function toHostName(host: string | undefined): string {
+  return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).hostname : ''
+}
