@@ -3,14 +3,26 @@
 import { randomUUID } from 'node:crypto'
 import { createServer as createHttpServer } from 'node:http'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { setImmediate as waitForTurn } from 'node:timers/promises'
 import { isLoopback } from './config.ts'
 
 // Of a request.
 const bodyBytesMax = 100_000
 
+// Of requests that wait for the answer to one before them, on all connections together.
+const waitingMax = 10_000
+
+// How often answers are looked through for those that nobody reads.
+const watchMs = 250
+
 export interface ListenerOptions {
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
   isLoopbackOnly: boolean
+  /** How long the sending of one answer may take; 30 s if it is not given. */
+  sendMs?: number
+  /** How much of all answers together may wait to be sent; 128 MB if it is not given. */
+  unsentBytesMax?: number
 }
 
 export interface Listener {
@@ -27,6 +39,11 @@ export interface Listener {
  * looks for it.
  */
 export function createListener(answer: RequestListener, options: ListenerOptions): Listener {
+  const { isLoopbackOnly, sendMs = 30_000, unsentBytesMax = 128_000_000 } = options
+  // By connection, what it asked and has no whole answer to: the first is under way, the others wait.
+  const lines = new Map<Socket, { response: ServerResponse; start: () => void }[]>()
+  // Since when the answer that is under way is being sent, the longest first.
+  const sending = new Map<Socket, number>()
   let isStopping = false
   const http = createHttpServer(
     {
@@ -36,16 +53,66 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       connectionsCheckingInterval: 2_000,
       maxHeaderSize: 16_384,
     },
-    (request, response) => void admit(request, response),
+    lineUp,
   )
   http.maxConnections = 1_000
-  // A connection that carried the last answer of a stopping service would be kept alive for a minute otherwise.
-  http.on('request', (_request, response) => {
-    response.once('close', () => isStopping && setImmediate(() => http.closeIdleConnections()))
+  http.on('connection', (socket) => {
+    lines.set(socket, [])
+    socket.once('close', () => lines.delete(socket))
   })
+  const watch = setInterval(giveUpUnread, watchMs).unref()
+
+  // What a client sends without waiting for answers is taken one by one. Hundreds of requests fit into one read, and
+  // their answers would all be made before the first of them could be sent.
+  function lineUp(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request
+    const line = lines.get(socket)
+    if (line === undefined) return
+    line.push({ response, start: () => void admit(request, response) })
+    response.once('close', () => {
+      line.shift()
+      sending.delete(socket)
+      // Nothing that came behind the last answer of a connection is run.
+      if (socket.writable) line[0]?.start()
+      // A connection that carried the last answer of a stopping service would be kept alive for a minute otherwise.
+      if (isStopping) setImmediate(() => http.closeIdleConnections())
+    })
+    if (line.length === 1) line[0]?.start()
+    else if (countWaiting() > waitingMax) socket.destroy()
+  }
+
+  function countWaiting(): number {
+    let waiting = 0
+    for (const line of lines.values()) waiting += Math.max(0, line.length - 1)
+    return waiting
+  }
+
+  // A client that does not read its answer, or a byte at a time, would keep it here for ever. Looked for from outside:
+  // Yoga's promise is settled only when all is sent, and node's timeout of a socket would cut a placement that waits for
+  // its broker. What the kernel has taken counts as sent. Tells whether it gave up any.
+  function giveUpUnread(): boolean {
+    const now = performance.now()
+    let unsentBytes = 0
+    for (const [socket, line] of lines) {
+      unsentBytes += socket.writableLength
+      if (line[0]?.response.headersSent && !sending.has(socket)) sending.set(socket, now)
+    }
+    let hasGivenUp = false
+    for (const [socket, since] of sending) {
+      if (now - since < sendMs && unsentBytes <= unsentBytesMax) break
+      unsentBytes -= socket.writableLength
+      socket.destroy()
+      sending.delete(socket)
+      lines.delete(socket)
+      hasGivenUp = true
+    }
+    return hasGivenUp
+  }
 
   async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (options.isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
+    // The memory of what is given up is free only after the turn of the event loop.
+    while (giveUpUnread()) await waitForTurn()
+    if (isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
       return refuse(request, response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.')
     }
     if (!(await boundBody(request))) {
@@ -70,7 +137,10 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       http.closeIdleConnections()
       await new Promise<void>((resolve) => http.close(() => resolve()))
     },
-    closeAll: () => http.closeAllConnections(),
+    closeAll() {
+      clearInterval(watch)
+      http.closeAllConnections()
+    },
   }
 }
 

@@ -156,6 +156,9 @@ const corsOptions = {
   maxAge: 600,
 }
 
+// The longest answer after which a connection is kept for the next request.
+const keptBytesMax = 256_000
+
 // GraphiQL is one page that brings its scripts, styles, fonts and workers inside itself, and asks this server alone.
 const graphiqlPolicy =
   "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob: data:; style-src 'unsafe-inline'; " +
@@ -249,6 +252,10 @@ function useSafeHeaders(): ServerPlugin {
       for (const [name, value] of Object.entries(safeHeaders)) response.headers.set(name, value)
       const isPage = response.headers.get('content-type')?.startsWith('text/html')
       if (isPage) response.headers.set('content-security-policy', graphiqlPolicy)
+      // What the kernel has taken is out of the listener's sight: a client that does not read it would idle on for as
+      // long as a good one may. No more is kept for it than the kernel's own buffers.
+      const bytes = Number(response.headers.get('content-length'))
+      if (bytes > keptBytesMax) response.headers.set('connection', 'close')
     },
   }
 }
