@@ -10,6 +10,11 @@ import { isLoopback } from './config.ts'
 // Of a request.
 const bodyBytesMax = 100_000
 
+// As they stand in a request, letter by letter. Yoga would take whatever ends in the path of GraphQL, also behind a `?`,
+// and puts its URL together out of the header host and a target that may name another host: what cannot be read then is
+// answered with 500 and a stack.
+const paths = ['/graphql', '/health', '/ready']
+
 // Of requests that wait for the answer to one before them, on all connections together.
 const waitingMax = 10_000
 
@@ -53,9 +58,13 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       connectionsCheckingInterval: 2_000,
       keepAliveTimeout: 65_000,
       maxHeaderSize: 16_384,
+      // Asked for in `admit`: node refuses a request without it, and hands over those that came behind it all the same.
+      requireHostHeader: false,
     },
     lineUp,
   )
+  http.on('checkContinue', lineUp)
+  http.on('checkExpectation', lineUp)
   http.maxConnections = 1_000
   http.on('connection', (socket) => {
     lines.set(socket, [])
@@ -113,10 +122,20 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
     // The memory of what is given up is free only after the turn of the event loop.
     while (giveUpUnread()) await waitForTurn()
-    if (isLoopbackOnly && !isLoopback(toHostName(request.headers.host))) {
+    const { host, expect } = request.headers
+    if (host === undefined ? request.httpVersion === '1.1' : !isHost(host)) {
+      return refuse(request, response, 400, 'BAD_USER_INPUT', 'The header host has to be a name or an address.')
+    }
+    if (isLoopbackOnly && !isLoopback(toHostName(host))) {
       return refuse(request, response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.')
     }
-    if (!(await boundBody(request))) {
+    if (!paths.includes(request.url?.split('?', 1)[0] ?? '')) {
+      return refuse(request, response, 404, 'BAD_USER_INPUT', `There is nothing here; GraphQL is at ${paths[0]}.`)
+    }
+    if (expect !== undefined && !/^100-continue$/i.test(expect)) {
+      return refuse(request, response, 417, 'BAD_USER_INPUT', 'Of the header expect only 100-continue is known.')
+    }
+    if (!(await boundBody(request, response))) {
       return refuse(request, response, 413, 'BAD_USER_INPUT', `The body is too large: at most ${bodyBytesMax} bytes.`)
     }
     answer(request, response)
@@ -160,14 +179,15 @@ export function toRequestId(header: string | string[] | null | undefined): strin
 }
 
 // The node:http parser holds a body to its content-length; one without is read here, up to the bound.
-async function boundBody(request: IncomingMessage & { body?: Buffer }): Promise<boolean> {
+async function boundBody(request: IncomingMessage & { body?: Buffer }, response: ServerResponse): Promise<boolean> {
   const length = request.headers['content-length']
-  if (length !== undefined) return Number(length) <= bodyBytesMax
-  if (request.headers['transfer-encoding'] === undefined) return true
+  if (Number(length) > bodyBytesMax) return false
+  if (request.headers.expect !== undefined && request.httpVersion === '1.1') response.writeContinue()
+  if (length !== undefined || request.headers['transfer-encoding'] === undefined) return true
   const chunks: Buffer[] = []
   let bytes = 0
   try {
-    for await (const chunk of request) {
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       chunks.push(chunk)
       bytes += chunk.length
       if (bytes > bodyBytesMax) return false
@@ -189,13 +209,23 @@ function refuse(
   message: string,
 ): void {
   const requestId = toRequestId(request.headers['x-request-id'])
+  const body = JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] })
   response.writeHead(status, {
     ...safeHeaders,
     'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
     connection: 'close',
     'x-request-id': requestId,
   })
-  response.end(JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] }))
+  if (request.readableEnded || request.headers.expect !== undefined) return void response.end(body)
+  // The end closes the connection, and a client that still sends its body would be reset before it reads the answer.
+  // What it sends until then is not kept, and it may send for as long as any request may.
+  if (request.method !== 'HEAD') response.write(body)
+  request.once('end', () => response.end()).resume()
+}
+
+function isHost(host: string): boolean {
+  return /^([\w.-]+|\[[\da-f:.]+\])(:\d*)?$/i.test(host) && URL.canParse(`http://${host}`)
 }
 
 function toHostName(host: string | undefined): string {

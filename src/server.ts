@@ -60,7 +60,7 @@ export interface CallerRates {
 /** The server as what a listener asks, and as a function of requests. The caller closes it. */
 export interface Server {
   answer: RequestListener
-  /** Bypasses what only a socket has: the bound on bytes. */
+  /** Bypasses the listener: the bound on bytes, the paths, the names of this machine. */
   fetch(request: Request): Promise<Response>
   close(): Promise<void>
 }

@@ -180,3 +180,20 @@ describe('a client that does not wait for its answers', () => {
     expect(listening.made()).toBe(1)
   })
 })
+
+describe('a listener that others than this machine reach', () => {
+  it('F24 takes every name of a host, and nothing that is none', async () => {
+    const listening = await startListener({ isLoopbackOnly: false })
+    const askAs = async (host: string): Promise<string> => {
+      const client = listening.ask('small', 0)
+      client.write(`GET /graphql?query={small} HTTP/1.1\r\n${host}Connection: close\r\n\r\n`)
+      return await read(client, (text) => /\r\n\r\n\S/.test(text))
+    }
+    for (const host of ['orders.example', 'orders.example:4000', '10.0.0.7', '[2001:db8::1]:80', 'a_b.example'])
+      expect(await askAs(`Host: ${host}\r\n`)).toMatch(/^HTTP\/1\.1 200 /)
+    for (const host of ['a b', 'x/graphql?', 'user@x', 'x:y', 'x:99999', '[::1', '', '%', 'x#'])
+      expect(await askAs(`Host: ${host}\r\n`)).toMatch(/^HTTP\/1\.1 400 [^]*"BAD_USER_INPUT"/)
+    expect(await askAs('')).toMatch(/^HTTP\/1\.1 400 /)
+    expect(listening.made()).toBe(5)
+  })
+})
