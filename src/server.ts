@@ -90,6 +90,7 @@ export function createServer(options: ServerOptions): Server {
     plugins: [
       useReadiness(options.isReady),
       useSafeHeaders(),
+      useJsonAnswers(),
       useNoForms(),
       useIdentity(options),
       useTrustedDocuments({
@@ -260,6 +261,30 @@ function useSafeHeaders(): ServerPlugin {
   }
 }
 
+// Yoga would begin a stream for a client that takes nothing else, and run a mutation for one that takes nothing of ours
+// before it says so.
+function useJsonAnswers(): ServerPlugin {
+  return {
+    onRequestParse({ request, endResponse, serverContext: { requestId }, fetchAPI }) {
+      if (takesJson(request.headers.get('accept'))) return
+      const extensions = { code: 'BAD_USER_INPUT', requestId }
+      const error = { message: 'Answers are JSON: ask with accept: application/json.', extensions }
+      endResponse(fetchAPI.Response.json({ errors: [error] }, { status: 406 }))
+    },
+  }
+}
+
+const jsonTypes = ['application/graphql-response+json', 'application/json', 'application/*', '*/*']
+
+function takesJson(accept: string | null): boolean {
+  if (!accept) return true
+  return accept.split(',').some((each) => {
+    const [type = '', ...parameters] = each.toLowerCase().replaceAll(/\s/g, '').split(';')
+    const isUnwanted = parameters.some((given) => /^q=0(\.0*)?$|charset=(?!utf-8$)/.test(given))
+    return jsonTypes.includes(type) && !isUnwanted
+  })
+}
+
 // Forms, plain text and bare GETs are what a foreign page can send without asking. The library's check for this names
 // neither header nor fix, and lets other content types through to other parsers.
 function useNoForms(): ServerPlugin {
@@ -270,6 +295,8 @@ function useNoForms(): ServerPlugin {
         if (/^application\/json\s*(;|$)/i.test(type)) return
         throw createHttpError(415, 'Send the request with content-type: application/json.')
       }
+      // What is neither is refused by Yoga.
+      if (request.method !== 'GET') return
       if (preflightHeaders.some((name) => request.headers.has(name))) return
       throw createHttpError(403, `A GET needs one of the headers ${preflightHeaders.join(', ')}; any value will do.`)
     },
