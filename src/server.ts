@@ -289,7 +289,7 @@ function takesJson(accept: string | null): boolean {
 // neither header nor fix, and lets other content types through to other parsers.
 function useNoForms(): ServerPlugin {
   return {
-    onRequestParse({ request }) {
+    onRequestParse({ request, requestParser, setRequestParser }) {
       if (request.method === 'POST') {
         const type = request.headers.get('content-type') ?? ''
         if (/^application\/json\s*(;|$)/i.test(type)) return
@@ -297,8 +297,16 @@ function useNoForms(): ServerPlugin {
       }
       // What is neither is refused by Yoga.
       if (request.method !== 'GET') return
-      if (preflightHeaders.some((name) => request.headers.has(name))) return
-      throw createHttpError(403, `A GET needs one of the headers ${preflightHeaders.join(', ')}; any value will do.`)
+      if (!preflightHeaders.some((name) => request.headers.has(name))) {
+        throw createHttpError(403, `A GET needs one of the headers ${preflightHeaders.join(', ')}; any value will do.`)
+      }
+      setRequestParser((toParse) => {
+        try {
+          return requestParser?.(toParse) ?? {}
+        } catch {
+          throw createHttpError(400, 'The parameters variables and extensions have to be JSON.')
+        }
+      })
     },
   }
 }
