@@ -84,6 +84,7 @@ interface RequestState {
 /** Builds the server; it listens nowhere by itself. */
 export function createServer(options: ServerOptions): Server {
   const { log } = options
+  let graphiqlPage: Promise<Buffer<ArrayBuffer>> | null = null
   const yoga = createYoga<RequestState>({
     schema: options.schema,
     context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
@@ -106,8 +107,7 @@ export function createServer(options: ServerOptions): Server {
     extraParamNames: documentParameters,
     healthCheckEndpoint: '/health',
     graphiql: options.graphiqlTabs === null ? false : toGraphiQLOptions(options.graphiqlTabs),
-    // A page of 18 MB, loaded when the first one asks; served from the package, so that no browser needs another host.
-    renderGraphiQL: async (page) => (await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page),
+    renderGraphiQL: (page) => (graphiqlPage ??= renderPage(page)),
     // Yoga's default reflects any origin, with credentials; and a list would tell other origins `null`, which is one too.
     cors: (request) => {
       const origin = options.corsOrigins.find((allowed) => allowed === request.headers.get('origin'))
@@ -226,6 +226,12 @@ function createState(requestId: string | string[] | null | undefined): RequestSt
 
 function estimateBytes(_document: unknown, text: string): number {
   return text.length * 20 + 1
+}
+
+// 18 MB, made when the first one asks and then the same bytes for all, however many wait to read them; served from the
+// package, so that no browser needs another host.
+async function renderPage(page: GraphiQLOptions): Promise<Buffer<ArrayBuffer>> {
+  return Buffer.from((await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page))
 }
 
 function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
