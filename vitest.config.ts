@@ -19,7 +19,7 @@ if (process.env['TMPDIR'] === undefined && existsSync(memory)) {
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const { long = [], short = [] } = Object.groupBy(await super.sort(files), ({ moduleId }) =>
-      /\/(?:process|process\.store|faults\.read|orders\.model)\.test\.ts$/.test(moduleId) ? 'long' : 'short',
+      /\/(?:process|process\.store|faults\.read|orders\.model|slow\.http)\.test\.ts$/.test(moduleId) ? 'long' : 'short',
     )
     return [...long, ...short]
   }

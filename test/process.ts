@@ -54,6 +54,7 @@ export interface BrokerProcess {
 export interface ServiceProcess {
   /** Such as `http://127.0.0.1:4000`. */
   origin: string
+  pid: number
   /** From the start of the process until it said that it is ready. */
   readyMs: number
   /** Of that, how long it could have run and the machine had no core for it. */
@@ -165,6 +166,7 @@ export async function startService(
   const url = /"url":"([^"]+)"/.exec(printed)?.[1] ?? ''
   return {
     origin: new URL(url).origin,
+    pid: child.process.pid ?? 0,
     readyMs,
     heldUpMs,
     output: child.output,
