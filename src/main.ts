@@ -208,17 +208,15 @@ function closeOnSignal(running: { close(): Promise<void> }): void {
 // under way, because an order may be. A second one does not wait for that.
 function closeOnBug({ log, close }: Service): void {
   let isStopping = false
-  const stop = (error: unknown): void => {
-    log.error({ err: error }, 'ALARM: a bug that nothing caught; the service stops')
+  async function stop(bug: unknown): Promise<void> {
+    log.error({ err: bug }, 'ALARM: a bug that nothing caught; the service stops')
     if (isStopping) process.exit(1)
     isStopping = true
-    close().then(
-      () => process.exit(1),
-      (reason: unknown) => fail(reason),
-    )
+    await close().catch(fail)
+    process.exit(1)
   }
-  process.on('unhandledRejection', stop)
-  process.on('uncaughtException', stop)
+  process.on('unhandledRejection', (bug) => void stop(bug))
+  process.on('uncaughtException', (bug) => void stop(bug))
 }
 
 function print(text: string): void {

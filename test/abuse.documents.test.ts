@@ -247,7 +247,6 @@ describe('E13 a bug in the middle of a document', () => {
         log,
         identity: createIdentity({ kind: 'none' }, () => {}),
         routerSecret: null,
-        isLoopbackOnly: true,
         introspection: true,
         corsOrigins: [],
         trustedDocuments: null,
