@@ -8,8 +8,14 @@ import { createInputError } from './errors.ts'
 import './orders/mutations.ts'
 import './orders/queries.ts'
 
-/** The executable schema: a federation subgraph, the same on every call. */
+let built: GraphQLSchema | null = null
+
+/** The executable schema: a federation subgraph, the same one on every call, since it holds nothing of a service. */
 export function createSchema(): GraphQLSchema {
+  return (built ??= buildSchema())
+}
+
+function buildSchema(): GraphQLSchema {
   const schema = builder.toSubGraphSchema({
     linkUrl: 'https://specs.apollo.dev/federation/v2.9',
     federationDirectives: ['@key', '@shareable', '@cost', '@listSize'],
