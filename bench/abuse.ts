@@ -1,5 +1,5 @@
 // What abuse costs those who do not abuse: the time that a refused document takes, what is left of the throughput beside a
-// hundred of them a second, how long one caller waits while another one floods, and what junk leaves in memory.
+// hundred of them a second, and how long one caller waits while another one floods.
 
 import { randomUUID } from 'node:crypto'
 import { toMedian } from './writes.ts'
@@ -24,7 +24,7 @@ export interface FloodResult {
 /** What the parent of the bench has to measure with. */
 interface AbuseOptions {
   /** A service without a bound on how often a caller asks, and one with the usual one. */
-  open: { url: string; read: () => Promise<{ cpuMs: number; rssBytes: number }> }
+  open: { url: string; readCpuMs: () => Promise<number> }
   limited: { url: string }
   /** The header of a caller, by a name of our own. */
   headersOf: (name: string) => Promise<Record<string, string>>
@@ -50,8 +50,6 @@ interface AbuseFigures {
   /** The 95th percentile of the caller's wait beside the flood, next to that without; and how much of the flood was refused. */
   wait: number
   floodRefused: number
-  /** What 3,000 junk documents of 90 KB left, in MB. */
-  junkMb: number
 }
 
 const times = (count: number, part: (index: number) => string): string =>
@@ -84,28 +82,13 @@ export async function measureAbuse(options: AbuseOptions): Promise<AbuseFigures>
   const stranger = await headersOf('stranger')
   const reads = orderIds.map((id) => toBody(`{ order(id: "${id}") { id status } }`))
 
-  // First: what other work left in memory would be given back meanwhile.
-  const large = (index: number): string =>
-    index % 2 === 0
-      ? toBody(`{ ${times(12_000, () => 'status')} } # ${randomUUID()}`)
-      : JSON.stringify({ query: `{ __typename } # ${randomUUID()}`, variables: { [randomUUID()]: 'x'.repeat(90_000) } })
-  const sendLarge = async (count: number): Promise<number> => {
-    for (let sent = 0; sent < count; sent += 100) {
-      const bodies = Array.from({ length: 100 }, (_, index) => large(index))
-      await flood({ url: open.url, headers, bodies, perSecond: 400, requests: bodies.length })
-    }
-    return (await open.read()).rssBytes
-  }
-  const rssBefore = await sendLarge(500)
-  const rssAfter = await sendLarge(3_000)
-
   const refusedMs = new Map<string, number>()
   for (const [kind, write] of Object.entries(abusive)) {
     const send = async (): Promise<number> => {
-      const before = await open.read()
+      const before = await open.readCpuMs()
       const bodies = Array.from({ length: refusedEach }, () => toBody(write()))
       await flood({ url: open.url, headers, bodies, perSecond: 400, requests: refusedEach })
-      return ((await open.read()).cpuMs - before.cpuMs) / refusedEach
+      return ((await open.readCpuMs()) - before) / refusedEach
     }
     await send()
     refusedMs.set(kind, await send())
@@ -145,7 +128,6 @@ export async function measureAbuse(options: AbuseOptions): Promise<AbuseFigures>
     throughput: toMedian(shares),
     wait: toPercentile(busy.latenciesMs, 0.95) / toPercentile(idle.latenciesMs, 0.95),
     floodRefused: (statuses['429'] ?? 0) / (300 * 8),
-    junkMb: (rssAfter - rssBefore) / 1e6,
   }
 }
 

@@ -100,8 +100,8 @@ const roles = {
     })
   },
 
-  /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used and memory it has. */
-  async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number; rssBytes: number }> {
+  /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used. */
+  async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
     const { readConfig } = await import('../src/config.ts')
     const { serve } = await import('../src/serve.ts')
     const services = options.map(({ upstream, requestsPerSecond, dataDir, capabilities, env }) =>
@@ -119,11 +119,7 @@ const roles = {
         }),
       ),
     )
-    return {
-      urls: (await Promise.all(services)).map(({ url }) => url),
-      cpuMs: readCpuMs(),
-      rssBytes: process.memoryUsage.rss(),
-    }
+    return { urls: (await Promise.all(services)).map(({ url }) => url), cpuMs: readCpuMs() }
   },
 
   async peer(options: readonly PeerOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
@@ -603,7 +599,7 @@ async function benchAbuse(
     startChild('flood', children),
   ]
   const figures = await measureAbuse({
-    open: { url: open, read: async () => await guarded([]) },
+    open: { url: open, readCpuMs: async () => (await guarded([])).cpuMs },
     limited: { url: limited },
     headersOf: async (name) => ({ authorization: `Bearer ${await sign(name)}` }),
     flood,
@@ -623,8 +619,7 @@ async function benchAbuse(
 Abuse, with tokens and all limits
 ${kinds.join('\n')}
 Requests a second beside 100 of those a second, next to without             ${figures.throughput.toFixed(2)}
-A caller's wait (p95) beside one who asks 300 times a second, next to without ${figures.wait.toFixed(1)}; of the flood ${(figures.floodRefused * 100).toFixed(0)} % refused
-Left in memory by 3,000 different documents of 90 KB                         ${figures.junkMb.toFixed(0)} MB`)
+A caller's wait (p95) beside one who asks 300 times a second, next to without ${figures.wait.toFixed(1)}; of the flood ${(figures.floodRefused * 100).toFixed(0)} % refused`)
 }
 
 /** Tokens for callers by their names, and the settings of a service that takes them. */

@@ -301,25 +301,25 @@ describe('whatever is asked', () => {
   })
 
   it('is answered lawfully: documents drawn from the schema', async () => {
-    await expectAlways(400, ({ request }) => request())
+    await expectAlways(200, ({ request }) => request())
   })
 
   it('is answered lawfully: valid documents with random edits', async () => {
-    await expectAlways(400, ({ pick, edited }) => {
+    await expectAlways(200, ({ pick, edited }) => {
       const { query, variables } = pick(listValid())
       return { query: edited(query), variables }
     })
   })
 
   it('is answered lawfully: variables of any JSON', async () => {
-    await expectAlways(400, ({ pick, distorted }) => {
+    await expectAlways(200, ({ pick, distorted }) => {
       const { query, variables } = pick(listValid())
       return { query, variables: distorted(variables) }
     })
   })
 
   it('is answered lawfully: requests of any JSON', async () => {
-    await expectAlways(100, ({ pick, distorted }) => {
+    await expectAlways(60, ({ pick, distorted }) => {
       const drawn = distorted({ ...pick(listValid()), operationName: null, extensions: {} })
       return typeof drawn === 'object' && drawn !== null ? drawn : { query: drawn }
     })

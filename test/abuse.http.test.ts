@@ -7,6 +7,7 @@ import { afterEach, beforeAll, afterAll, beforeEach, describe, expect, it, onTes
 import { limitBuy, startHarness } from './harness.ts'
 import type { Harness } from './harness.ts'
 import { makeDataDir, startService } from './process.ts'
+import type { ServiceProcess } from './process.ts'
 
 let harness: Harness
 let linesBefore = 0
@@ -67,6 +68,15 @@ function send(
   })
 }
 
+/** The memory that a service has, and the most that it ever had, in MB. */
+function readMemory({ pid }: Pick<ServiceProcess, 'pid'>): { nowMb: number; peakMb: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  const [nowMb = 0, peakMb = 0] = ['VmRSS', 'VmHWM'].map(
+    (name) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024,
+  )
+  return { nowMb, peakMb }
+}
+
 function toStatuses(text: string): number[] {
   return [...text.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, status]) => Number(status))
 }
@@ -80,10 +90,8 @@ function readOrder(extra = ''): string {
 describe('bodies', () => {
   it('F15 50 MB in chunks are refused early, and memory stays flat', async () => {
     const service = await startService({ DATA_DIR: makeDataDir() })
-    const readRssMb = (): number =>
-      Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]) / 1024
     await service.run('{ __typename }')
-    const before = readRssMb()
+    const before = readMemory(service).peakMb
     const head = 'POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
     const chunk = `${(1_000_000).toString(16)}\r\n${'x'.repeat(1_000_000)}\r\n`
     for (let round = 0; round < 5; round += 1) {
@@ -97,7 +105,31 @@ describe('bodies', () => {
     const { text, isClosed, isReset } = await send(whole, undefined, service.origin)
     expect([toStatuses(text), isClosed, isReset]).toEqual([[413], true, false])
     expect(await service.run('{ __typename }')).toEqual({ __typename: 'Query' })
-    expect(readRssMb() - before).toBeLessThan(60)
+    expect(readMemory(service).peakMb - before).toBeLessThan(60)
+  })
+
+  it('3,000 different documents of 90 KB leave nothing behind', async () => {
+    const service = await startService({ DATA_DIR: makeDataDir() })
+    const sendMany = async (bodies: readonly string[]): Promise<void> => {
+      for (let sent = 0; sent < bodies.length; sent += 8) {
+        const some = bodies.slice(sent, sent + 8).map(async (body) => {
+          const response = await fetch(`${service.origin}/graphql`, { method: 'POST', headers: json, body })
+          await response.arrayBuffer()
+        })
+        await Promise.all(some)
+      }
+    }
+    const toDocument = (index: number): object => {
+      const pad = 'x'.repeat(80_000)
+      if (index % 3 === 0) return { query: `{ f${index} ${'status '.repeat(12_800)} }` }
+      if (index % 3 === 1) return { query: `{ a${index}: __typename } #${'x'.repeat(9_000)}`, variables: { pad } }
+      return { query: `{ __typename }`, operationName: `n${index}${pad}`, extensions: { pad: index } }
+    }
+    const small = Array.from({ length: 300 }, (_, index) => JSON.stringify({ query: `{ a${index}: __typename }` }))
+    await sendMany(small)
+    const before = readMemory(service).nowMb
+    await sendMany(Array.from({ length: 3_000 }, (_, index) => JSON.stringify(toDocument(index))))
+    expect(readMemory(service).nowMb - before).toBeLessThan(100)
   })
 
   it('F15 a body that is too large is refused before it is sent, where the client waits for 100 Continue', async () => {
@@ -476,8 +508,6 @@ describe('methods and targets', () => {
 describe('connections', () => {
   it('D12 memory is bounded where many ask for a page of 18 MB and read nothing, one by one or all at once', async () => {
     const service = await startService({ DATA_DIR: makeDataDir() })
-    const readPeakMb = (): number =>
-      Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]) / 1024
     const { hostname, port } = new URL(service.origin)
     const ask = 'GET /graphql HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n'
     for (const times of [1, 100]) {
@@ -491,8 +521,7 @@ describe('connections', () => {
     }
     // Behind all of them.
     for (let round = 0; round < 20; round += 1) expect(await service.run('{ __typename }')).toBeDefined()
-    console.log(`D12 at most ${readPeakMb().toFixed()} MB`)
-    expect(readPeakMb()).toBeLessThan(600)
+    expect(readMemory(service).peakMb).toBeLessThan(600)
   })
 
   it('D12 no connection is kept after a large answer, of which the kernel may hold all for a client that reads nothing', async () => {
