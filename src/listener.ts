@@ -49,8 +49,6 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   const lines = new Map<Socket, { response: ServerResponse; start: () => void }[]>()
   // Since when the answer that is under way is being sent, the longest first.
   const sending = new Map<Socket, number>()
-  // Whether half of what may wait did so when it was last looked at.
-  let isCrowded = false
   let isStopping = false
   const http = createHttpServer(
     {
@@ -109,7 +107,6 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       unsentBytes += socket.writableLength
       if (line[0]?.response.headersSent && !sending.has(socket)) sending.set(socket, now)
     }
-    isCrowded = unsentBytes > unsentBytesMax / 2
     let hasGivenUp = false
     for (const [socket, since] of sending) {
       if (now - since < sendMs && unsentBytes <= unsentBytesMax) break
@@ -124,7 +121,7 @@ export function createListener(answer: RequestListener, options: ListenerOptions
 
   async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
     // The memory of what is given up is free only after the turn of the event loop.
-    while (isCrowded && giveUpUnread()) await waitForTurn()
+    while (giveUpUnread()) await waitForTurn()
     const { host, expect } = request.headers
     if (host === undefined ? request.httpVersion === '1.1' : !isHost(host)) {
       return refuse(request, response, 400, 'BAD_USER_INPUT', 'The header host has to be a name or an address.')
