@@ -228,7 +228,7 @@ function estimateBytes(_document: unknown, text: string): number {
   return text.length * 20 + 1
 }
 
-// 18 MB, made when the first one asks and then the same bytes for all, however many wait to read them; served from the
+// 9 MB, made when the first one asks and then the same bytes for all, however many wait to read them; served from the
 // package, so that no browser needs another host.
 async function renderPage(page: GraphiQLOptions): Promise<Buffer<ArrayBuffer>> {
   return Buffer.from((await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page))

@@ -506,7 +506,7 @@ describe('methods and targets', () => {
 })
 
 describe('connections', () => {
-  it('D12 memory is bounded where many ask for a page of 18 MB and read nothing, one by one or all at once', async () => {
+  it('D12 memory is bounded where many ask for a page of 9 MB and read nothing, one by one or all at once', async () => {
     const service = await startService({ DATA_DIR: makeDataDir() })
     const { hostname, port } = new URL(service.origin)
     const ask = 'GET /graphql HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n'
