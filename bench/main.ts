@@ -582,13 +582,13 @@ async function benchAbuse(
   // Services of their own, with all that guards them switched on, and processes of their own: what the others left in
   // memory would be counted.
   const guarded = startChild('blotter', children)
-  const { env, sign } = await createIssuer()
+  const { all, sign, tokenEnv } = await import('../test/issuer.ts')
   const toGuarded = (name: string, limits: Record<string, string>): BlotterOptions => ({
     upstream,
     requestsPerSecond: blotterPerSecondMax,
     dataDir: join(dataDir, name),
     capabilities: '',
-    env: { ...env, ...limits },
+    env: { ...tokenEnv, ...limits },
   })
   const unbounded = { LIMIT_OPERATIONS_PER_SECOND: '10000' }
   const { urls } = await guarded([toGuarded('open', unbounded), toGuarded('limited', {})])
@@ -601,7 +601,7 @@ async function benchAbuse(
   const figures = await measureAbuse({
     open: { url: open, readCpuMs: async () => (await guarded([])).cpuMs },
     limited: { url: limited },
-    headersOf: async (name) => ({ authorization: `Bearer ${await sign(name)}` }),
+    headersOf: async (name) => ({ authorization: `Bearer ${await sign({ ...all, sub: name })}` }),
     flood,
     floodBeside,
     async rate(url, callers, headers, msMax) {
@@ -620,30 +620,6 @@ Abuse, with tokens and all limits
 ${kinds.join('\n')}
 Requests a second beside 100 of those a second, next to without             ${figures.throughput.toFixed(2)}
 A caller's wait (p95) beside one who asks 300 times a second, next to without ${figures.wait.toFixed(1)}; of the flood ${(figures.floodRefused * 100).toFixed(0)} % refused`)
-}
-
-/** Tokens for callers by their names, and the settings of a service that takes them. */
-async function createIssuer() {
-  const { generateKeyPairSync } = await import('node:crypto')
-  const { SignJWT } = await import('jose')
-  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
-  const [issuer, audience] = ['https://issuer.example.com', 'blotter']
-  return {
-    env: {
-      AUTH: 'jwt',
-      JWT_ISSUER: issuer,
-      JWT_AUDIENCE: audience,
-      JWT_PUBLIC_KEY: publicKey.export({ type: 'spki', format: 'pem' }),
-    },
-    sign: async (subject: string) =>
-      await new SignJWT({ scope: 'orders:read', accounts: ['*'] })
-        .setProtectedHeader({ alg: 'EdDSA' })
-        .setIssuer(issuer)
-        .setAudience(audience)
-        .setSubject(subject)
-        .setExpirationTime('1h')
-        .sign(privateKey),
-  }
 }
 
 function toLine(name: string, first: string, second: string, third: string): string {

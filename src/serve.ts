@@ -140,7 +140,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   }
 }
 
-// A second's worth may wait for its moment: a page that opens asks for several things at once.
+// Twice as many at once as in a second: a page that opens asks for several things.
 function createCallerRates(perSecond: number): CallerRates {
   const create = (): Rate => createRate(perSecond, 2 * perSecond, systemClock)
   return { operations: create(), cancels: create() }

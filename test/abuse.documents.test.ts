@@ -108,6 +108,7 @@ describe('E09 characters that forge lines, clear terminals or turn text round', 
     ['a text that turns round', 'AAPL\u202e1234\u2066'],
     ['half of a character', 'AAPL\ud800'],
   ]
+  // Control characters are what it looks for.
   // oxlint-disable-next-line no-control-regex
   const control = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/
 
