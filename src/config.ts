@@ -13,6 +13,10 @@ export interface Config {
   readonly host: string
   /** 0 lets the system pick one. */
   readonly port: number
+  /** Host names that requests may give beside those of this machine; only a loopback `host` looks at them. */
+  readonly publicHosts: readonly string[]
+  /** How long a connection without a request is kept. */
+  readonly keepAliveMs: number
   /** Bluum's address and our key pair there; null where Bluum is not connected. */
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
   /** The generation of Bluum's API. */
@@ -49,7 +53,9 @@ export interface Config {
   /** Whether placements are sent, and whether cancels are. */
   readonly trading: (typeof tradings)[number]
   readonly placing: Placing
-  /** Bound of a graceful stop. */
+  /** How long a stopping service goes on serving, while it says that it is not ready. */
+  readonly drainMs: number
+  /** Bound of a graceful stop, after the drain. */
   readonly shutdownMs: number
   readonly logLevel: LogLevel
 }
@@ -309,6 +315,23 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return Object.freeze(origins)
   }
 
+  function readPublicHosts(): readonly string[] {
+    const hosts = (read('PUBLIC_HOSTS') ?? '').split(',').flatMap((text) => text.trim().toLowerCase() || [])
+    const isHostName = (text: string): boolean =>
+      URL.canParse(`http://${text}`) && new URL(`http://${text}`).hostname === text && !text.endsWith('.')
+    if (!hosts.every(isHostName)) {
+      problems.push(
+        'PUBLIC_HOSTS must be host names such as orders.example.com, without a scheme, a port or a path, separated by commas',
+      )
+    }
+    if (hosts.length > 0 && !isLoopback(host)) {
+      problems.push(
+        'PUBLIC_HOSTS has no meaning unless HOST is a loopback address, because other addresses serve every name: unset it',
+      )
+    }
+    return Object.freeze(hosts)
+  }
+
   function readTrustedDocuments(): TrustedDocuments | null {
     const file = read('TRUSTED_DOCUMENTS')
     const mode = readChoice('TRUSTED_DOCUMENTS_MODE', 'enforce', trustModes)
@@ -401,6 +424,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
   const config: Config = {
     host,
     port: readInteger('PORT', 4000, 0, 65_535),
+    publicHosts: readPublicHosts(),
+    keepAliveMs: readInteger('KEEP_ALIVE_MS', 65_000, 1_000, 3_600_000),
     bluum,
     bluumApi: readChoice('BLUUM_API', 'accounts', bluumApis),
     bluumRequestsPerSecond: readInteger('BLUUM_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
@@ -429,6 +454,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',
     trading: readChoice('TRADING', 'on', tradings),
     placing: readPlacing(),
+    drainMs: readInteger('DRAIN_MS', 0, 0, 600_000),
     shutdownMs: readInteger('SHUTDOWN_MS', 35_000, 0, 600_000),
     logLevel: readChoice('LOG_LEVEL', 'info', ['error', 'warn', 'info', 'debug']),
   }

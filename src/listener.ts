@@ -24,6 +24,10 @@ const watchMs = 250
 export interface ListenerOptions {
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
   isLoopbackOnly: boolean
+  /** Names, in lower case and without a port, that a request may give where only this machine is served. */
+  publicHosts?: readonly string[]
+  /** How long a connection without a request is kept, in ms; 65 s if it is not given. */
+  keepAliveMs?: number
   /** How long the sending of one answer may take; 30 s if it is not given. */
   sendMs?: number
   /** How much of all answers together may wait to be sent; 128 MB if it is not given. */
@@ -33,6 +37,8 @@ export interface ListenerOptions {
 export interface Listener {
   /** Resolves to the origin that is listened on, such as `http://127.0.0.1:4000`; rejects when it cannot be. */
   listen(port: number, host: string): Promise<string>
+  /** Goes on serving; each answer ends its connection, so that pools of connections move to other processes. */
+  drain(): void
   /** Takes no new connection; resolves when the last of those there are has its answer. */
   stop(): Promise<void>
   /** Cuts whatever is left. */
@@ -44,11 +50,13 @@ export interface Listener {
  * looks for it.
  */
 export function createListener(answer: RequestListener, options: ListenerOptions): Listener {
-  const { isLoopbackOnly, sendMs = 30_000, unsentBytesMax = 128_000_000 } = options
+  const { isLoopbackOnly, publicHosts = [], keepAliveMs = 65_000 } = options
+  const { sendMs = 30_000, unsentBytesMax = 128_000_000 } = options
   // By connection, what it asked and has no whole answer to: the first is under way, the others wait.
   const lines = new Map<Socket, { response: ServerResponse; start: () => void }[]>()
   // Since when the answer that is under way is being sent, the longest first.
   const sending = new Map<Socket, number>()
+  let isDraining = false
   let isStopping = false
   const http = createHttpServer(
     {
@@ -56,7 +64,7 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       // With the interval it is looked at in: a client that sends its request byte by byte is closed within 15 s.
       requestTimeout: 13_000,
       connectionsCheckingInterval: 2_000,
-      keepAliveTimeout: 65_000,
+      keepAliveTimeout: keepAliveMs,
       maxHeaderSize: 16_384,
       // Asked for in `admit`: node refuses a request without it, and hands over those that came behind it all the same.
       requireHostHeader: false,
@@ -120,14 +128,18 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   }
 
   async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Requests that wait behind this one would get no answer.
+    if (isDraining && lines.get(request.socket)?.length === 1) response.shouldKeepAlive = false
     // The memory of what is given up is free only after the turn of the event loop.
     while (giveUpUnread()) await waitForTurn()
     const { host, expect } = request.headers
     if (host === undefined ? request.httpVersion === '1.1' : !isHost(host)) {
       return refuse(request, response, 400, 'BAD_USER_INPUT', 'The header host has to be a name or an address.')
     }
-    if (isLoopbackOnly && !isLoopback(toHostName(host))) {
-      return refuse(request, response, 403, 'FORBIDDEN', 'The header host has to name this machine, such as localhost.')
+    const hostName = toHostName(host)
+    if (isLoopbackOnly && !isLoopback(hostName) && !publicHosts.includes(hostName)) {
+      const message = 'The header host must name this machine, such as localhost, or a host of PUBLIC_HOSTS.'
+      return refuse(request, response, 403, 'FORBIDDEN', message)
     }
     if (!paths.includes(request.url?.split('?', 1)[0] ?? '')) {
       return refuse(request, response, 404, 'BAD_USER_INPUT', `There is nothing here; GraphQL is at ${paths[0]}.`)
@@ -150,6 +162,9 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       const address = http.address()
       if (address === null || typeof address === 'string') throw new Error('listening on no port')
       return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+    },
+    drain() {
+      isDraining = true
     },
     async stop() {
       isStopping = true

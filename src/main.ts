@@ -190,14 +190,18 @@ function toGreeting(url: string, sandbox: Sandbox): string {
 }
 
 // The first signal stops gracefully, which is bounded; the second one does not wait.
-function closeOnSignal(running: { close(): Promise<void> }): void {
+function closeOnSignal(running: { close(signal: NodeJS.Signals): Promise<void>; log?: Service['log'] }): void {
   let isStopping = false
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
-      if (isStopping) process.exit(1)
+      if (isStopping) {
+        running.log?.warn({ reason: signal }, 'stopped at once by a second signal')
+        process.exit(1)
+      }
       isStopping = true
-      running.close().then(
-        () => process.exit(0),
+      running.close(signal).then(
+        // With 0, unless a bug came while it stopped.
+        () => process.exit(),
         (error: unknown) => fail(error),
       )
     })
@@ -212,7 +216,8 @@ function closeOnBug({ log, close }: Service): void {
     log.error({ err: bug }, 'ALARM: a bug that nothing caught; the service stops')
     if (isStopping) process.exit(1)
     isStopping = true
-    await close().catch(fail)
+    process.exitCode = 1
+    await close('bug').catch(fail)
     process.exit(1)
   }
   process.on('unhandledRejection', (bug) => void stop(bug))

@@ -1,6 +1,7 @@
 // The process: settings in, a listening service out, and an end that abandons no order.
 
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Broker, Brokers } from './brokers/broker.ts'
 import { systemClock } from './clock.ts'
 import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
@@ -34,9 +35,15 @@ export interface Service {
   sandbox: Sandbox | null
   log: Log
   fetch: Server['fetch']
-  /** Stops gracefully: no new work, writes in flight finished within `shutdownMs`, then everything is closed. */
-  close(): Promise<void>
+  /**
+   * Stops gracefully: for `drainMs` all is served but `/ready`; then there is no new work, writes in flight are finished
+   * within `shutdownMs`, and everything is closed. `reason` is for the log. After a bug nothing is drained.
+   */
+  close(reason?: StopReason): Promise<void>
 }
+
+/** Why a service stops. */
+type StopReason = NodeJS.Signals | 'bug' | 'close'
 
 /**
  * Starts the service, with the embedded sandbox where no broker is configured. Throws when the port is taken or the
@@ -85,7 +92,11 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
     isReady: () => !isStopping,
   })
-  const listener = createListener(server.answer, { isLoopbackOnly: isLoopback(config.host) })
+  const listener = createListener(server.answer, {
+    isLoopbackOnly: isLoopback(config.host),
+    publicHosts: config.publicHosts,
+    keepAliveMs: config.keepAliveMs,
+  })
 
   function connectRemembering(id: BrokerId): Broker {
     const findAccount = async (orderId: string): Promise<string | null> =>
@@ -124,11 +135,20 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   log.info({ url, broker: sandbox ? 'sandbox' : [...brokers.keys()].join(', ').toLowerCase() }, 'ready')
 
   let closing: Promise<void> | null = null
-  async function stop(): Promise<void> {
+  const draining = new AbortController()
+  async function stop(reason: StopReason): Promise<void> {
+    const startedAt = performance.now()
+    const drainMs = reason === 'bug' ? 0 : config.drainMs
     isStopping = true
+    log.info({ reason, drainMs, shutdownMs: config.shutdownMs }, 'stopping')
+    if (drainMs > 0) {
+      listener.drain()
+      await sleep(drainMs, undefined, { signal: draining.signal }).catch(() => {})
+    }
     const deadline = Date.now() + config.shutdownMs
     await within(config.shutdownMs, Promise.all([listener.stop(), commands.close()]))
     await closeAll(Math.max(0, deadline - Date.now()))
+    log.info({ reason, ms: Math.round(performance.now() - startedAt) }, 'stopped')
   }
 
   return {
@@ -136,7 +156,10 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     sandbox,
     log,
     fetch: server.fetch,
-    close: () => (closing ??= stop()),
+    close(reason = 'close') {
+      if (reason === 'bug') draining.abort()
+      return (closing ??= stop(reason))
+    },
   }
 }
 

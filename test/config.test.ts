@@ -37,6 +37,8 @@ describe('without any setting', () => {
     expect(readConfig({})).toEqual({
       host: '127.0.0.1',
       port: 4000,
+      publicHosts: [],
+      keepAliveMs: 65_000,
       bluum: null,
       bluumApi: 'accounts',
       bluumRequestsPerSecond: 1_000,
@@ -66,6 +68,7 @@ describe('without any setting', () => {
         sendByMs: { market: 10_000, other: 30_000 },
         assumeAbsent: true,
       },
+      drainMs: 0,
       shutdownMs: 35_000,
       logLevel: 'info',
     })
@@ -327,6 +330,35 @@ describe('placing', () => {
     expect(readConfig({ NODE_ENV: 'production' }).mayCreateStore).toBe(false)
     expect(readConfig({ NODE_ENV: 'production', STORE_INIT: '1' }).mayCreateStore).toBe(true)
     expect(readConfig({ NODE_ENV: 'development' }).mayCreateStore).toBe(true)
+  })
+})
+
+describe('the listener', () => {
+  it('takes how long it drains and keeps connections, and the names of a proxy in front', () => {
+    const env = {
+      DRAIN_MS: '15000',
+      KEEP_ALIVE_MS: '620000',
+      PUBLIC_HOSTS: 'Orders.example.com, 10.0.0.7,[2001:db8::1]',
+    }
+    expect(readConfig(env)).toMatchObject({
+      drainMs: 15_000,
+      keepAliveMs: 620_000,
+      publicHosts: ['orders.example.com', '10.0.0.7', '[2001:db8::1]'],
+    })
+  })
+
+  it.each([
+    [{ DRAIN_MS: '600001' }, /^DRAIN_MS must be a whole number from 0 to 600000$/],
+    [{ DRAIN_MS: '15s' }, /^DRAIN_MS must be/],
+    [{ KEEP_ALIVE_MS: '999' }, /^KEEP_ALIVE_MS must be a whole number from 1000 to 3600000$/],
+    [{ PUBLIC_HOSTS: 'https://hidden.example' }, /^PUBLIC_HOSTS must be host names/],
+    [{ PUBLIC_HOSTS: 'hidden.example:443' }, /^PUBLIC_HOSTS must be host names/],
+    [{ PUBLIC_HOSTS: '*.hidden.example/x' }, /^PUBLIC_HOSTS must be host names/],
+    [{ PUBLIC_HOSTS: 'hidden.example', HOST: '0.0.0.0' }, /^PUBLIC_HOSTS has no meaning unless HOST is a loopback/],
+  ])('refuses %j', (env, problem) => {
+    const problems = problemsOf(env)
+    expect(problems).toEqual([expect.stringMatching(problem)])
+    expect(problems.join('')).not.toContain('hidden')
   })
 })
 

@@ -181,6 +181,40 @@ describe('a client that does not wait for its answers', () => {
   })
 })
 
+describe('a listener that a proxy on this machine serves to others', () => {
+  it('answers the names of PUBLIC_HOSTS and of this machine, and no others', async () => {
+    const listening = await startListener({ publicHosts: ['orders.example.com', '10.0.0.7'] })
+    const askAs = async (host: string): Promise<string> => {
+      const client = listening.ask('small', 0)
+      client.write(`GET /graphql?query={small} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+      return await read(client, (text) => /\r\n\r\n\S/.test(text))
+    }
+    for (const host of ['orders.example.com', 'Orders.Example.COM:8443', '10.0.0.7', 'localhost:4000', '[::1]'])
+      expect(await askAs(host), host).toMatch(/^HTTP\/1\.1 200 /)
+    for (const host of ['evil.example', 'orders.example.com.evil.example', 'x.orders.example.com', '10.0.0.70'])
+      expect(await askAs(host), host).toMatch(/^HTTP\/1\.1 403 [^]*PUBLIC_HOSTS/)
+    expect(listening.made()).toBe(5)
+  })
+})
+
+describe('a connection without a request', () => {
+  it('is kept as long as is set, which its answers say', async () => {
+    const listening = await startListener({ keepAliveMs: 600_000 })
+    const client = listening.ask('small')
+    expect(await read(client, includes('"small"'))).toMatch(/keep-alive: timeout=600\r\n/i)
+    client.write('GET /graphql?query={small} HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    await expect.poll(() => listening.made(), generous).toBe(2)
+  })
+
+  it('is closed after that', async () => {
+    const listening = await startListener({ keepAliveMs: 100 })
+    const client = listening.ask('small')
+    client.resume()
+    await once(client, 'close')
+    expect(listening.made()).toBe(1)
+  })
+})
+
 describe('a listener that others than this machine reach', () => {
   it('F24 takes every name of a host, and nothing that is none', async () => {
     const listening = await startListener({ isLoopbackOnly: false })

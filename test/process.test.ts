@@ -147,6 +147,36 @@ describe('stopped', () => {
     expect(await verifyAudit(env.DATA_DIR)).toMatchObject({ placements: 1, broken: null })
   })
 
+  test('serves everything but /ready for DRAIN_MS, mutations over new connections too, and a second signal ends it', async () => {
+    const service = await startService({ ...broker.env, DATA_DIR: makeDataDir(), DRAIN_MS: '600000' })
+    const readiness = async (): Promise<number> => (await fetch(`${service.origin}/ready`)).status
+    expect(await readiness()).toBe(200)
+    service.signal('SIGTERM')
+    await eventually(async () => expect(await readiness()).toBe(503))
+    expect((await fetch(`${service.origin}/health`)).status).toBe(200)
+    const input = restingBuy()
+    expect(await place(service, input)).toMatchObject({ outcome: 'PLACED', replayed: false })
+    expect(await placementOf(service, input)).toMatchObject({ state: 'PLACED' })
+    // Over connections of their own, which end with their answers: a pool of connections moves to another process.
+    expect((await fetch(`${service.origin}/ready`)).headers.get('connection')).toBe('close')
+    expect(service.output()).toMatch(/"level":"info".*"reason":"SIGTERM","drainMs":600000.*"msg":"stopping"/)
+    expect(service.output()).not.toContain('"msg":"stopped"')
+    service.signal('SIGINT')
+    expect(await service.exited).toBe(1)
+    expect(service.output()).toMatch(/"level":"warn".*"reason":"SIGINT","msg":"stopped at once by a second signal"/)
+  })
+
+  test('drains no longer than until a bug', async () => {
+    const env = { ...broker.env, DATA_DIR: makeDataDir(), DRAIN_MS: '600000' }
+    const bug = 'process.on("SIGUSR2", () => { throw new Error("injected here") })'
+    const service = await startService(env, ['--import', `data:text/javascript,${encodeURIComponent(bug)}`])
+    service.signal('SIGTERM')
+    await eventually(async () => expect((await fetch(`${service.origin}/ready`)).status).toBe(503))
+    service.signal('SIGUSR2')
+    expect(await service.exited).toBe(1)
+    expect(service.output()).toMatch(/"msg":"stopped"/)
+  })
+
   /** The states that the one placement of a store went through. */
   function readStates(dataDir: string): unknown[] {
     const database = new DatabaseSync(join(dataDir, 'placements.sqlite'), { readOnly: true })

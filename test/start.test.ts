@@ -140,8 +140,8 @@ describe('serve', () => {
     expect(targets.filter((target) => !/^"(lookup )?127\.0\.0\.1"$/.test(target ?? ''))).toEqual([])
   })
 
-  it('finishes a placement that is under way when it is told to stop, and exits 0', async () => {
-    const running = await startServer({ DATA_DIR: makeDataDir() })
+  it('drains, finishes a placement that is under way when it is told to stop, says so, and exits 0', async () => {
+    const running = await startServer({ DATA_DIR: makeDataDir(), DRAIN_MS: '100' })
     const accountId = /accounts +(\S+),/.exec(running.output())?.[1]
     const rule = { match: { method: 'POST' }, fault: { kind: 'latency', ms: 700 } }
     await fetch(`${running.controlUrl}/rules`, { method: 'PUT', body: JSON.stringify([rule]) })
@@ -171,6 +171,7 @@ describe('serve', () => {
       data: { placeOrder: { outcome: 'PLACED', orderId: expect.stringMatching(/^ord_/) } },
     })
     expect(await running.exited).toBe(0)
+    expect(running.output()).toMatch(/"drainMs":100,"shutdownMs":35000,"msg":"stopping"[^]*"ms":\d+,"msg":"stopped"/)
   })
 
   it('stops within SHUTDOWN_MS, whatever hangs', async () => {
