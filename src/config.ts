@@ -5,6 +5,7 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { brokerCapabilities } from './brokers/broker.ts'
 import type { BrokerCapability } from './brokers/broker.ts'
+import { ManifestError, parseManifest } from './manifest.ts'
 import { brokerIds } from './orders/order.ts'
 import type { BrokerId } from './orders/order.ts'
 
@@ -340,20 +341,19 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
         problems.push('TRUSTED_DOCUMENTS_MODE has no meaning without TRUSTED_DOCUMENTS: unset it')
       return null
     }
+    let text = ''
     try {
-      const manifest: unknown = JSON.parse(readFileSync(file, 'utf8'))
-      const texts = new Map(Object.entries(isObject(manifest) ? manifest : {}).filter(isTextEntry))
-      if (isObject(manifest) && texts.size > 0 && texts.size === Object.keys(manifest).length) {
-        return Object.freeze({ texts, mode })
-      }
+      text = readFileSync(file, 'utf8')
     } catch {
-      // Neither the path nor what is in the file is told.
+      // An empty text is no manifest. The problem names no path.
     }
-    problems.push(
-      'TRUSTED_DOCUMENTS must name a file that can be read, with {"<id>": "<document>", …} as JSON, the manifest that ' +
-        "graphql-codegen's client preset and Relay's compiler write",
-    )
-    return null
+    try {
+      return Object.freeze({ texts: parseManifest(text), mode })
+    } catch (error) {
+      if (!(error instanceof ManifestError)) throw error
+      problems.push(`TRUSTED_DOCUMENTS ${error.message}`)
+      return null
+    }
   }
 
   // Where nobody says who they are, a bound would be one for all of them together.
@@ -495,14 +495,6 @@ function isPublicKey(pem: string): boolean {
   } catch {
     return false
   }
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function isTextEntry(entry: [string, unknown]): entry is [string, string] {
-  return typeof entry[1] === 'string'
 }
 
 function isBaseUrl(text: string): boolean {

@@ -164,6 +164,82 @@ describe('a manifest', () => {
     expect(data).toEqual({ order: { id: variables.id, status: 'FILLED' } })
   })
 
+  // As Apollo's generator writes them: `__typename` in each selection, the SHA-256 of the body as the id.
+  const apolloBodies = {
+    ReadOrder:
+      'query ReadOrder($id: ID!) {\n  order(id: $id) {\n    ...OrderLine\n    __typename\n  }\n}\n\nfragment OrderLine on Order {\n  id\n  status\n  __typename\n}',
+    PlaceOrder:
+      'mutation PlaceOrder($input: PlaceOrderInput!) {\n  placeOrder(input: $input) {\n    outcome\n    __typename\n  }\n}',
+  }
+  const toApolloManifest = () => ({
+    format: 'apollo-persisted-query-manifest',
+    version: 1,
+    operations: Object.entries(apolloBodies).map(([name, body]) => ({
+      id: createHash('sha256').update(body).digest('hex'),
+      name,
+      type: body.split(' ')[0],
+      body,
+    })),
+  })
+
+  it("is Apollo's too, whose clients send the id as a hash, in a POST or a GET", async () => {
+    const [reading, placing] = toApolloManifest().operations
+    const harness = await startForTest({ TRUSTED_DOCUMENTS: write(JSON.stringify(toApolloManifest(), null, 2)) })
+    const variables = { id: harness.sandbox.demo.filledOrderId }
+    const order = { __typename: 'Order', id: variables.id, status: 'FILLED' }
+    const toExtensions = (sha256Hash = '') => ({ persistedQuery: { version: 1, sha256Hash } })
+    const named = { operationName: 'ReadOrder', variables, extensions: toExtensions(reading?.id) }
+    expect((await post(harness, named)).data).toEqual({ order })
+    const query = new URLSearchParams({
+      operationName: 'ReadOrder',
+      variables: JSON.stringify(variables),
+      extensions: JSON.stringify(toExtensions(reading?.id)),
+    })
+    const headers = { 'apollo-require-preflight': 'true' }
+    const response = await harness.fetch(new Request(`${harness.url}?${query}`, { headers }))
+    expect(await response.json()).toEqual({ data: { order } })
+    const input = limitBuy(harness)
+    const placed = await post(harness, { variables: { input }, extensions: toExtensions(placing?.id) })
+    expect(placed.data).toEqual({ placeOrder: { __typename: 'OrderPlaced', outcome: 'PLACED' } })
+    // Its body as a query is not the id of it.
+    expect(codesOf(await post(harness, { query: apolloBodies.ReadOrder, variables }))).toEqual(['FORBIDDEN'])
+  })
+
+  it("of Apollo's has any ids, which its generator can be told to make, and a mark of its encoding", async () => {
+    const operations = [{ id: 'orders/read@1', name: 'T', type: 'query', body: '{ __typename }', clientName: null }]
+    const text = `\uFEFF${JSON.stringify({ ...toApolloManifest(), operations })}`
+    const { trustedDocuments } = readConfig({ TRUSTED_DOCUMENTS: write(text) })
+    expect([...(trustedDocuments?.texts ?? [])]).toEqual([['orders/read@1', '{ __typename }']])
+    expect(
+      readConfig({ TRUSTED_DOCUMENTS: write('{"format": "{ a: __typename }"}') }).trustedDocuments?.texts.size,
+    ).toBe(1)
+  })
+
+  it.each<[what: string, change: object, problem: RegExp]>([
+    ['another format', { format: 'hidden' }, /"format" is not "apollo-persisted-query-manifest"/],
+    ['no format', { format: undefined }, /"format" is not/],
+    ['another version', { version: 2 }, /"version" is not 1/],
+    ['a version in words', { version: '1' }, /"version" is not 1/],
+    ['no operations', { operations: [] }, /without "operations"/],
+    ['operations by their ids', { operations: { hidden: 'hidden' } }, /without "operations"/],
+    ['operations left out', { operations: undefined }, /without "operations"/],
+    ['an operation without a body', { operations: [{ id: 'hidden' }] }, /operation 1 of 1 lacks an "id" or a "body"/],
+    ['an operation without an id', { operations: [{ body: 'hidden' }] }, /operation 1 of 1 lacks/],
+    ['an operation that is a text', { operations: ['hidden'] }, /operation 1 of 1 lacks/],
+    [
+      'one id for two bodies',
+      { operations: ['a', 'b'].map((body) => ({ id: 'hidden', body })) },
+      /operation 2 of 2 has the id of another one/,
+    ],
+  ])("of Apollo's with %s is a problem of the settings that says what was expected", (_, change, problem) => {
+    const TRUSTED_DOCUMENTS = write(JSON.stringify({ ...toApolloManifest(), ...change }))
+    expect(() => readConfig({ TRUSTED_DOCUMENTS })).toThrow(problem)
+    expect(() => readConfig({ TRUSTED_DOCUMENTS })).toThrow(
+      /^The settings cannot be used:\n {2}TRUSTED_DOCUMENTS names/,
+    )
+    expect(() => readConfig({ TRUSTED_DOCUMENTS })).not.toThrow(/hidden/)
+  })
+
   it.each([
     ['is not there', null],
     ['is no JSON', '{"a": '],
@@ -174,7 +250,7 @@ describe('a manifest', () => {
     const file = text === null ? '/nowhere/manifest.json' : write(text)
     const env = { TRUSTED_DOCUMENTS: file, PORT: 'x' }
     expect(() => readConfig(env)).toThrow(
-      /PORT must be[^]*TRUSTED_DOCUMENTS must name a file|TRUSTED_DOCUMENTS must name[^]*PORT/,
+      /PORT must be[^]*TRUSTED_DOCUMENTS (must name a JSON file|names)|TRUSTED_DOCUMENTS (must name a JSON file|names)[^]*PORT/,
     )
     expect(() => readConfig(env)).not.toThrow(file)
   })
