@@ -73,6 +73,10 @@ type Auth =
       readonly kind: 'jwt'
       readonly issuer: string
       readonly audience: string
+      /** Where tokens list their scopes: the name of a claim, or a dotted path; null for `scope` and `scp`. */
+      readonly scopeClaim: string | null
+      /** The same of their accounts. */
+      readonly accountsClaim: string
       readonly keys: { readonly url: string } | { readonly pem: string }
     }
 
@@ -392,7 +396,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     if (kind === null && read('AUTH') === undefined && !isSandbox) {
       problems.push('AUTH is missing: set AUTH=jwt, or AUTH=none, which needs a loopback HOST')
     }
-    const given = { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, JWKS_URL: url, JWT_PUBLIC_KEY: pem }
+    const scopeClaim = readClaimName('JWT_SCOPE_CLAIM')
+    const accountsClaim = readClaimName('JWT_ACCOUNTS_CLAIM')
+    const given = {
+      JWT_ISSUER: issuer,
+      JWT_AUDIENCE: audience,
+      JWKS_URL: url,
+      JWT_PUBLIC_KEY: pem,
+      JWT_SCOPE_CLAIM: scopeClaim ?? undefined,
+      JWT_ACCOUNTS_CLAIM: accountsClaim ?? undefined,
+    }
     if (kind !== 'jwt') {
       for (const [name, value] of Object.entries(given)) {
         if (value !== undefined)
@@ -412,9 +425,23 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       )
     }
     if (pem !== undefined && !isPublicKey(pem))
-      problems.push('JWT_PUBLIC_KEY must be a public key in PEM: Ed25519, P-256, or RSA of 2048 bits or more')
+      problems.push('JWT_PUBLIC_KEY must be a public key in PEM: Ed25519, P-256, P-384, or RSA of 2048 bits or more')
     const keys = pem === undefined ? { url: url ?? '' } : { pem }
-    return Object.freeze({ kind, issuer: issuer ?? '', audience: audience ?? '', keys: Object.freeze(keys) })
+    return Object.freeze({
+      kind,
+      issuer: issuer ?? '',
+      audience: audience ?? '',
+      scopeClaim,
+      accountsClaim: accountsClaim ?? 'accounts',
+      keys: Object.freeze(keys),
+    })
+  }
+
+  function readClaimName(name: string): string | null {
+    const claim = read(name)
+    if (claim === undefined || /^[^\s,]{1,200}$/.test(claim)) return claim ?? null
+    problems.push(`${name} must be the name of one claim, or a path to it such as realm_access.roles, without blanks`)
+    return null
   }
 
   if (auth.kind === 'none' && read('AUTH') === 'none' && !isSandbox && !isLoopback(host)) {
@@ -490,7 +517,7 @@ function isPublicKey(pem: string): boolean {
   try {
     const { asymmetricKeyType: type, asymmetricKeyDetails: { namedCurve, modulusLength = 0 } = {} } =
       createPublicKey(pem)
-    const isOfCurve = type === 'ed25519' || (type === 'ec' && namedCurve === 'prime256v1')
+    const isOfCurve = type === 'ed25519' || namedCurve === 'prime256v1' || namedCurve === 'secp384r1'
     return !/PRIVATE/.test(pem) && (isOfCurve || (type === 'rsa' && modulusLength >= 2_048))
   } catch {
     return false

@@ -6,6 +6,7 @@ import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
 import type { JWTPayload, JWTVerifyGetKey } from 'jose'
 import type { Config } from './config.ts'
 import { createAccessError } from './errors.ts'
+import { isAccountId } from './orders/order.ts'
 
 type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
 
@@ -43,23 +44,35 @@ const router: Caller = {
   },
 }
 
-// Those whose keys cannot be taken for another kind's: with HS256 a public key would be a secret.
-const algorithms = { ed25519: 'EdDSA', ec: 'ES256', rsa: 'RS256' }
+// By the type of the key, or its curve. None of HMAC: with HS256 a public key would be taken for a secret.
+const algorithms: Readonly<Record<string, readonly string[]>> = {
+  ed25519: ['EdDSA', 'Ed25519'],
+  prime256v1: ['ES256'],
+  secp384r1: ['ES384'],
+  rsa: ['RS256', 'RS384', 'RS512', 'PS256'],
+}
 const clockToleranceSeconds = 30
 const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
-/**
- * Asks for no key before a token comes. Throws TypeError for a public key that is none. `onTrouble` hears when the issuer's
- * keys cannot be had, once until they can: every token is refused meanwhile, and no caller is told why.
- */
-export function createIdentity(auth: Config['auth'], onTrouble: (reason: string) => void): Identity {
+/** What an operator should know of tokens; no call names a token or its caller. */
+export interface IdentityListener {
+  /** The issuer's keys cannot be fetched, so every token is refused and no caller is told why. Called once until they can. */
+  onKeysTrouble(reason: string): void
+  /** A token was verified and grants nothing, because a claim is missing or has another form. Called once a reason. */
+  onClaimTrouble(reason: string): void
+}
+
+/** Fetches no key before a token comes. Throws TypeError if the public key is none. */
+export function createIdentity(auth: Config['auth'], listener: IdentityListener): Identity {
   if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
   const { issuer, audience, keys } = auth
+  // There are few: each names a claim of the settings and one of two faults.
+  const reported = new Set<string>()
   const options = {
     issuer,
     audience,
     // A key that is not for the algorithm of the token cannot even be tried.
-    algorithms: 'pem' in keys ? listAlgorithms(keys.pem) : Object.values(algorithms),
+    algorithms: 'pem' in keys ? listAlgorithms(keys.pem) : Object.values(algorithms).flat(),
     clockTolerance: clockToleranceSeconds,
     requiredClaims: ['exp', 'sub'],
   }
@@ -75,10 +88,15 @@ export function createIdentity(auth: Config['auth'], onTrouble: (reason: string)
       try {
         const { payload } = await jwtVerify(token, findKey, options)
         isTroubled = false
-        return toCaller({ ...payload, sub: requireSubject(payload) })
+        const grants = readGrants(payload, auth)
+        for (const reason of [grants.scopes, grants.accounts].flatMap(({ trouble }) => trouble ?? [])) {
+          if (!reported.has(reason)) listener.onClaimTrouble(reason)
+          reported.add(reason)
+        }
+        return toCaller(requireSubject(payload), payload.iss ?? '', grants)
       } catch (error) {
         const trouble = 'url' in keys ? toIssuerTrouble(error) : null
-        if (trouble !== null && !isTroubled) onTrouble(trouble)
+        if (trouble !== null && !isTroubled) listener.onKeysTrouble(trouble)
         isTroubled ||= trouble !== null
         // Whatever it is, it is about the token or about the keys of its issuer: an outage there is no bug of ours. Which
         // check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
@@ -100,8 +118,8 @@ function toKeys(keys: Keys): JWTVerifyGetKey {
 }
 
 function listAlgorithms(pem: string): string[] {
-  const { asymmetricKeyType } = createPublicKey(pem)
-  return Object.entries(algorithms).flatMap(([type, name]) => (type === asymmetricKeyType ? [name] : []))
+  const { asymmetricKeyType: type = '', asymmetricKeyDetails: { namedCurve } = {} } = createPublicKey(pem)
+  return [...(algorithms[namedCurve ?? type] ?? [])]
 }
 
 // All who are nobody would be one caller to the log and to the audit.
@@ -128,26 +146,110 @@ function toReason(error: unknown): string {
   return 'it cannot be verified'
 }
 
-function toCaller({
-  iss = '',
-  sub,
-  scope,
-  accounts,
-}: JWTPayload & { sub: string; scope?: unknown; accounts?: unknown }): Caller {
-  const granted = new Set(typeof scope === 'string' ? scope.split(' ') : [])
-  const listed = Array.isArray(accounts) ? accounts.filter((id): id is string => typeof id === 'string') : []
-  const accountIds = listed.includes('*') ? null : listed
+// ---- what a token grants ----------------------------------------------------------------------------------------------
+
+/** Words that a claim lists, and why there are none, if it is for want of the claim or because of its form. */
+interface Grant {
+  words: readonly string[]
+  trouble: string | null
+  /** False if the claim is missing: a token without accounts is one that has none. */
+  isPresent: boolean
+}
+
+interface Grants {
+  scopes: Grant
+  accounts: Grant
+}
+
+type Claims = Pick<Extract<Config['auth'], { kind: 'jwt' }>, 'scopeClaim' | 'accountsClaim'>
+
+// Identity providers write either one unless they are told otherwise.
+const usualScopeClaims = ['scope', 'scp']
+
+function readGrants(payload: JWTPayload, { scopeClaim, accountsClaim }: Claims): Grants {
+  const scopes = readGrant(payload, scopeClaim === null ? usualScopeClaims : [scopeClaim], {
+    what: 'scope',
+    form: 'text with blanks between the scopes, or an array of text',
+    // Some put all scopes into one text within an array.
+    split: (texts) => texts.flatMap(toWords),
+  })
+  const accounts = readGrant(payload, [accountsClaim], {
+    what: 'account',
+    form: 'text with blanks or commas between the account ids, or an array of them; `*` stands for all accounts',
+    split: (texts, isList) => (isList ? texts : texts.flatMap(toWords)).filter((id) => id === '*' || isAccountId(id)),
+  })
+  return { scopes, accounts }
+}
+
+/** The words of all claims of these names together. */
+function readGrant(
+  payload: JWTPayload,
+  names: readonly string[],
+  { what, form, split }: { what: string; form: string; split: (texts: string[], isList: boolean) => string[] },
+): Grant {
+  const words: string[] = []
+  const unreadable: string[] = []
+  let isPresent = false
+  for (const name of names) {
+    const value = findClaim(payload, name)
+    if (value === undefined || value === null) continue
+    isPresent = true
+    const values: unknown[] = Array.isArray(value) ? value : [value]
+    const texts = values.filter((text) => typeof text === 'string')
+    const read = split(texts, Array.isArray(value))
+    words.push(...read)
+    // An empty text or array lists nothing, which is a form as well.
+    const isEmpty = values.every((text) => typeof text === 'string' && text.trim() === '')
+    if (read.length === 0 && !isEmpty) unreadable.push(name)
+  }
+  const trouble =
+    words.length > 0
+      ? null
+      : unreadable.length > 0
+        ? `The token grants no ${what}, because its claim ${unreadable.join(' and ')} is not ${form}.`
+        : isPresent
+          ? null
+          : `The token grants no ${what}, because it has no claim ${names.join(' or ')}, which must be ${form}.`
+  return { words, trouble, isPresent }
+}
+
+function toWords(text: string): string[] {
+  return text.split(/[\s,]+/).filter((word) => word !== '')
+}
+
+/**
+ * The claim of this name, or at this dotted path. A name may have dots of its own, such as `https://example.com/accounts`,
+ * so the longest name that is there comes first.
+ */
+function findClaim(claims: object, path: string): unknown {
+  if (Object.hasOwn(claims, path)) return Reflect.get(claims, path)
+  for (let dot = path.lastIndexOf('.'); dot > 0; dot = path.lastIndexOf('.', dot - 1)) {
+    const name = path.slice(0, dot)
+    const inner: unknown = Object.hasOwn(claims, name) ? Reflect.get(claims, name) : null
+    if (typeof inner !== 'object' || inner === null || Array.isArray(inner)) continue
+    const found = findClaim(inner, path.slice(dot + 1))
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+function toCaller(subject: string, issuer: string, { scopes, accounts }: Grants): Caller {
+  const granted = new Set(scopes.words)
+  const accountIds = accounts.words.includes('*') ? null : accounts.words
   const own = new Set(accountIds)
   return {
     id: createHash('sha256')
-      .update(JSON.stringify([iss, sub]))
+      .update(JSON.stringify([issuer, subject]))
       .digest('hex')
       .slice(0, 16),
     accountIds,
     sees: (accountId) => accountIds === null || own.has(accountId),
     require(wanted) {
-      if (granted.has(wanted)) return
-      throw createAccessError('FORBIDDEN', `The token lacks the scope ${wanted}.`)
+      if (!granted.has(wanted)) {
+        throw createAccessError('FORBIDDEN', scopes.trouble ?? `The token lacks the scope ${wanted}.`)
+      }
+      // Each account would otherwise be refused or missing, and its caller would look for the reason there.
+      if (accounts.isPresent && accounts.trouble !== null) throw createAccessError('FORBIDDEN', accounts.trouble)
     },
   }
 }

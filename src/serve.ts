@@ -81,9 +81,15 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
-    identity: createIdentity(config.auth, (reason) =>
-      log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
-    ),
+    identity: createIdentity(config.auth, {
+      onKeysTrouble: (reason) =>
+        log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
+      onClaimTrouble: (reason) =>
+        log.warn(
+          { reason },
+          'a token that was verified grants nothing; JWT_SCOPE_CLAIM and JWT_ACCOUNTS_CLAIM name its claims',
+        ),
+    }),
     routerSecret: config.routerSecret?.reveal() ?? null,
     introspection: config.introspection,
     corsOrigins: config.corsOrigins,

@@ -255,7 +255,8 @@ describe('sign-in', () => {
   const jwt = { AUTH: 'jwt', JWT_ISSUER: 'https://issuer.example.com', JWT_AUDIENCE: 'blotter' }
 
   it('by token takes one issuer, one audience, and its keys from an address or as one key', () => {
-    const known = { kind: 'jwt', issuer: 'https://issuer.example.com', audience: 'blotter' }
+    const claims = { scopeClaim: null, accountsClaim: 'accounts' }
+    const known = { kind: 'jwt', issuer: 'https://issuer.example.com', audience: 'blotter', ...claims }
     const url = 'https://issuer.example.com/keys'
     expect(readConfig({ ...jwt, JWKS_URL: url }).auth).toEqual({ ...known, keys: { url } })
     expect(readConfig({ ...jwt, JWT_PUBLIC_KEY_FILE: writeTemporary(pem) }).auth).toEqual({
@@ -264,11 +265,16 @@ describe('sign-in', () => {
     })
     for (const { publicKey } of [
       generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+      generateKeyPairSync('ec', { namedCurve: 'P-384' }),
       generateKeyPairSync('rsa', { modulusLength: 2_048 }),
     ]) {
       const other = publicKey.export({ type: 'spki', format: 'pem' })
       expect(readConfig({ ...jwt, JWT_PUBLIC_KEY: other }).auth).toEqual({ ...known, keys: { pem: other.trim() } })
     }
+    expect(
+      readConfig({ ...jwt, JWKS_URL: url, JWT_SCOPE_CLAIM: 'realm_access.roles', JWT_ACCOUNTS_CLAIM: 'https://x/a' })
+        .auth,
+    ).toMatchObject({ scopeClaim: 'realm_access.roles', accountsClaim: 'https://x/a' })
     // Whoever signs in may come from elsewhere.
     expect(readConfig({ ...real, ...jwt, JWKS_URL: url, HOST: '0.0.0.0' }).host).toBe('0.0.0.0')
   })
@@ -287,7 +293,8 @@ describe('sign-in', () => {
       ['JWT_PUBLIC_KEY'],
     ],
     ...[
-      generateKeyPairSync('ec', { namedCurve: 'P-384' }),
+      generateKeyPairSync('ec', { namedCurve: 'P-521' }),
+      generateKeyPairSync('ec', { namedCurve: 'secp256k1' }),
       generateKeyPairSync('x25519'),
       generateKeyPairSync('rsa', { modulusLength: 1_024 }),
     ].map(({ publicKey }): [Record<string, string>, string[]] => [
@@ -296,6 +303,8 @@ describe('sign-in', () => {
     ]),
     [{ JWT_ISSUER: 'https://issuer.example.com' }, ['JWT_ISSUER']],
     [{ AUTH: 'none', JWKS_URL: 'https://x.example.com' }, ['JWKS_URL']],
+    [{ JWT_SCOPE_CLAIM: 'roles', JWT_ACCOUNTS_CLAIM: 'a.b' }, ['JWT_SCOPE_CLAIM', 'JWT_ACCOUNTS_CLAIM']],
+    [{ ...jwt, JWT_PUBLIC_KEY: pem, JWT_SCOPE_CLAIM: 'scope scp' }, ['JWT_SCOPE_CLAIM']],
     [{ AUTH: 'basic' }, ['AUTH']],
   ])('G10 %j names %j', (env, names) => {
     const problems = problemsOf(env)

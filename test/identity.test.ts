@@ -2,12 +2,15 @@
 // rights that a token lacks. What is refused asks no broker.
 
 import { createHmac, generateKeyPairSync } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { exportJWK } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
 import { accountsSdl, startAccounts } from '../examples/supergraph/accounts.ts'
 import { startGateway } from '../examples/supergraph/gateway.ts'
+import { createIdentity } from '../src/identity.ts'
 import { limitBuy, startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
 import { all, audience, issuer, keys, pem, sign, tokenEnv } from './issuer.ts'
@@ -60,11 +63,11 @@ describe('a token', () => {
   const none = (claims: object) =>
     `${[{ alg: 'none' }, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')}.`
   // The public key taken for a secret.
-  const confused = (claims: object) => {
+  const confused = (claims: object, secret = pem) => {
     const text = [{ alg: 'HS256' }, claims]
       .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
       .join('.')
-    return `${text}.${createHmac('sha256', pem).update(text).digest('base64url')}`
+    return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`
   }
   const payload = { iss: issuer, aud: audience, sub: 'x', exp: Math.floor(Date.now() / 1_000) + 300, ...all }
 
@@ -92,6 +95,36 @@ describe('a token', () => {
     expect(await harness.calls()).toEqual([])
     expect(JSON.stringify(answer.errors) + harness.log().join('')).not.toContain(token)
   })
+
+  it.each<[alg: string, pair: { publicKey: KeyObject; privateKey: KeyObject }]>([
+    ['EdDSA', edwards],
+    ['Ed25519', edwards],
+    ['ES256', keys],
+    ['ES384', generateKeyPairSync('ec', { namedCurve: 'P-384' })],
+    ['RS256', rsa],
+    ['RS384', rsa],
+    ['RS512', rsa],
+    ['PS256', rsa],
+  ])(
+    'is taken if it is signed with %s by our key, in PEM or as its issuer publishes it',
+    async (alg, { publicKey, privateKey }) => {
+      const base = { kind: 'jwt' as const, issuer, audience, scopeClaim: null, accountsClaim: 'accounts' }
+      const token = await sign(all, { key: privateKey, alg, kid: 'key-1' })
+      const published = { keys: [{ ...(await exportJWK(publicKey)), kid: 'key-1' }] }
+      const server = createServer((_request, response) => response.end(JSON.stringify(published)))
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      onTestFinished(() => void server.close())
+      const { port } = server.address() as AddressInfo
+      const inPem = publicKey.export({ type: 'spki', format: 'pem' })
+      for (const ours of [{ pem: inPem }, { url: `http://127.0.0.1:${port}/keys` }]) {
+        const identity = createIdentity({ ...base, keys: ours }, { onKeysTrouble() {}, onClaimTrouble() {} })
+        expect((await identity.identify(`Bearer ${token}`, false)).sees('any')).toBe(true)
+        // HMAC over the public key, under the same key id.
+        const confusing = confused(payload, inPem)
+        await expect(identity.identify(`Bearer ${confusing}`, false)).rejects.toThrow('The token is not taken')
+      }
+    },
+  )
 
   it('E06 may be half a minute off, as clocks are', async () => {
     expect(codesOf(await ask(await sign(all, { expiresIn: -20 }), query))).toEqual([])
@@ -485,16 +518,122 @@ describe('a right', () => {
     },
   )
 
-  it.each([undefined, null, 'orders', {}, ['orders:read']])('is not in a scope of another form: %j', async (scope) => {
-    const answer = await ask(await sign({ accounts: ['*'], scope }), '{ tradingAccounts { id } }')
-    expect(codesOf(answer)).toEqual(['FORBIDDEN'])
+  const listAccounts = '{ tradingAccounts { id } }'
+  const messagesOf = ({ errors }: Answer): string[] => (errors ?? []).map(({ message }) => message)
+
+  it.each([undefined, null, '', 'orders', 'orders:readx', 'xorders:read', {}, [], 7, true, [['orders:read']]])(
+    'is not in a scope that does not name it: %j',
+    async (scope) => {
+      const answer = await ask(await sign({ accounts: ['*'], scope }), listAccounts)
+      expect(codesOf(answer)).toEqual(['FORBIDDEN'])
+    },
+  )
+
+  it.each<[claims: object]>([
+    [{ scope: 'orders:read' }],
+    [{ scope: 'openid  orders:read\tprofile' }],
+    [{ scope: 'openid,orders:read, profile' }],
+    [{ scope: ['openid', 'orders:read'] }],
+    [{ scope: ['openid orders:read'] }],
+    [{ scp: 'openid orders:read' }],
+    [{ scp: ['orders:read'] }],
+    [{ scope: 'openid', scp: ['orders:read'] }],
+    [{ scope: {}, scp: 'orders:read' }],
+  ])('is in a scope as identity providers write it: %j', async (claims) => {
+    expect((await ask(await sign({ accounts: ['*'], ...claims }), listAccounts)).data.tradingAccounts).toHaveLength(4)
   })
 
-  it.each([undefined, null, '*', {}, [1], []])(
-    'to no account is what another form of accounts gives: %j',
+  it.each<[claims: object, message: string]>([
+    [{}, 'The token grants no scope, because it has no claim scope or scp, which must be'],
+    [{ scope: null }, 'The token grants no scope, because it has no claim scope or scp'],
+    [{ scope: { read: true } }, 'The token grants no scope, because its claim scope is not text'],
+    [{ scp: [{ name: 'orders:read' }] }, 'The token grants no scope, because its claim scp is not text'],
+    [{ scope: 7, scp: true }, 'The token grants no scope, because its claim scope and scp is not text'],
+    [{ scope: 'openid' }, 'The token lacks the scope orders:read.'],
+    [{ scope: '' }, 'The token lacks the scope orders:read.'],
+  ])('that is missing is explained by the claim that should grant it: %j', async (claims, message) => {
+    const before = harness.log().length
+    const token = await sign({ accounts: ['*'], ...claims })
+    const answers = [await ask(token, listAccounts), await ask(token, listAccounts)]
+    for (const answer of answers) expect(messagesOf(answer)).toEqual([expect.stringContaining(message)])
+    expect(JSON.stringify(answers) + harness.log().slice(before).join('')).not.toContain(token)
+  })
+
+  it('that no claim grants is told to the operator once a reason', async () => {
+    const guarded = await startHarness(tokenEnv)
+    const asking = async (claims: object): Promise<void> => {
+      await guarded.run(listAccounts, {}, { authorization: `Bearer ${await sign({ ...all, ...claims })}` })
+    }
+    for (const claims of [{ scope: 1 }, { scope: [2] }, { accounts: {} }, { accounts: 3 }, {}, { accounts: null }]) {
+      await asking(claims)
+    }
+    const lines = guarded.log().filter((line) => line.includes('grants nothing'))
+    expect(lines).toHaveLength(3)
+    expect(lines[0]).toMatch(
+      /"level":"warn","time":"[^"]*","reason":"The token grants no scope, because its claim scope /,
+    )
+    expect(lines[1]).toContain('because its claim accounts is not')
+    expect(lines[2]).toContain('because it has no claim accounts')
+    await guarded.close()
+  })
+
+  it.each([undefined, null, [], '', ' '])(
+    'to no account is what a token without accounts gives: %j',
     async (accounts) => {
-      const { data } = await ask(await sign({ ...all, accounts }), '{ tradingAccounts { id } }')
+      const { data } = await ask(await sign({ ...all, accounts }), listAccounts)
       expect(data.tradingAccounts).toEqual([])
     },
   )
+
+  it.each([{}, { a: true }, [1], 7, true, '["x"]', [['x']], '../x'])(
+    'to no account is what another form of accounts gives, and the error names the claim: %j',
+    async (accounts) => {
+      for (const query of [listAccounts, `{ order(id: "${ownOrder}") { id } }`]) {
+        const answer = await ask(await sign({ ...all, accounts }), query)
+        expect(codesOf(answer)).toEqual(['FORBIDDEN'])
+        expect(messagesOf(answer)[0]).toMatch(
+          /^The token grants no account, because its claim accounts is not text with/,
+        )
+      }
+      expect(await harness.calls()).toEqual([])
+    },
+  )
+
+  it('to accounts may be text with blanks or commas, or an array', async () => {
+    for (const accounts of [own, `${own} ${foreign}`, `${own}, ${foreign}`, [own, foreign], [own, 7]]) {
+      const { data } = await ask(await sign({ ...all, accounts }), listAccounts)
+      const ids = data.tradingAccounts.map(({ id }: { id: string }) => id)
+      expect(ids).toEqual(JSON.stringify(accounts).includes(foreign) ? [own, foreign] : [own])
+    }
+    for (const accounts of ['*', ['*'], `* ${own}`]) {
+      expect((await ask(await sign({ ...all, accounts }), listAccounts)).data.tradingAccounts).toHaveLength(4)
+    }
+  })
+
+  it.each<[scopeClaim: string, accountsClaim: string, claims: (own: string) => object]>([
+    ['permissions', 'trading_accounts', (id) => ({ permissions: ['orders:read'], trading_accounts: id })],
+    [
+      'realm_access.roles',
+      'https://example.com/accounts',
+      (id) => ({ realm_access: { roles: ['orders:read'] }, 'https://example.com/accounts': [id] }),
+    ],
+    [
+      'resource_access.my.client.roles',
+      'https://example.com/claims.accounts.ids',
+      (id) => ({
+        resource_access: { 'my.client': { roles: ['orders:read'] } },
+        'https://example.com/claims': { 'accounts.ids': [id] },
+      }),
+    ],
+    ['a.b', 'c.d', (id) => ({ 'a.b': 'orders:read', a: { b: 'none' }, 'c.d': id, c: { d: '*' } })],
+  ])('is granted by the claims %s and %s, if those are named', async (scopeClaim, accountsClaim, claims) => {
+    const guarded = await startHarness({ ...tokenEnv, JWT_SCOPE_CLAIM: scopeClaim, JWT_ACCOUNTS_CLAIM: accountsClaim })
+    const asking = async (payload: object): Promise<Answer> =>
+      await guarded.run(listAccounts, {}, { authorization: `Bearer ${await sign({ ...payload })}` })
+    const [id = ''] = guarded.sandbox.accounts
+    expect((await asking(claims(id))).data).toEqual({ tradingAccounts: [{ id }] })
+    // The usual ones grant nothing then.
+    expect(messagesOf(await asking(all))).toEqual([expect.stringContaining(`no claim ${scopeClaim}`)])
+    await guarded.close()
+  })
 })
