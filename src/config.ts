@@ -5,6 +5,7 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { brokerCapabilities } from './brokers/broker.ts'
 import type { BrokerCapability } from './brokers/broker.ts'
+import { findMisspelt } from './misspelt.ts'
 import { ManifestError, parseManifest } from './manifest.ts'
 import { brokerIds } from './orders/order.ts'
 import type { BrokerId } from './orders/order.ts'
@@ -51,6 +52,8 @@ export interface Config {
   readonly introspection: boolean
   /** Whether an empty store may be made where there is none. */
   readonly mayCreateStore: boolean
+  /** Whether NODE_ENV is `production`. */
+  readonly isProduction: boolean
   /** Whether placements are sent, and whether cancels are. */
   readonly trading: (typeof tradings)[number]
   readonly placing: Placing
@@ -59,6 +62,8 @@ export interface Config {
   /** Bound of a graceful stop, after the drain. */
   readonly shutdownMs: number
   readonly logLevel: LogLevel
+  /** What an operator should look at, although the settings can be used; one sentence each, without values. */
+  readonly notices: readonly string[]
 }
 
 /** A token that somebody else keeps fresh, or what it takes to get one. */
@@ -151,8 +156,11 @@ const notBuilt: Readonly<Record<string, string>> = {
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const problems: string[] = []
+  // Every name that was read, whether it was set or not: the settings there are.
+  const known = new Set(['NODE_ENV'])
 
   function read(name: string): string | undefined {
+    known.add(name)
     const value = env[name]?.trim()
     return value === '' ? undefined : value
   }
@@ -448,7 +456,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     problems.push('AUTH=none lets every caller trade, so it needs the sandbox or a loopback HOST such as 127.0.0.1')
   }
 
-  const config: Config = {
+  const isProduction = env['NODE_ENV'] === 'production'
+  const hasStoreInit = readChoice('STORE_INIT', '0', ['0', '1']) === '1'
+
+  const config: Omit<Config, 'notices'> = {
     host,
     port: readInteger('PORT', 4000, 0, 65_535),
     publicHosts: readPublicHosts(),
@@ -478,15 +489,21 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     }),
     graphiql: readChoice('GRAPHIQL', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
     introspection: readChoice('INTROSPECTION', isSandbox ? 'on' : 'off', ['on', 'off']) === 'on',
-    mayCreateStore: env['NODE_ENV'] !== 'production' || readChoice('STORE_INIT', '0', ['0', '1']) === '1',
+    mayCreateStore: !isProduction || hasStoreInit,
+    isProduction,
     trading: readChoice('TRADING', 'on', tradings),
     placing: readPlacing(),
     drainMs: readInteger('DRAIN_MS', 0, 0, 600_000),
     shutdownMs: readInteger('SHUTDOWN_MS', 35_000, 0, 600_000),
     logLevel: readChoice('LOG_LEVEL', 'info', ['error', 'warn', 'info', 'debug']),
   }
-  if (problems.length > 0) throw new ConfigError(problems)
-  return Object.freeze(config)
+  // Last, when all names have been read.
+  const misspelt = findMisspelt(env, known).map(
+    ({ name, nearest }) => `${name} is set, but there is no such setting; the nearest name is ${nearest}.`,
+  )
+  // A name that is missing may be the one that is misspelt.
+  if (problems.length > 0) throw new ConfigError([...problems, ...misspelt])
+  return Object.freeze({ ...config, notices: Object.freeze(misspelt) })
 }
 
 /** Whether `config` names no broker, so that the embedded sandbox is all of them. */

@@ -1,5 +1,6 @@
 // The `blotter` command: a subcommand in, one thing done.
 
+import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { ParseArgsOptionsConfig } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
@@ -35,6 +36,8 @@ Beside the service, or without it, on the store in DATA_DIR:
                  settle one by hand, after a look at the broker's own pages
   audit verify   check the audit of every placement
 
+  --version      print the version
+
   certify --yes [--broker bluum|aries] [--sandbox] [--production] [--account ID] [--symbol AAPL] [--limit-price 1.00]
                  place a few small orders, cancel them, and print what the broker can be relied on for:
                  the BLUUM_CAPABILITIES or ARIES_CAPABILITIES to set
@@ -68,6 +71,9 @@ async function run([command, ...args]: string[]): Promise<void> {
       return print(await verifyAudit(process.env))
     case 'certify':
       return await runCertify(args)
+    case '--version':
+      parse(args, {})
+      return print(readVersion())
     case undefined:
     case 'help':
     case '--help':
@@ -76,6 +82,11 @@ async function run([command, ...args]: string[]): Promise<void> {
       print(usage)
       throw new UsageError(`There is no command ${JSON.stringify(command)}.`)
   }
+}
+
+function readVersion(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
+  return typeof manifest === 'object' && manifest !== null && 'version' in manifest ? String(manifest.version) : ''
 }
 
 async function runPlacements(args: string[]): Promise<void> {

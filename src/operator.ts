@@ -8,6 +8,7 @@ import type { Certificate } from './certify.ts'
 import { systemClock } from './clock.ts'
 import { findUrl, isLoopback, isSandboxOnly, listConnected, readConfig } from './config.ts'
 import type { Config } from './config.ts'
+import { listNotices } from './notices.ts'
 import { brokerOf, isOrderId } from './orders/order.ts'
 import type { BrokerId, NewOrder } from './orders/order.ts'
 import { advance } from './orders/placement.ts'
@@ -24,7 +25,7 @@ export class OperatorError extends Error {
   override readonly name = 'OperatorError'
 }
 
-/** Reads the settings as `serve` would, and says that they can be used. Throws ConfigError and StartError. */
+/** Reads the settings as `serve` would, and says that they can be used, and what to look at. Throws ConfigError and StartError. */
 export async function checkConfig(env: Env): Promise<string> {
   const config = readConfig(env)
   if (config.trustedDocuments) {
@@ -34,7 +35,8 @@ export async function checkConfig(env: Env): Promise<string> {
   }
   const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
   const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
-  return `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
+  const summary = `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
+  return [summary, ...listNotices(config).map((notice) => `Mind: ${notice}`)].join('\n')
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */

@@ -10,6 +10,7 @@ import { connect, listSandboxAccounts } from './connections.ts'
 import { checkDocuments } from './documents.ts'
 import { createIdentity } from './identity.ts'
 import { createListener } from './listener.ts'
+import { listNotices } from './notices.ts'
 import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
@@ -59,7 +60,9 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   const { operationsPerSecond, placementsPerSecond } = config.limits
   const schema = createSchema()
   if (config.trustedDocuments) checkDocuments(config.trustedDocuments, schema, config.introspection)
+  const notices = listNotices(config)
   const store = openStore(config)
+  for (const notice of notices) log.warn({}, notice)
   const sandbox = isSandboxOnly(config) ? await startEmbedded(config).catch(closeStore) : null
   const brokers: Brokers = new Map(listConnected(config).map((id) => [id, connectRemembering(id)]))
   const commands = createCommands({

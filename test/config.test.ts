@@ -59,6 +59,7 @@ describe('without any setting', () => {
       graphiql: true,
       introspection: true,
       mayCreateStore: true,
+      isProduction: false,
       trading: 'on',
       placing: {
         replyMs: 10_000,
@@ -71,6 +72,7 @@ describe('without any setting', () => {
       drainMs: 0,
       shutdownMs: 35_000,
       logLevel: 'info',
+      notices: [],
     })
   })
 
@@ -339,6 +341,62 @@ describe('placing', () => {
     expect(readConfig({ NODE_ENV: 'production' }).mayCreateStore).toBe(false)
     expect(readConfig({ NODE_ENV: 'production', STORE_INIT: '1' }).mayCreateStore).toBe(true)
     expect(readConfig({ NODE_ENV: 'development' }).mayCreateStore).toBe(true)
+  })
+})
+
+describe('names that are no settings', () => {
+  const told = (env: Record<string, string>) => readConfig(env).notices
+
+  it.each([
+    ['PLACE_REPLY', 'PLACE_REPLY_MS'],
+    ['PLACE_SETTLE_SECONDS', 'PLACE_SETTLE_MS'],
+    ['LIMIT_OPERATIONS', 'LIMIT_OPERATIONS_PER_SECOND'],
+    ['JWT_SCOPES_CLAIM', 'JWT_SCOPE_CLAIM'],
+    ['BLUUM_KEY', 'BLUUM_API_KEY'],
+    ['BLUUM_API_KEYFILE', 'BLUUM_API_KEY_FILE'],
+    ['ARIES_CLIENTID', 'ARIES_CLIENT_ID'],
+    ['TRUSTED_DOCUMENT', 'TRUSTED_DOCUMENTS'],
+    ['CORS_ORIGIN', 'CORS_ORIGINS'],
+    ['SANDBOX_SED', 'SANDBOX_SEED'],
+    ['TRADNG', 'TRADING'],
+    ['trading', 'TRADING'],
+    ['LOGLEVEL', 'LOG_LEVEL'],
+    ['DATADIR', 'DATA_DIR'],
+    ['log-level', 'LOG_LEVEL'],
+    ['DRIAN_MS', 'DRAIN_MS'],
+    ['ROUTER_SECRETS', 'ROUTER_SECRET'],
+    ['port', 'PORT'],
+  ])('%s is reported with the nearest name, %s, and without its value', (name, nearest) => {
+    expect(told({ [name]: 'hidden' })).toEqual([
+      `${name} is set, but there is no such setting; the nearest name is ${nearest}.`,
+    ])
+  })
+
+  it('are told beside the problems, one of which they may be the reason of', () => {
+    expect(problemsOf({ BLUUM_URL: 'https://api.example.com/v1', BLUUM_API_KEYS: 'hidden', AUTH: 'none' })).toEqual([
+      expect.stringMatching(/^BLUUM_API_KEY is missing/),
+      expect.stringMatching(/^BLUUM_API_SECRET is missing/),
+      expect.stringMatching(/^BLUUM_API_KEYS is set, but .* BLUUM_API_KEY\.$/),
+    ])
+  })
+
+  it('of other programs are left alone, and so are those without a value', () => {
+    const env = {
+      PATH: '/bin',
+      HTTP_PROXY: 'http://proxy.example:3128',
+      all_proxy: 'socks5://proxy.example',
+      NODE_ENV: 'development',
+      NODE_OPTIONS: '--enable-source-maps',
+      npm_config_loglevel: 'error',
+      HOSTNAME: 'pod-1',
+      POST: 'x',
+      BLOTTER_PORT: 'tcp://10.0.0.1:4000',
+      ARIES_DB_SERVICE_HOST: '10.0.0.2',
+      ARIES_DB_PORT: 'tcp://10.0.0.2:5432',
+      ARIES_DB_PORT_5432_TCP_ADDR: '10.0.0.2',
+      PLACE_REPLY: ' ',
+    }
+    expect(told(env)).toEqual([])
   })
 })
 

@@ -247,12 +247,74 @@ describe('serve', () => {
   })
 })
 
+describe('on an older Node', () => {
+  /** The first Node on PATH that is too old to run the service, outside of node_modules; null if there is none. */
+  async function findOldNode(): Promise<string | null> {
+    for (const folder of bareEnv.PATH.split(':').filter((path) => !path.includes('node_modules'))) {
+      const version = await run(join(folder, 'node'), ['-p', 'process.versions.node']).catch(() => null)
+      const [major = 99] = version?.stdout.split('.').map(Number) ?? []
+      if (major < 24) return join(folder, 'node')
+    }
+    return null
+  }
+
+  const fake = 'Object.defineProperty(process, "versions", { value: { ...process.versions, node: "24.10.3" } })'
+
+  it('each command says which one is needed and how to get it, and nothing else', async () => {
+    const options = { cwd: root, env: bareEnv }
+    const old = await findOldNode()
+    const commands: [string, string[]][] = [
+      [process.execPath, ['--import', `data:text/javascript,${encodeURIComponent(fake)}`, 'src/blotter.js']],
+      ...(old === null ? [] : [[old, ['src/blotter.js']] satisfies [string, string[]]]),
+    ]
+    for (const [node, args] of commands) {
+      for (const command of ['serve', '--version', 'check-config']) {
+        const ended = await run(node, [...args, command], options).then(
+          () => expect.unreachable(`${node} ran ${command}`),
+          (error: unknown) => error as { code: number; stdout: string; stderr: string },
+        )
+        expect({ code: ended.code, out: ended.stdout }).toEqual({ code: 1, out: '' })
+        expect(ended.stderr).toMatch(/^Blotter needs Node 24\.11 or newer, and this is Node \d+\.\d+\.\d+ \(/)
+        expect(ended.stderr).toMatch(/npm start[^]*--omit=dev[^]*nodejs\.org/)
+        expect(ended.stderr).not.toMatch(/ERR_|\n {4}at /)
+      }
+    }
+  })
+
+  it('and on this one runs the command', async () => {
+    const { stdout } = await run(process.execPath, ['src/blotter.js', '--version'], { cwd: root, env: bareEnv })
+    expect(stdout).toBe('0.1.0\n')
+  })
+})
+
 describe('the other commands', () => {
   it('check-config says that settings can be used, or what is wrong with them', async () => {
     expect((await finish(['check-config'], {})).out).toContain('can be used')
     const wrong = await finish(['check-config'], { PORT: 'x' })
     expect(wrong.code).toBe(1)
     expect(wrong.err).toContain('PORT must be')
+  })
+
+  it('check-config tells misspelt names and what STORE_INIT should be, and the log of a start does too', async () => {
+    const env = { DATA_DIR: makeDataDir(), NODE_ENV: 'production', TRADNG: 'hidden' }
+    const before = await finish(['check-config'], env)
+    expect(before.code).toBe(0)
+    expect(before.out).toMatch(
+      /can be used[^]*\nMind: TRADNG is set, [^\n]* TRADING\.\nMind: There is no store in DATA_DIR/,
+    )
+    expect((await finish(['serve'], env)).err).toContain('STORE_INIT')
+    const running = await startServer({ ...env, STORE_INIT: '1' })
+    expect(running.output()).toMatch(/"level":"warn","time":"[^"]*","msg":"TRADNG is set, [^"]* TRADING\."/)
+    expect(running.output()).not.toMatch(/hidden|STORE_INIT/)
+    const after = await finish(['check-config'], { ...env, STORE_INIT: '1' })
+    expect(after.out).toMatch(
+      /\nMind: TRADNG [^\n]*\nMind: STORE_INIT=1 is still set although there is a store: unset it/,
+    )
+    expect((await finish(['check-config'], { ...env, TRADNG: '' })).out).not.toContain('Mind')
+  })
+
+  it('--version prints the version', async () => {
+    expect((await finish(['--version'], {})).out).toBe('0.1.0\n')
   })
 
   it('print-schema prints the SDL', async () => {
