@@ -9,6 +9,8 @@ import { findMisspelt } from './misspelt.ts'
 import { ManifestError, parseManifest } from './manifest.ts'
 import { brokerIds } from './orders/order.ts'
 import type { BrokerId } from './orders/order.ts'
+import { findProxy } from './proxy.ts'
+import type { ProxySettings } from './proxy.ts'
 
 /** The settings of one process. Times in milliseconds. */
 export interface Config {
@@ -35,6 +37,8 @@ export interface Config {
   /** Nobody publishes a rate; 80 % of this one is used. */
   readonly ariesRequestsPerSecond: number
   readonly ariesCapabilities: readonly BrokerCapability[]
+  /** How brokers and the keys of tokens are reached, where not directly; null without a proxy. */
+  readonly proxy: ProxySettings | null
   /** Whether calls stop for a while when the broker keeps failing. */
   readonly breaker: boolean
   readonly sandbox: { readonly seed: string; readonly port: number }
@@ -305,6 +309,28 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return { url, credential: Object.freeze({ clientId, clientSecret, refreshToken }) }
   }
 
+  // As curl does: the name in lower case wins. HTTP_PROXY is not looked at, because nothing leaves this machine as http://.
+  function readProxy(): ProxySettings | null {
+    const inCapitals = readSecret('HTTPS_PROXY')
+    const inSmall = read('https_proxy')
+    const bypass = (read('no_proxy') ?? read('NO_PROXY') ?? '').split(/[\s,]+/).filter((entry) => entry !== '')
+    const text = inSmall ?? inCapitals?.reveal()
+    if (text === undefined) return null
+    const address = text.includes('://') ? text : `http://${text}`
+    const proxy = toProxyUrl(address)
+    const settings = { url: toSecret(address), host: proxy?.host ?? '', bypass: Object.freeze(bypass) }
+    if (proxy !== null) return Object.freeze(settings)
+    // The environment may be somebody else's: a proxy that nothing here would use needs no form.
+    const targets = [bluum?.url, aries?.url, auth.kind === 'jwt' && 'url' in auth.keys ? auth.keys.url : undefined]
+    if (targets.some((url) => url !== undefined && URL.canParse(url) && findProxy(new URL(url), settings) !== null)) {
+      problems.push(
+        `${inSmall === undefined ? 'HTTPS_PROXY' : 'https_proxy'} must be the address of an HTTP proxy, such as ` +
+          'http://proxy.example.com:3128, or http://user:password@… with a user name and a password in percent-encoding',
+      )
+    }
+    return null
+  }
+
   function readRouterSecret(): Secret | null {
     const secret = readSecret('ROUTER_SECRET')
     if (secret === undefined) return null
@@ -473,6 +499,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     ariesTradingId: readOptional('ARIES_TRADING_ID', ariesTradingIds),
     ariesRequestsPerSecond: readInteger('ARIES_REQUESTS_PER_SECOND', isSandbox ? 1_000 : 10, 1, 10_000),
     ariesCapabilities: readCapabilities('ARIES_CAPABILITIES'),
+    proxy: readProxy(),
     breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',
     sandbox: Object.freeze({
       seed: read('SANDBOX_SEED') ?? 'blotter',
@@ -539,6 +566,18 @@ function isPublicKey(pem: string): boolean {
   } catch {
     return false
   }
+}
+
+function toProxyUrl(address: string): URL | null {
+  if (!URL.canParse(address)) return null
+  const url = new URL(address)
+  const isPlain = url.pathname === '/' && url.search === '' && url.hash === ''
+  try {
+    decodeURIComponent(url.username + url.password)
+  } catch {
+    return null
+  }
+  return isPlain && (url.protocol === 'http:' || url.protocol === 'https:') ? url : null
 }
 
 function isBaseUrl(text: string): boolean {

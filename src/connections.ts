@@ -7,6 +7,7 @@ import type { OAuthCredential } from './brokers/tokens.ts'
 import type { Config } from './config.ts'
 import { toAriesId } from './orders/order.ts'
 import type { BrokerId } from './orders/order.ts'
+import { findProxy } from './proxy.ts'
 import type { Sandbox } from './sandbox/server.ts'
 
 /** What a connection needs beside the settings. */
@@ -40,6 +41,7 @@ function connectBluum(config: Config, { sandbox, breaker, findAccount }: Connect
   const { bluum } = config
   return createBluum({
     url: bluum?.url ?? sandbox?.url ?? '',
+    proxyUrl: bluum && findProxy(new URL(bluum.url), config.proxy),
     apiKey: bluum?.apiKey.reveal() ?? sandbox?.apiKey ?? '',
     apiSecret: bluum?.apiSecret.reveal() ?? sandbox?.apiSecret ?? '',
     api: config.bluumApi,
@@ -54,6 +56,7 @@ function connectAries(config: Config, { sandbox, breaker, onNotice }: Connection
   const { aries } = config
   return createAries({
     url: aries?.url ?? sandbox?.aries.url ?? '',
+    proxyUrl: aries && findProxy(new URL(aries.url), config.proxy),
     credential: toCredential(config, sandbox),
     accountField: config.ariesAccountField,
     tradingId: config.ariesTradingId ?? (aries === null ? sandbox?.aries.tradingId : undefined) ?? 'id',

@@ -2,11 +2,14 @@
 // grant is answered like what does not exist, or refused before anybody is asked.
 
 import { createHash, createPublicKey } from 'node:crypto'
-import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
-import type { JWTPayload, JWTVerifyGetKey } from 'jose'
+import { createRemoteJWKSet, customFetch, errors, jwtVerify } from 'jose'
+import type { FetchImplementation, JWTPayload, JWTVerifyGetKey } from 'jose'
+import { Agent } from 'undici'
+import { createTunnels } from './brokers/tunnel.ts'
 import type { Config } from './config.ts'
 import { createAccessError } from './errors.ts'
 import { isAccountId } from './orders/order.ts'
+import { findProxy } from './proxy.ts'
 
 type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
 
@@ -52,6 +55,7 @@ const algorithms: Readonly<Record<string, readonly string[]>> = {
   rsa: ['RS256', 'RS384', 'RS512', 'PS256'],
 }
 const clockToleranceSeconds = 30
+const keysBytesMax = 1_000_000
 const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
 /** What an operator should know of tokens; no call names a token or its caller. */
@@ -62,8 +66,12 @@ export interface IdentityListener {
   onClaimTrouble(reason: string): void
 }
 
-/** Fetches no key before a token comes. Throws TypeError if the public key is none. */
-export function createIdentity(auth: Config['auth'], listener: IdentityListener): Identity {
+/** Fetches no key before a token comes, and then through `proxy` unless that leaves the keys' address out. Throws TypeError if the public key is none. */
+export function createIdentity(
+  auth: Config['auth'],
+  listener: IdentityListener,
+  proxy: Config['proxy'] = null,
+): Identity {
   if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
   const { issuer, audience, keys } = auth
   // There are few: each names a claim of the settings and one of two faults.
@@ -76,7 +84,7 @@ export function createIdentity(auth: Config['auth'], listener: IdentityListener)
     clockTolerance: clockToleranceSeconds,
     requiredClaims: ['exp', 'sub'],
   }
-  const findKey = toKeys(keys)
+  const findKey = toKeys(keys, proxy)
   let isTroubled = false
   return {
     async identify(authorization, hasShownRouterSecret) {
@@ -108,13 +116,32 @@ export function createIdentity(auth: Config['auth'], listener: IdentityListener)
 
 type Keys = Extract<Config['auth'], { kind: 'jwt' }>['keys']
 
-function toKeys(keys: Keys): JWTVerifyGetKey {
+function toKeys(keys: Keys, proxy: Config['proxy']): JWTVerifyGetKey {
   if ('url' in keys) {
+    const url = new URL(keys.url)
+    const proxyUrl = findProxy(url, proxy)
+    const through = proxyUrl === null ? {} : { [customFetch]: fetchThrough(proxyUrl) }
     const { maxAge: cacheMaxAge, timeout: timeoutDuration, cooldown: cooldownDuration } = keysMs
-    return createRemoteJWKSet(new URL(keys.url), { cacheMaxAge, timeoutDuration, cooldownDuration })
+    return createRemoteJWKSet(url, { cacheMaxAge, timeoutDuration, cooldownDuration, ...through })
   }
   const key = createPublicKey(keys.pem)
   return () => Promise.resolve(key)
+}
+
+function fetchThrough(proxyUrl: string): FetchImplementation {
+  // Keys are fetched every ten minutes, for which no connection is kept.
+  const agent = new Agent({ connect: createTunnels(proxyUrl), pipelining: 0, maxResponseSize: keysBytesMax })
+  return async (address, { headers, signal }) => {
+    const { origin, pathname } = new URL(address)
+    const answer = await agent.request({
+      origin,
+      path: pathname,
+      method: 'GET',
+      headers: Object.fromEntries(headers),
+      signal,
+    })
+    return new Response(await answer.body.text(), { status: answer.statusCode })
+  }
 }
 
 function listAlgorithms(pem: string): string[] {

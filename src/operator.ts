@@ -8,6 +8,7 @@ import type { Certificate } from './certify.ts'
 import { systemClock } from './clock.ts'
 import { findUrl, isLoopback, isSandboxOnly, listConnected, readConfig } from './config.ts'
 import type { Config } from './config.ts'
+import { findProxy } from './proxy.ts'
 import { listNotices } from './notices.ts'
 import { brokerOf, isOrderId } from './orders/order.ts'
 import type { BrokerId, NewOrder } from './orders/order.ts'
@@ -36,7 +37,20 @@ export async function checkConfig(env: Env): Promise<string> {
   const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
   const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
   const summary = `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
-  return [summary, ...listNotices(config).map((notice) => `Mind: ${notice}`)].join('\n')
+  return [summary, ...describeProxy(config), ...listNotices(config).map((notice) => `Mind: ${notice}`)].join('\n')
+}
+
+// Its host alone: the rest of its address may be a secret.
+function describeProxy(config: Config): string[] {
+  const { proxy, auth } = config
+  const brokers = listConnected(config).flatMap((id) => findUrl(id, config) ?? [])
+  const targets = [...brokers, ...(auth.kind === 'jwt' && 'url' in auth.keys ? [new URL(auth.keys.url)] : [])]
+  const proxied = targets.filter((target) => findProxy(target, proxy) !== null)
+  if (proxy === null || proxied.length === 0) return []
+  const direct = targets.filter((target) => !proxied.includes(target))
+  const toHosts = (urls: readonly URL[]): string => [...new Set(urls.map(({ host }) => host))].join(' and ')
+  const rest = direct.length === 0 ? '' : `, and ${toHosts(direct)} directly`
+  return [`Through the proxy ${proxy.host} it reaches ${toHosts(proxied)}${rest}.`]
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */

@@ -9,6 +9,7 @@ import type { Config } from './config.ts'
 import { connect, listSandboxAccounts } from './connections.ts'
 import { checkDocuments } from './documents.ts'
 import { createIdentity } from './identity.ts'
+import type { IdentityListener } from './identity.ts'
 import { createListener } from './listener.ts'
 import { listNotices } from './notices.ts'
 import { createCommands } from './orders/commands.ts'
@@ -77,6 +78,15 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     onTrouble,
   })
   await commands.start()
+  const identityListener: IdentityListener = {
+    onKeysTrouble: (reason) =>
+      log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
+    onClaimTrouble: (reason) =>
+      log.warn(
+        { reason },
+        'a token that was verified grants nothing; JWT_SCOPE_CLAIM and JWT_ACCOUNTS_CLAIM name its claims',
+      ),
+  }
   let isStopping = false
   const server = createServer({
     schema,
@@ -84,15 +94,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
-    identity: createIdentity(config.auth, {
-      onKeysTrouble: (reason) =>
-        log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
-      onClaimTrouble: (reason) =>
-        log.warn(
-          { reason },
-          'a token that was verified grants nothing; JWT_SCOPE_CLAIM and JWT_ACCOUNTS_CLAIM name its claims',
-        ),
-    }),
+    identity: createIdentity(config.auth, identityListener, config.proxy),
     routerSecret: config.routerSecret?.reveal() ?? null,
     introspection: config.introspection,
     corsOrigins: config.corsOrigins,

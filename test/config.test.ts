@@ -48,6 +48,7 @@ describe('without any setting', () => {
       ariesTradingId: null,
       ariesRequestsPerSecond: 1_000,
       ariesCapabilities: [],
+      proxy: null,
       breaker: true,
       sandbox: { seed: 'blotter', port: 0 },
       dataDir: '.blotter',

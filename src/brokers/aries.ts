@@ -45,6 +45,8 @@ import type { OAuthCredential } from './tokens.ts'
 export interface AriesOptions {
   /** Base URL without a version, such as `https://api.aries.com`: the paths name theirs. */
   url: string
+  /** The URL of the HTTP proxy that reaches it; direct unless told. */
+  proxyUrl?: string | null
   credential: OAuthCredential
   accountField: AriesAccountField
   /** Which of the ids in the list of accounts names an account to the order API: no page says. */
@@ -98,14 +100,15 @@ interface Row {
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createAries(options: AriesOptions): Broker {
   const { accountField, tradingId } = options
-  const tokenHttp = createHttp({ baseUrl: options.url, headers: {}, writeConnections: 1 })
+  const { url: baseUrl, proxyUrl = null } = options
+  const tokenHttp = createHttp({ baseUrl, proxyUrl, headers: {}, writeConnections: 1 })
   const tokens = createTokens({
     http: tokenHttp,
     credential: options.credential,
     onNotice: options.onNotice ?? (() => {}),
   })
   const calls = createCalls({
-    http: createHttp({ baseUrl: options.url, headers: {} }),
+    http: createHttp({ baseUrl, proxyUrl, headers: {} }),
     requestsPerSecond: options.requestsPerSecond,
     breaker: options.breaker,
   })

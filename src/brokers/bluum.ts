@@ -59,6 +59,8 @@ import { scanList } from './scan.ts'
 export interface BluumOptions {
   /** Base URL with its version, such as `https://api.bluumfinance.com/v1`. */
   url: string
+  /** The URL of the HTTP proxy that reaches it; direct unless told. */
+  proxyUrl?: string | null
   apiKey: string
   apiSecret: string
   /** The generation of the API; `accounts` unless told. */
@@ -91,6 +93,7 @@ export function createBluum(options: BluumOptions): Broker {
   const calls = createCalls({
     http: createHttp({
       baseUrl: options.url,
+      proxyUrl: options.proxyUrl ?? null,
       headers: {
         authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
       },

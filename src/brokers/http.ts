@@ -8,6 +8,7 @@ import { type Dispatcher, Pool } from 'undici'
 
 import { isIdPart } from '../orders/order.ts'
 import { UpstreamError, type UpstreamErrorKind, type UpstreamFailure } from './broker.ts'
+import { createTunnels } from './tunnel.ts'
 
 /** What all calls to one broker share. */
 export interface HttpOptions {
@@ -23,6 +24,10 @@ export interface HttpOptions {
   cancelConnections?: number
   /** The largest body read of an answer, in bytes; 4 MiB unless told. */
   responseBytesMax?: number
+  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if it needs one; direct unless told. */
+  proxyUrl?: string | null
+  /** How long a tunnel through the proxy may take to open, in ms; 2 s unless told. */
+  tunnelMs?: number
   /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
   now?: () => number
 }
@@ -134,6 +139,7 @@ export function createHttp(options: HttpOptions): Http {
     // Off: they measure silence, so a drip never meets them, and they are coarse. Each attempt has timers of its own.
     headersTimeout: 0,
     bodyTimeout: 0,
+    ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
   }
   const readPool = new Pool(url.origin, { ...poolOptions, connections: options.readConnections ?? 64 })
   const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
@@ -425,7 +431,7 @@ function toFailure(head: Head): UpstreamFailure {
 function toBreak(error: Error): Break {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name
   const cause = Object.assign(new Error(error.message), { code })
-  return { code, timedOut: code === 'UND_ERR_CONNECT_TIMEOUT', cause }
+  return { code, timedOut: code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'PROXY_TIMEOUT', cause }
 }
 
 const httpDatePattern = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
