@@ -3,6 +3,7 @@
 import { createAries } from './brokers/aries.ts'
 import { createBluum } from './brokers/bluum.ts'
 import type { Broker } from './brokers/broker.ts'
+import type { OnNotice } from './brokers/notices.ts'
 import type { OAuthCredential } from './brokers/tokens.ts'
 import type { Config } from './config.ts'
 import { toAriesId } from './orders/order.ts'
@@ -18,8 +19,8 @@ export interface ConnectionOptions {
   breaker: boolean
   /** The account of an order of Bluum's where our records have it; null, or a throw, when they do not. */
   findAccount?: (orderId: string) => Promise<string | null>
-  /** Told what an operator has to know, in words that hold no secret. */
-  onNotice?: (message: string) => void
+  /** Hears what an operator has to know of the broker. */
+  onNotice?: OnNotice
 }
 
 /** The accounts of the embedded sandbox at a broker, by their ids here, the one to show first. */
@@ -37,7 +38,7 @@ export function connect(id: BrokerId, config: Config, options: ConnectionOptions
   return id === 'BLUUM' ? connectBluum(config, options) : connectAries(config, options)
 }
 
-function connectBluum(config: Config, { sandbox, breaker, findAccount }: ConnectionOptions): Broker {
+function connectBluum(config: Config, { sandbox, breaker, findAccount, onNotice }: ConnectionOptions): Broker {
   const { bluum } = config
   return createBluum({
     url: bluum?.url ?? sandbox?.url ?? '',
@@ -49,6 +50,7 @@ function connectBluum(config: Config, { sandbox, breaker, findAccount }: Connect
     capabilities: config.bluumCapabilities,
     breaker,
     ...(findAccount && { findAccount }),
+    ...(onNotice && { onNotice }),
   })
 }
 

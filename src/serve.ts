@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Broker, Brokers } from './brokers/broker.ts'
+import type { OnNotice } from './brokers/notices.ts'
 import { systemClock } from './clock.ts'
 import { isLoopback, isSandboxOnly, listConnected, StartError } from './config.ts'
 import type { Config } from './config.ts'
@@ -66,6 +67,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   for (const notice of notices) log.warn({}, notice)
   const sandbox = isSandboxOnly(config) ? await startEmbedded(config).catch(closeStore) : null
   const brokers: Brokers = new Map(listConnected(config).map((id) => [id, connectRemembering(id)]))
+  const countLog = createCountLog(log)
   const commands = createCommands({
     brokers,
     store,
@@ -76,8 +78,14 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     placementRate:
       placementsPerSecond === null ? null : createRate(placementsPerSecond, placementsPerSecond, systemClock),
     onTrouble,
+    unresolved: {
+      onCount: (count) => countLog.note(count),
+      onResolved: (resolution) =>
+        log.info({ ...resolution }, 'a placement whose outcome had been reported as unknown is resolved'),
+    },
   })
   await commands.start()
+  countLog.start(commands.unresolved())
   const identityListener: IdentityListener = {
     onKeysTrouble: (reason) =>
       log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
@@ -112,7 +120,8 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   function connectRemembering(id: BrokerId): Broker {
     const findAccount = async (orderId: string): Promise<string | null> =>
       (await store.findByOrder(id, orderId))?.accountId ?? null
-    const onNotice = (message: string): void => log.warn({ broker: id }, message)
+    const onNotice: OnNotice = (message, { level = 'warn', fields } = {}) =>
+      log[level]({ broker: id, ...fields }, message)
     const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
     return rememberOrders(broker, {
       findAccount,
@@ -126,6 +135,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   }
 
   async function closeAll(withinMs: number): Promise<void> {
+    countLog.close()
     listener.closeAll()
     await server.close()
     await Promise.all([...brokers.values()].map((broker) => broker.close(withinMs)))
@@ -151,7 +161,8 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     const startedAt = performance.now()
     const drainMs = reason === 'bug' ? 0 : config.drainMs
     isStopping = true
-    log.info({ reason, drainMs, shutdownMs: config.shutdownMs }, 'stopping')
+    const { shutdownMs } = config
+    log.info({ reason, drainMs, shutdownMs, unresolved: commands.unresolved() }, 'stopping')
     if (drainMs > 0) {
       listener.drain()
       await sleep(drainMs, undefined, { signal: draining.signal }).catch(() => {})
@@ -159,7 +170,8 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     const deadline = Date.now() + config.shutdownMs
     await within(config.shutdownMs, Promise.all([listener.stop(), commands.close()]))
     await closeAll(Math.max(0, deadline - Date.now()))
-    log.info({ reason, ms: Math.round(performance.now() - startedAt) }, 'stopped')
+    const ms = Math.round(performance.now() - startedAt)
+    log.info({ reason, ms, unresolved: commands.unresolved() }, 'stopped')
   }
 
   return {
@@ -170,6 +182,43 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     close(reason = 'close') {
       if (reason === 'bug') draining.abort()
       return (closing ??= stop(reason))
+    },
+  }
+}
+
+// Between two lines about the same count.
+const countEveryMs = 1_000
+
+/** Logs how many placements are without an outcome, when that changes and at most once a second. */
+function createCountLog(log: Log) {
+  let count = 0
+  let logged = 0
+  let hasStarted = false
+  let timer: NodeJS.Timeout | undefined
+
+  function write(): void {
+    logged = count
+    log[count > 0 ? 'warn' : 'info']({ unresolved: count }, 'placements without an outcome')
+  }
+
+  return {
+    note(changed: number): void {
+      count = changed
+      if (!hasStarted || timer !== undefined || count === logged) return
+      write()
+      timer = setTimeout(() => {
+        timer = undefined
+        this.note(count)
+      }, countEveryMs).unref()
+    },
+    start(initial: number): void {
+      hasStarted = true
+      count = initial
+      write()
+    },
+    close(): void {
+      hasStarted = false
+      clearTimeout(timer)
     },
   }
 }

@@ -1242,6 +1242,59 @@ describe('the breaker', () => {
   })
 })
 
+describe('what a breaker tells', () => {
+  test('is each opening with its reason, and the closing with how long it was down', () => {
+    let at = 0
+    const changes: object[] = []
+    const breaker = createBreaker({ now: () => at, random: () => 0.5, onChange: (change) => changes.push(change) })
+    for (let i = 0; i < 9; i++) breaker.failed('no_answer')
+    at += 5_000
+    breaker.tryProbe()
+    breaker.failed('failed')
+    at += 10_000
+    breaker.tryProbe()
+    breaker.succeeded()
+    breaker.succeeded()
+    for (let i = 0; i < 5; i++) breaker.failed()
+    expect(changes).toEqual([
+      { state: 'open', reason: 'no_answer', openMs: 5_000, openings: 1 },
+      { state: 'open', reason: 'failed', openMs: 10_000, openings: 2 },
+      { state: 'closed', downMs: 15_000 },
+      { state: 'open', reason: null, openMs: 5_000, openings: 1 },
+    ])
+  })
+
+  test('is told of reads and of writes, in few lines for a long outage, and in one when the broker is back', async () => {
+    const notices: string[] = []
+    const onNotice: CallsOptions['onNotice'] = (message, { fields } = {}) =>
+      notices.push(`${message} ${fields?.['calls']} ${fields?.['reason'] ?? ''}`.trim())
+    const { http, calls } = open(ok, { onNotice })
+    await tripWrites(calls, http)
+    await trip(calls, http)
+    http.script = () => ({ end: refusedConnection() })
+    for (let minutes = 0; minutes < 30; minutes++) {
+      watch(calls.read(one, reader(50)))
+      await pass(60_000)
+    }
+    http.script = ok
+    await pass(60_000)
+    watch(calls.read(one, reader()))
+    await pass(60_000)
+    watch(calls.read(one, reader()))
+    await pass(100)
+    expect(notices).toEqual([
+      'the breaker for writes opened: calls stop for a while writes failed',
+      'the breaker for reads opened: calls stop for a while reads not_sent',
+      ...Array.from(
+        { length: 4 },
+        () => 'the breaker for reads opened again: the call that tried it failed reads not_sent',
+      ),
+      'the breaker for reads closed: the broker answers again reads',
+      'the breaker for writes closed: the broker answers again writes',
+    ])
+  })
+})
+
 describe('reads of a broker that is down', () => {
   test('fail at once without a call once the breaker is open; one probe brings them back (D05)', async () => {
     const { http, calls } = open(hang)

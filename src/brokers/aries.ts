@@ -38,6 +38,8 @@ import type { ReadCall } from './calls.ts'
 import { isBody } from './fields.ts'
 import { createHttp, path } from './http.ts'
 import type { Answer, Call } from './http.ts'
+import { createCredentialWatch } from './notices.ts'
+import type { OnNotice } from './notices.ts'
 import { createTokens } from './tokens.ts'
 import type { OAuthCredential } from './tokens.ts'
 
@@ -57,8 +59,8 @@ export interface AriesOptions {
   breaker: boolean
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
-  /** Told what an operator has to know, in words that hold no secret. */
-  onNotice?: (message: string) => void
+  /** Hears what an operator has to know. */
+  onNotice?: OnNotice
 }
 
 // ---- bounds -----------------------------------------------------------------------------------------------------
@@ -102,12 +104,16 @@ export function createAries(options: AriesOptions): Broker {
   const { accountField, tradingId } = options
   const { url: baseUrl, proxyUrl = null } = options
   const tokenHttp = createHttp({ baseUrl, proxyUrl, headers: {}, writeConnections: 1 })
+  const onNotice = options.onNotice ?? (() => {})
+  const credential = createCredentialWatch(onNotice)
   const tokens = createTokens({
     http: tokenHttp,
     credential: options.credential,
-    onNotice: options.onNotice ?? (() => {}),
+    onNotice,
+    onRefused: (reason) => credential.refused(reason),
   })
   const calls = createCalls({
+    onNotice,
     http: createHttp({ baseUrl, proxyUrl, headers: {} }),
     requestsPerSecond: options.requestsPerSecond,
     breaker: options.breaker,
@@ -127,17 +133,24 @@ export function createAries(options: AriesOptions): Broker {
     const token = await tokens.current(scope.signal)
     const answer = await calls.read(withToken(call, token), scope)
     const next = answer.status === 401 ? await tokens.renew(token, scope.signal) : null
-    return takeBody(next === null ? answer : await calls.read(withToken(call, next), scope), 'read')
+    return takeBody(note(next === null ? answer : await calls.read(withToken(call, next), scope)), 'read')
+  }
+
+  /** Notes what the answer tells of our credential. A token may just have expired, so it is the answer to the next one. */
+  function note(answer: Answer): Answer {
+    if (answer.status === 401) credential.refused('HTTP 401')
+    if (answer.status < 400) credential.taken()
+    return answer
   }
 
   async function write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
     const token = await tokens.current()
     const answer = await send(withToken(call, token))
     // In Aries' own words, or a proxy may have said it after it had forwarded the order.
-    if (!isTokenRefused(answer)) return answer
+    if (!isTokenRefused(answer)) return note(answer)
     // That no token is to be had says less than what the broker said.
     const next = await tokens.renew(token).catch(() => null)
-    return next === null ? answer : await send(withToken(call, next))
+    return note(next === null ? answer : await send(withToken(call, next)))
   }
 
   // ---- lists ----------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ import {
 } from './fields.ts'
 import type { Body } from './fields.ts'
 import { createHttp } from './http.ts'
+import { createCredentialWatch } from './notices.ts'
+import type { OnNotice } from './notices.ts'
 import type { Answer, Call } from './http.ts'
 import { readListPage, createListMemory } from './list.ts'
 import type { ListAnswer, ListRow } from './list.ts'
@@ -76,6 +78,8 @@ export interface BluumOptions {
    * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
    */
   findAccount?: (orderId: string) => Promise<string | null>
+  /** Hears what an operator has to know. */
+  onNotice?: OnNotice
 }
 
 // From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
@@ -84,13 +88,19 @@ const batchMin = 3
 // Calls for lists that may be in vain beside the first, for each order that is still missing.
 const vainShare = 0.05
 
+// Beside 401: production is not granted to the key, whatever is asked.
+const keyRefusals: ReadonlySet<string> = new Set(['BLUM-403-003'])
+
 // A list of accounts longer than so many calls is not followed to its end.
 const accountCallsMax = 50
 
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
   const dialect = dialects[options.api ?? 'accounts']
+  const onNotice = options.onNotice ?? (() => {})
+  const credential = createCredentialWatch(onNotice)
   const calls = createCalls({
+    onNotice,
     http: createHttp({
       baseUrl: options.url,
       proxyUrl: options.proxyUrl ?? null,
@@ -120,7 +130,21 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
-    return takeBody(await calls.read(call, scope), dialect)
+    return takeBody(await watch(calls.read(call, scope)), dialect)
+  }
+
+  /** Notes what the answer tells of our key pair. */
+  async function watch(asked: Promise<Answer>): Promise<Answer> {
+    try {
+      const answer = await asked
+      if (answer.status < 400) credential.taken()
+      const code = parseEnvelope(answer.body)?.code ?? ''
+      if (answer.status === 401 || keyRefusals.has(code)) credential.refused(`HTTP ${answer.status} ${code}`.trim())
+      return answer
+    } catch (error) {
+      if (error instanceof UpstreamError && error.status === 401) credential.refused('HTTP 401')
+      throw error
+    }
   }
 
   // Bluum, "Read one order": an order of another tenant, or account, answers 404.
@@ -129,7 +153,7 @@ export function createBluum(options: BluumOptions): Broker {
     if (orderPath === null) throw new AccountNeeded()
     try {
       const call: ReadCall = { path: orderPath, lane: 'one', times: readTimes.one, tags: [id] }
-      const answer = await calls.read(call, scope)
+      const answer = await watch(calls.read(call, scope))
       if (isNoOrderId(answer, dialect)) return null
       const body = takeBody(answer, dialect)
       const order = parseOrder(body, accountId, dialect)
@@ -359,7 +383,7 @@ export function createBluum(options: BluumOptions): Broker {
         body: toRequest(order, dialect),
         ...writeTimes.place,
       }
-      const body = takeBody(await calls.place(call, sendBy, [order.accountId], beforeSend), dialect)
+      const body = takeBody(await watch(calls.place(call, sendBy, [order.accountId], beforeSend)), dialect)
       const answer = parsePlaceAnswer(body, order, dialect)
       owners.set(answer.orderId, { accountId: order.accountId, at: null })
       return answer
@@ -370,7 +394,7 @@ export function createBluum(options: BluumOptions): Broker {
     async cancel({ id, account }, sendBy) {
       const cancelPath = dialect.paths.cancel(id, account.id)
       const call: Call = { method: 'POST', path: cancelPath, ...writeTimes.cancel }
-      const body = takeBody(await calls.cancel(call, sendBy, [id, account.id]), dialect)
+      const body = takeBody(await watch(calls.cancel(call, sendBy, [id, account.id])), dialect)
       if (!isBody(body) || body.id !== id) return null
       const canceled = readWhole(body, account.id, dialect)
       return canceled?.account.id === account.id ? canceled : null

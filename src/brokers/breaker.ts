@@ -7,7 +7,16 @@ export interface BreakerOptions {
   now?: () => number
   /** From 0 up to 1; Math.random unless told. */
   random?: () => number
+  /** Hears of each opening and closing; it may not throw. */
+  onChange?: (change: BreakerChange) => void
 }
+
+/** What has become of a breaker, and why. */
+export type BreakerChange =
+  /** `openings` since it was last closed: 1 is the first; each later one followed a trial call that failed. */
+  | { readonly state: 'open'; readonly reason: string | null; readonly openMs: number; readonly openings: number }
+  /** After `downMs` since it first opened. */
+  | { readonly state: 'closed'; readonly downMs: number }
 
 type BreakerState = 'closed' | 'open' | 'halfOpen'
 
@@ -21,8 +30,11 @@ export interface Breaker {
   retryAfterMs(): number
   /** A call reached the broker. Closes it when half open; tells nothing while open. */
   succeeded(): void
-  /** A call did not reach the broker, or found it failing. Opens it again when half open; tells nothing while open. */
-  failed(): void
+  /**
+   * A call did not reach the broker, or found it failing, for `reason`. Opens it again when half open; tells nothing while
+   * open.
+   */
+  failed(reason?: string): void
   /** True for one caller while half open, who then reports by `succeeded`, `failed` or `leaveProbe`. */
   tryProbe(): boolean
   /** The probe ended without telling anything: the next caller may be it. */
@@ -49,17 +61,26 @@ export function createBreaker(options: BreakerOptions = {}): Breaker {
   let openMs = openMsFirst
   let opened = 0
   let isProbing = false
+  // Of the time that it is down: since when, and how often it has opened.
+  let downSince = 0
+  let openingsInRow = 0
 
   function state(): BreakerState {
     if (openUntil === null) return 'closed'
     return now() < openUntil ? 'open' : 'halfOpen'
   }
 
-  function open(ms: number): void {
+  function open(ms: number, reason: string | null): void {
+    if (openUntil === null) {
+      downSince = now()
+      openingsInRow = 0
+    }
+    openingsInRow++
     openMs = ms
     openUntil = now() + ms * (1 - openMsSpread + 2 * openMsSpread * random())
     opened++
     isProbing = false
+    options.onChange?.({ state: 'open', reason, openMs: Math.ceil(openUntil - now()), openings: openingsInRow })
   }
 
   return {
@@ -85,20 +106,21 @@ export function createBreaker(options: BreakerOptions = {}): Breaker {
       // What failed before it opened is settled; it must not open it again.
       calls.clear()
       failures.clear()
+      options.onChange?.({ state: 'closed', downMs: Math.round(now() - downSince) })
     },
 
-    failed() {
+    failed(reason) {
       const before = state()
       if (before === 'open') return
       if (before === 'halfOpen') {
-        open(Math.min(openMs * 2, openMsLongest))
+        open(Math.min(openMs * 2, openMsLongest), reason ?? null)
         return
       }
       failuresInRow++
       calls.add()
       failures.add()
       const isMostlyFailing = calls.count() >= callsMin && failures.count() >= calls.count() * failedShare
-      if (failuresInRow >= failuresInRowMax || isMostlyFailing) open(openMsFirst)
+      if (failuresInRow >= failuresInRowMax || isMostlyFailing) open(openMsFirst, reason ?? null)
     },
 
     tryProbe() {

@@ -3,9 +3,10 @@
 // is safe, likely to help and still in time. http.ts says what a call proved; here it is decided what to do about it.
 
 import { UpstreamError, type ReadScope, type Tally } from './broker.ts'
-import { createBreaker, createClosedBreaker, createRecentCount, type Breaker } from './breaker.ts'
+import { createBreaker, createClosedBreaker, createRecentCount, type Breaker, type BreakerChange } from './breaker.ts'
 import { createBudget, type Lane, type Place } from './budget.ts'
 import type { Answer, Call, Http } from './http.ts'
+import type { OnNotice } from './notices.ts'
 
 /** What the calls of a credential are made of. */
 export interface CallsOptions {
@@ -15,6 +16,8 @@ export interface CallsOptions {
   requestsPerSecond: number
   /** False never stops calling, however much fails. */
   breaker: boolean
+  /** Hears when calls stop and when they go on. */
+  onNotice?: OnNotice
   /** From 0 up to 1; Math.random unless told. */
   random?: () => number
 }
@@ -106,6 +109,8 @@ interface Flight {
 }
 
 const attemptsMax = 3
+// Until a breaker stays open for its longest time: 5, 10, 20, 40 and 60 s.
+const openingsToldMax = 5
 // Repeats, next to the first attempts, over the last 10 s.
 const repeatsShare = 0.1
 const repeatsFree = 3
@@ -122,15 +127,32 @@ export function createCalls(options: CallsOptions): Calls {
   const { http } = options
   const random = options.random ?? Math.random
   const budget = createBudget({ perSecond: options.requestsPerSecond })
-  const makeBreaker = (): Breaker => (options.breaker ? createBreaker({ random }) : createClosedBreaker())
-  const readBreaker = makeBreaker()
-  const writeBreaker = makeBreaker()
+  const makeBreaker = (calls: 'reads' | 'writes'): Breaker =>
+    options.breaker
+      ? createBreaker({ random, onChange: (change) => noteBreaker(calls, change) })
+      : createClosedBreaker()
+  const readBreaker = makeBreaker('reads')
+  const writeBreaker = makeBreaker('writes')
   const firstAttempts = createRecentCount(() => performance.now())
   const repeats = createRecentCount(() => performance.now())
   // Those that a new reader may join, and those with nothing under way at the broker.
   const flights = new Map<string, Flight>()
   const idle = new Set<Flight>()
   let isClosed = false
+
+  function noteBreaker(calls: 'reads' | 'writes', change: BreakerChange): void {
+    if (change.state === 'closed') {
+      const { downMs } = change
+      return options.onNotice?.(`the breaker for ${calls} closed: the broker answers again`, {
+        fields: { calls, downMs },
+      })
+    }
+    const { reason, openMs, openings } = change
+    // While the broker stays down, one call a minute finds that out: the first few lines say it.
+    if (openings > openingsToldMax) return
+    const message = openings === 1 ? 'opened: calls stop for a while' : 'opened again: the call that tried it failed'
+    options.onNotice?.(`the breaker for ${calls} ${message}`, { fields: { calls, reason, openMs } })
+  }
 
   // ---- reads ----------------------------------------------------------------------------------------------------
 
@@ -322,7 +344,7 @@ export function createCalls(options: CallsOptions): Calls {
       const health = isHurried ? null : toHealth(outcome)
       if (health !== null && openings === readBreaker.openings()) {
         hasReported = true
-        report(readBreaker, health)
+        report(readBreaker, health, outcome)
         if (readBreaker.state() === 'open') ground()
       }
       // An order is never a probe, so this is how the writes come back.
@@ -457,7 +479,7 @@ export function createCalls(options: CallsOptions): Calls {
       const health = toHealth(outcome)
       if (health !== null && openings === writeBreaker.openings()) {
         // Half open, it waits for a read, which harms nothing if the broker is not back.
-        if (!health || writeBreaker.state() === 'closed') report(writeBreaker, health)
+        if (!health || writeBreaker.state() === 'closed') report(writeBreaker, health, outcome)
       }
       if (outcome instanceof UpstreamError) throw outcome
       return outcome
@@ -505,9 +527,9 @@ function toKey({ path, query: asked, headers = {} }: ReadCall): string {
   return JSON.stringify([path, query.toString(), Object.entries(headers)])
 }
 
-function report(breaker: Breaker, health: boolean): void {
+function report(breaker: Breaker, health: boolean, outcome: Answer | UpstreamError): void {
   if (health) breaker.succeeded()
-  else breaker.failed()
+  else breaker.failed(outcome instanceof UpstreamError ? outcome.kind : undefined)
 }
 
 /** Whether the broker is there and works; null where the outcome does not tell. */

@@ -4,6 +4,7 @@
 import { UpstreamError } from './broker.ts'
 import { isBody } from './fields.ts'
 import type { Answer, Http } from './http.ts'
+import type { OnNotice } from './notices.ts'
 
 /** A token that somebody else keeps fresh, or what it takes to get one. */
 export type OAuthCredential = { accessToken: string } | { clientId: string; clientSecret: string; refreshToken: string }
@@ -13,7 +14,9 @@ export interface TokensOptions {
   http: Http
   credential: OAuthCredential
   /** Told what an operator has to know, in words that hold no secret. */
-  onNotice: (message: string) => void
+  onNotice: OnNotice
+  /** Told each time that the broker refuses to give a token to this credential. */
+  onRefused?: (reason: string) => void
   /** Milliseconds of a clock that does not step back; the process's monotonic one unless told. */
   now?: () => number
 }
@@ -53,7 +56,13 @@ const freshMs = 5_000
 const failureMs = { refused: 5_000, other: 1_000 }
 
 /** Asks for no token before one is needed. */
-export function createTokens({ http, credential, onNotice, now = () => performance.now() }: TokensOptions): Tokens {
+export function createTokens({
+  http,
+  credential,
+  onNotice,
+  onRefused,
+  now = () => performance.now(),
+}: TokensOptions): Tokens {
   if ('accessToken' in credential) {
     const { accessToken } = credential
     return { current: () => Promise.resolve(accessToken), renew: () => Promise.resolve(null) }
@@ -75,6 +84,7 @@ export function createTokens({ http, credential, onNotice, now = () => performan
           return fresh.value
         },
         (error: unknown) => {
+          if (error instanceof UpstreamError && error.kind === 'refused') onRefused?.(error.message)
           failure = { error, until: now() + toStandingMs(error) }
           throw error
         },

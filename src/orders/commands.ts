@@ -32,6 +32,8 @@ import { createReconciler } from './reconcile.ts'
 import type { LookupTimes } from './reconcile.ts'
 import { createRecords } from './records.ts'
 import type { OnTrouble } from './records.ts'
+import { createUnresolved } from './unresolved.ts'
+import type { UnresolvedListener } from './unresolved.ts'
 import { createProblem, findProblems, findUnacknowledgeable } from './validate.ts'
 
 /** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
@@ -45,6 +47,8 @@ export interface Commands extends Pick<Cancels, 'cancel'> {
   place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
   /** What became of a key; null when it was never used. Throws StoreError when the records cannot be read. */
   placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
+  /** How many placements are without an outcome. */
+  unresolved(): number
   /** Takes no further writes and resolves when those under way have ended, in the store too. */
   close(): Promise<void>
 }
@@ -73,6 +77,8 @@ export interface CommandsOptions {
   /** `halted` sends no placement; `read-only` asks for no cancel either. */
   trading: 'on' | 'halted' | 'read-only'
   onTrouble: OnTrouble
+  /** Hears how many placements are without an outcome, and what became of those that were reported so. */
+  unresolved?: UnresolvedListener
 }
 
 export interface PlaceTimes extends LookupTimes {
@@ -132,6 +138,7 @@ export function createCommands(options: CommandsOptions): Commands {
     isAllowed: trading !== 'read-only',
     onTrouble,
   })
+  const unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
   const flights = new Map<string, Flight>()
   const closing = new AbortController()
   let housework: Promise<unknown> = Promise.resolve()
@@ -178,6 +185,8 @@ export function createCommands(options: CommandsOptions): Commands {
     if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
     const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
+    // RESERVED is told as unknown too, but nothing has been sent.
+    if (placement.state !== 'RESERVED') unresolved.reported(placement)
     // What an answer showed that was about something else is not shown.
     const shown = flight.order?.id === placement.orderId ? flight.order : null
     return toPlaceResult(placement, { replayed, order: shown, at: clock.now() })
@@ -187,6 +196,9 @@ export function createCommands(options: CommandsOptions): Commands {
     const key = { broker: brokerOf(accountId), accountId, clientOrderId }
     const found = await store.find(key)
     const at = clock.now()
+    if (found !== null && !isTombstone(found) && (found.state === 'UNKNOWN' || found.state === 'AMBIGUOUS')) {
+      unresolved.reported(found)
+    }
     if (found === null || isTombstone(found) || found.state !== 'RESERVED' || flights.has(toKeyText(key))) {
       return found && toOrderPlacement(found, at)
     }
@@ -458,6 +470,8 @@ export function createCommands(options: CommandsOptions): Commands {
     if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
       reconciler.follow(current, null)
     }
+    // Also where a caller of the process that ended was told so.
+    if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
     if (current.state === 'AMBIGUOUS') {
       onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)
     }
@@ -499,6 +513,7 @@ export function createCommands(options: CommandsOptions): Commands {
     place,
     placement,
     cancel: (input, timeoutMs, by) => cancels.cancel(input, timeoutMs, by),
+    unresolved: () => unresolved.count(),
     async start() {
       const isDone = await isTakenUp()
       housework = Promise.all([isDone ? null : takeUpUntilDone(), sweep()])
