@@ -4,6 +4,7 @@
 import { createHash, createPublicKey } from 'node:crypto'
 import { createRemoteJWKSet, customFetch, errors, jwtVerify } from 'jose'
 import type { FetchImplementation, JWTPayload, JWTVerifyGetKey } from 'jose'
+import type { GraphQLError } from 'graphql'
 import { Agent } from 'undici'
 import { createTunnels } from './brokers/tunnel.ts'
 import type { Config } from './config.ts'
@@ -21,6 +22,8 @@ export interface Caller {
   readonly accountIds: readonly string[] | null
   /** Whether an account is one of the caller's. */
   sees(accountId: string): boolean
+  /** The error for an account that is not one of the caller's: `message`, and which claim lists no accounts, if so. */
+  refuse(message: string): GraphQLError
   /** Throws a GraphQLError, FORBIDDEN, unless the caller was granted `scope`. */
   require(scope: Scope): void
 }
@@ -34,7 +37,9 @@ export interface Identity {
   identify(authorization: string | null, hasShownRouterSecret: boolean): Promise<Caller>
 }
 
-const everybody: Caller = { id: null, accountIds: null, sees: () => true, require() {} }
+const refuse = (message: string): GraphQLError => createAccessError('FORBIDDEN', message)
+
+const everybody: Caller = { id: null, accountIds: null, sees: () => true, refuse, require() {} }
 
 const noToken = 'Send a token of the issuer: authorization: Bearer <token>.'
 
@@ -42,6 +47,7 @@ const router: Caller = {
   id: null,
   accountIds: [],
   sees: () => false,
+  refuse,
   require() {
     throw createAccessError('UNAUTHENTICATED', noToken)
   },
@@ -271,6 +277,7 @@ function toCaller(subject: string, issuer: string, { scopes, accounts }: Grants)
       .slice(0, 16),
     accountIds,
     sees: (accountId) => accountIds === null || own.has(accountId),
+    refuse: (message) => refuse(accounts.trouble === null ? message : `${message} ${accounts.trouble}`),
     require(wanted) {
       if (!granted.has(wanted)) {
         throw createAccessError('FORBIDDEN', scopes.trouble ?? `The token lacks the scope ${wanted}.`)

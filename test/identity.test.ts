@@ -585,6 +585,17 @@ describe('a right', () => {
     },
   )
 
+  it('to an account that a token without the claim lacks is refused with the name of the claim', async () => {
+    const token = await sign({ scope: all.scope })
+    const because = 'The token grants no account, because it has no claim accounts, which must be text with'
+    const asked = await ask(token, 'query ($id: ID!) { orders(accountId: $id) { nodes { id } } }', { id: own })
+    expect(messagesOf(asked)).toEqual([expect.stringContaining(`accountId is not one of your accounts. ${because}`)])
+    const placing = 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { outcome } }'
+    const placed = await ask(token, placing, { input: limitBuy(harness, { accountId: own }) })
+    expect(messagesOf(placed)).toEqual([expect.stringContaining(`nothing was placed. ${because}`)])
+    expect(await harness.calls()).toEqual([])
+  })
+
   it.each([{}, { a: true }, [1], 7, true, '["x"]', [['x']], '../x'])(
     'to no account is what another form of accounts gives, and the error names the claim: %j',
     async (accounts) => {

@@ -4,7 +4,7 @@
 import DataLoader from 'dataloader'
 import { AccountNeeded, keepUpstreamError, OrderWithheld, ReadEnded, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, Page, PageQuery, ReadScope } from '../brokers/broker.ts'
-import { createAccessError, createInputError } from '../errors.ts'
+import { createInputError } from '../errors.ts'
 import type { Caller } from '../identity.ts'
 import { brokerOf, isAccountId, isOrderId } from './order.ts'
 import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from './order.ts'
@@ -175,7 +175,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
     async page(query) {
       // Here, because an account is reached through the orders of a write too, for which this right is not needed.
       caller.require('orders:read')
-      if (!caller.sees(query.accountId)) throw createAccessError('FORBIDDEN', 'This is not one of your accounts.')
+      if (!caller.sees(query.accountId)) throw caller.refuse('This is not one of your accounts.')
       const page = await pages.load(query)
       for (const { order } of page.rows) {
         if (!(order instanceof UpstreamError)) prime(order)
@@ -186,7 +186,7 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
     account(id, argument) {
       const account = findAccount(id, argument)
       if (account !== null) return account
-      throw createAccessError('FORBIDDEN', `${argument} is not one of your accounts.`)
+      throw caller.refuse(`${argument} is not one of your accounts.`)
     },
 
     findAccount,

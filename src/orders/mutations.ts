@@ -2,7 +2,6 @@
 
 import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
-import { createAccessError } from '../errors.ts'
 import type { Caller } from '../identity.ts'
 import type { Order } from './order.ts'
 import { CancelOrderInput, CancelOrderResultInterface, PlaceOrderInput, PlaceOrderResultInterface } from './results.ts'
@@ -19,7 +18,7 @@ builder.mutationFields((t) => ({
       const { caller } = context
       caller.require('orders:place')
       if (!caller.sees(input.accountId)) {
-        throw createAccessError('FORBIDDEN', 'input.accountId is not one of your accounts; nothing was placed.')
+        throw caller.refuse('input.accountId is not one of your accounts; nothing was placed.')
       }
       const result = await context.commands.place(
         {
