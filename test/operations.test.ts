@@ -154,7 +154,7 @@ describe('placements without an outcome', () => {
       BREAKER: 'off',
       DATA_DIR: dataDir,
       PLACE_REPLY_MS: '100',
-      PLACE_LOOKUP_MS: '50,400,800,1200',
+      PLACE_LOOKUP_MS: '50,100,200,400,800,1200',
       SHUTDOWN_MS: '2000',
     }
     const first = await startHarness(env, sandbox)

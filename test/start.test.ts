@@ -171,7 +171,9 @@ describe('serve', () => {
       data: { placeOrder: { outcome: 'PLACED', orderId: expect.stringMatching(/^ord_/) } },
     })
     expect(await running.exited).toBe(0)
-    expect(running.output()).toMatch(/"drainMs":100,"shutdownMs":35000,"msg":"stopping"[^]*"ms":\d+,"msg":"stopped"/)
+    expect(running.output()).toMatch(
+      /"drainMs":100,"shutdownMs":35000,"unresolved":0,"msg":"stopping"[^]*"ms":\d+,"unresolved":0,"msg":"stopped"/,
+    )
   })
 
   it('stops within SHUTDOWN_MS, whatever hangs', async () => {
