@@ -18,6 +18,7 @@ import {
 } from './dialect.ts'
 import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
 import { averagePrice, isOpen, remainingQuantity } from './exchange.ts'
+import { changeTerms, showClientOrderId, showSymbol } from './changes.ts'
 import type { Account, AccountStatus, Exchange, Leg, NewOrder, Order, OrderType, Refusal } from './exchange.ts'
 import type { Whims } from './faults.ts'
 import { letters } from './seed.ts'
@@ -453,7 +454,7 @@ export function createAries(options: {
     }
     const isKept = switches.ariesRefusals === 'successFalse'
     const placed = exchange.transaction(() =>
-      exchange.place(account, wanted, {
+      exchange.place(account, changeTerms(wanted, switches.changedTerm, exchange.priceCents), {
         delayMs: commitDelayMs,
         custodyMs: custodyMs(),
         takeIn: isKept ? 'everything' : 'nothing',
@@ -467,7 +468,7 @@ export function createAries(options: {
       success: !isRejected,
       clOrdId: toClOrdId(order.id),
       status: toStatus(order),
-      symbol: order.symbol,
+      symbol: showSymbol(order.symbol, switches.changedTerm),
       side: toSide(order),
       ...toAmounts(order),
       ...(isRejected ? toReasons(order) : { text: 'Taken in', ordRejReason: '' }),
@@ -523,7 +524,7 @@ export function createAries(options: {
 
   /** The first field that says another thing than the order; null when all agree. */
   function findMismatch(order: Order, wish: CancelWish): string | null {
-    if (wish.symbol !== order.symbol) return 'symbol'
+    if (wish.symbol !== showSymbol(order.symbol, switches.changedTerm)) return 'symbol'
     const { side } = wish
     if (side !== null && (side.side !== order.side || side.short !== order.short)) return 'side'
     const { legs = [] } = order
@@ -631,19 +632,30 @@ export function createAries(options: {
     const last = asked.at(-1)
     const { rows } = whims.extraRows === 0 ? { rows: asked } : withExtraRows(limit, whims, read)
     return succeed({
-      orders: rows.map(toOrderJson),
+      orders: rows.map(showOrder),
       nextCursor: hasMore && last !== undefined ? toCursor(wanted.name, last) : 0,
     })
   }
 
   /** An order as the switches let a caller see it. */
+  /** A row of a list as the switches let a caller see it. */
+  function showOrder(order: Order): Record<string, unknown> {
+    const { clientId, ...fields } = toOrderJson(order)
+    const isShown = typeof clientId === 'string' && switches.clientOrderIdEcho === 'everywhere'
+    return {
+      ...fields,
+      ...(isShown ? { clientId: showClientOrderId(clientId, switches.clientOrderIdForm) } : {}),
+      symbol: showSymbol(order.symbol, switches.changedTerm),
+    }
+  }
+
   function toOrderJson(order: Order): Record<string, unknown> {
     const { legs = [] } = order
     const fields: Record<string, unknown> = {
       clOrdId: toClOrdId(order.id),
       ordId: `ord-${letters(`broker side ${order.id}`, 12)}`,
       accountId: order.accountId,
-      ...(switches.clientOrderIdEcho === 'everywhere' ? { clientId: order.clientOrderId ?? '' } : {}),
+      clientId: order.clientOrderId ?? '',
       symbol: order.symbol,
       side: toSide(order),
       // The control port can put a type here that this broker does not have.

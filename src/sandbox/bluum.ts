@@ -123,9 +123,7 @@ export function createBluum(exchange: Exchange, front: Front) {
 
   /** An order as the switches let a caller see it. */
   function showOrder(order: Order, inList = false): Record<string, unknown> {
-    const fields = toOrderJson(order, inList && switches.partialRows)
-    if (front.hidesClientOrderId(inList)) delete fields['client_order_id']
-    return fields
+    return front.show(toOrderJson(order, inList && switches.partialRows), inList)
   }
 
   function place(account: Account, request: BrokerRequest): Answer {

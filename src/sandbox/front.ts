@@ -16,6 +16,7 @@ import {
   withExtraRows,
 } from './dialect.ts'
 import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
+import { changeTerms, showClientOrderId, showSymbol } from './changes.ts'
 import { orderSides, orderTypes, timesInForce } from './exchange.ts'
 import type { Account, Exchange, NewOrder, Order, PlaceOptions, Refusal } from './exchange.ts'
 import type { Whims } from './faults.ts'
@@ -313,6 +314,19 @@ export function createFront(options: {
     return clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')
   }
 
+  /** An order's fields as the switches let a caller see them. */
+  function show(fields: Record<string, unknown>, inList: boolean): Record<string, unknown> {
+    const { client_order_id: id, symbol, ...rest } = fields
+    const isShown = id !== undefined && !hidesClientOrderId(inList)
+    return {
+      ...rest,
+      symbol: showSymbol(String(symbol), switches.changedTerm),
+      ...(isShown && {
+        client_order_id: typeof id === 'string' ? showClientOrderId(id, switches.clientOrderIdForm) : id,
+      }),
+    }
+  }
+
   const lagMs = (): number => (switches.readLag === 'seconds' ? lagOfSwitchesMs : 0)
 
   function place(account: Account, request: BrokerRequest, generation: Generation): Order | Refusal | Problem {
@@ -324,7 +338,8 @@ export function createFront(options: {
     if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
       return { code: 'BLUM-409-001', message: 'Resource exists already.', param: 'client_order_id' }
     }
-    return exchange.place(account, wanted, { ...generation.placeOptions(), delayMs: commitDelayMs })
+    const taken = changeTerms(wanted, switches.changedTerm, exchange.priceCents)
+    return exchange.place(account, taken, { ...generation.placeOptions(), delayMs: commitDelayMs })
   }
 
   function placeTwin({ method, url, body }: Asked, generation: Generation): void {
@@ -374,7 +389,9 @@ export function createFront(options: {
     if (side !== null && !isOneOf(orderSides, side)) return unknownValue('side')
     const symbol = query.get('symbol')
     const passes = (order: Order): boolean =>
-      (side === null || order.side === side) && (symbol === null || order.symbol === symbol) && wanted.keep(order)
+      (side === null || order.side === side) &&
+      (symbol === null || showSymbol(order.symbol, switches.changedTerm) === symbol) &&
+      wanted.keep(order)
     const { listOrder, ignoreFilter, listLagMs } = whims
     return withExtraRows(wanted.limit, whims, (limit) =>
       exchange.page(account.id, ignoreFilter ? () => true : passes, {
@@ -391,7 +408,7 @@ export function createFront(options: {
     accounts,
     findAccount,
     once,
-    hidesClientOrderId,
+    show,
     place,
     read,
     cancel,

@@ -222,8 +222,7 @@ export function createInvestors(exchange: Exchange, front: Front) {
 
   /** An order as the switches let a caller see it. */
   function showOrder(order: Order, inList = false): Record<string, unknown> {
-    const fields = toOrderJson(order)
-    if (front.hidesClientOrderId(inList)) delete fields['client_order_id']
+    const fields = front.show(toOrderJson(order), inList)
     if (!inList || !switches.partialRows) return fields
     for (const name of ['extended_hours', 'commission', 'commission_type', 'client_order_id']) delete fields[name]
     return fields

@@ -1,6 +1,7 @@
 // Where the vendors' pages disagree or are silent, what the sandbox does. Set through the control port, kept over a
 // restart.
 
+import { clientOrderIdForms, termChanges } from './changes.ts'
 import { marketModes } from './exchange.ts'
 
 /** What each may be; the first is the default. */
@@ -15,6 +16,10 @@ const switchValues = {
    * has clientId in lists only.
    */
   clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
+  /** How answers show client order ids; the broker's own book keeps them as they came. */
+  clientOrderIdForm: clientOrderIdForms,
+  /** Which term of an order the broker changes by itself. */
+  changedTerm: termChanges,
   /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
   readLag: ['none', 'seconds'],
 
