@@ -9,7 +9,8 @@ import type { Clock } from './clock.ts'
 import { isDecimal } from './decimal.ts'
 import { compareInstants } from './instant.ts'
 import type { NewOrder, Order } from './orders/order.ts'
-import { isSameOrder } from './orders/placement.ts'
+import { compareClientOrderIds } from './orders/clientOrderId.ts'
+import { fitsTerms } from './orders/terms.ts'
 import { findProblems } from './orders/validate.ts'
 
 export interface CertifyOptions {
@@ -353,19 +354,27 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
   async function findStrangers(rows: readonly Order[], isForCancel = false): Promise<Order[]> {
     const strangers: Order[] = []
     for (const row of rows.filter(({ id }) => !before.has(id) && !ours.has(id))) {
-      const isAlike = isSameOrder(toRequest('1'), row)
+      const isAlike = fitsTerms(toRequest('1'), row)
       const isTold = typeof row.clientOrderId === 'string'
       // A single read may tell whose it is where the list does not.
       const order = isTold || !isAlike ? row : ((await readOne(row.id, isForCancel)) ?? row)
       if (typeof order.clientOrderId !== 'string') {
         if (isAlike) suspects.add(order.id)
-      } else if (keysSent.has(order.clientOrderId)) {
-        ours.set(order.id, order)
-        lost.delete(order.clientOrderId)
-        strangers.push(order)
+        continue
       }
+      const key = findKey(order.clientOrderId)
+      if (key === null) continue
+      ours.set(order.id, order)
+      lost.delete(key)
+      strangers.push(order)
     }
     return strangers
+  }
+
+  /** Which of the client order ids that were sent `theirs` is, unchanged or as the broker changed it; null if none. */
+  function findKey(theirs: string): string | null {
+    const isChanged = (key: string): boolean => compareClientOrderIds(key, theirs) === 'changed'
+    return keysSent.has(theirs) ? theirs : ([...keysSent].find(isChanged) ?? null)
   }
 
   /** The order as it was seen last, or as soon as it can be read. */
@@ -466,8 +475,22 @@ function judgeEcho(mine: readonly Sent[], rows: readonly Order[], singles: reado
   const [listed, read] = [count(rows), count(singles)]
   return {
     holds: listed === mine.length && read === mine.length,
-    seen: `${listed} of ${mine.length} rows of the list and ${read} of ${mine.length} single reads carried it`,
+    seen:
+      `${listed} of ${mine.length} rows of the list and ${read} of ${mine.length} single reads carried it unchanged` +
+      describeChange(mine, [...rows, ...singles]),
   }
+}
+
+/** How the broker changed a client order id that it shows; empty if it changed none. */
+function describeChange(mine: readonly Sent[], orders: readonly (Order | null)[]): string {
+  for (const { request, orderId } of mine) {
+    const shown = orders.find(
+      (order) => order?.id === orderId && typeof order.clientOrderId === 'string',
+    )?.clientOrderId
+    if (typeof shown !== 'string' || shown === request.clientOrderId) continue
+    return `; the broker changes it: ${JSON.stringify(request.clientOrderId)} came back as ${JSON.stringify(shown)}`
+  }
+  return ''
 }
 
 /** `extra`: orders that came of it, or may have, and that no answer named. */

@@ -83,6 +83,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
       onResolved: (resolution) =>
         log.info({ ...resolution }, 'a placement whose outcome had been reported as unknown is resolved'),
     },
+    onNotice: (message, fields) => log.warn(fields, message),
   })
   await commands.start()
   countLog.start(commands.unresolved())

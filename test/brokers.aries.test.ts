@@ -818,7 +818,7 @@ describe('placing', () => {
     })
     // As it stands it is about an order of another size.
     answer(ok(read('orders.place.refused')))
-    expect(await errorOf(place(connect()))).toMatchObject({ kind: 'unreadable', effect: 'unknown' })
+    expect(await place(connect())).toMatchObject({ differing: ['qty'] })
   })
 
   const said = { success: false, symbol: 'KO', qty: '40' }
@@ -937,7 +937,6 @@ describe('placing', () => {
     ['another account', { accountId: 'ACC-4472' }],
     ['another account, by its newer name', { tradingAccountId: 'ACC-4472' }],
     ['an account that is none', { accountId: {} }],
-    ['another type', { type: 'MARKET' }],
   ])('an answer with %s is about another order, accepted or rejected', async (_, fields) => {
     for (const status of ['NEW', 'REJECTED']) {
       answer(ok({ ...read('orders.place.accepted'), status, ...fields }))

@@ -1247,7 +1247,9 @@ const placements: Record<string, Case> = {
     expect(await broker.place(newOrder, toOptions())).toEqual({
       orderId: 'ord_x9y8z7a6b5c4d3e2',
       status: 'ACCEPTED',
+      clientOrderId: newOrder.clientOrderId,
       order: examplePlaced,
+      differing: [],
       rejection: null,
     })
     expect(requests).toHaveLength(1)
@@ -1321,9 +1323,10 @@ const placements: Record<string, Case> = {
     ])
   },
 
-  'another cash amount is about another order': async ({ broker, answer, placeError }) => {
+  'another cash amount differs from what was sent': async ({ broker, answer }) => {
     const order: NewOrder = { ...newOrder, type: 'MARKET', quantity: null, notional: '250.00', limitPrice: null }
-    expect(await placeError(json({ id: 'ord_1', notional: '250.01' }, 201), order)).toMatchObject({ effect: 'unknown' })
+    answer(json({ id: 'ord_1', notional: '250.01' }, 201))
+    expect(await broker.place(order, toOptions())).toMatchObject({ differing: ['notional'] })
     // The quantity that the broker made of a cash amount was not sent, so there is nothing to hold it against.
     answer(json({ id: 'ord_1', notional: '250', qty: '1.42' }, 201))
     expect(await broker.place(order, toOptions())).toMatchObject({ orderId: 'ord_1' })
@@ -1343,7 +1346,9 @@ const placements: Record<string, Case> = {
     expect(await broker.place(newOrder, toOptions())).toEqual({
       orderId: 'ord_1',
       status: 'UNKNOWN',
+      clientOrderId: null,
       order: null,
+      differing: [],
       rejection: null,
     })
     expect(await broker.place(newOrder, toOptions())).toMatchObject({ status: 'UNKNOWN', order: null })
@@ -1355,7 +1360,9 @@ const placements: Record<string, Case> = {
     expect(await broker.place(newOrder, toOptions())).toEqual({
       orderId: 'ord_1',
       status: 'REJECTED',
+      clientOrderId: null,
       order: null,
+      differing: [],
       rejection: { code: 'OTHER', brokerCode: null, reason: null },
     })
   },

@@ -196,6 +196,20 @@ describe('certify', () => {
     ])
   })
 
+  it.each([
+    ['prefixed', /the broker changes it: "certify-\w+-1" came back as "PTR1-certify-\w+-1"/],
+    ['noDashes', /the broker changes it: "certify-\w+-1" came back as "certify\w+1"/],
+    ['empty', /^0 of 3 rows of the list and 0 of 3 single reads carried it unchanged$/],
+  ])('reports that the broker returns client order ids %s, and certifies no echo', async (form, seen) => {
+    const bench = await setUp()
+    await bench.control('PUT', '/switches', { clientOrderIdForm: form })
+    const { findings, leftovers } = await bench.certify()
+    const echo = findings.find(({ capability }) => capability === 'clientIdEcho')
+    expect(echo).toMatchObject({ holds: false, seen: expect.stringMatching(seen) })
+    expect(leftovers).toEqual([])
+    expect(openOf(await bench.book())).toEqual([])
+  })
+
   it('cancels again what the broker failed to cancel', async () => {
     const bench = await setUp()
     await bench.setRules({ match: { ...cancels, times: 2 }, fault: { kind: 'status', status: 503 } })

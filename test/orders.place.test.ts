@@ -593,7 +593,7 @@ describe('proven not placed', () => {
 
 describe('not known', () => {
   const html = '<html><body>Request blocked</body></html>'
-  const endings: { what: string; faults: object[]; inBook: 0 | 1 }[] = [
+  const endings: { what: string; faults: object[]; inBook: 0 | 1; foundBy?: string }[] = [
     { what: 'a reset before the request was read', faults: [{ kind: 'rstBeforeRead' }], inBook: 0 },
     { what: 'a reset after the request was read', faults: [{ kind: 'rstAfterRead' }], inBook: 0 },
     { what: 'A06 a reset after the order was taken in', faults: [{ kind: 'rstAfterCommit' }], inBook: 1 },
@@ -643,25 +643,47 @@ describe('not known', () => {
       faults: [{ kind: 'status', status: 200, body: [], when: 'afterCommit' }],
       inBook: 1,
     },
-    { what: 'A18 an order of another quantity', faults: [{ kind: 'setField', field: 'qty', value: '6' }], inBook: 1 },
+    {
+      what: 'A18 an order of another quantity',
+      faults: [{ kind: 'setField', field: 'qty', value: '6' }],
+      inBook: 1,
+      foundBy: 'RESPONSE',
+    },
     {
       what: 'A18 an order of another key',
       faults: [{ kind: 'setField', field: 'client_order_id', value: 'someone-elses' }],
       inBook: 1,
+      foundBy: 'RESPONSE',
     },
     {
       what: 'A18 an order of another ticker',
       faults: [{ kind: 'setField', field: 'symbol', value: 'MSFT' }],
       inBook: 1,
+      foundBy: 'RESPONSE',
     },
-    { what: 'A18 an order of the other side', faults: [{ kind: 'setField', field: 'side', value: 'sell' }], inBook: 1 },
-    { what: 'A18 an order of another type', faults: [{ kind: 'setField', field: 'type', value: 'market' }], inBook: 1 },
+    {
+      what: 'A18 an order of the other side',
+      faults: [{ kind: 'setField', field: 'side', value: 'sell' }],
+      inBook: 1,
+      foundBy: 'RESPONSE',
+    },
+    {
+      what: 'A18 an order of another type',
+      faults: [{ kind: 'setField', field: 'type', value: 'market' }],
+      inBook: 1,
+      foundBy: 'RESPONSE',
+    },
     {
       what: 'A18 an order of another account',
       faults: [{ kind: 'setField', field: 'account_id', value: 'acc_other' }],
       inBook: 1,
     },
-    { what: 'A18 a quantity that is none', faults: [{ kind: 'setField', field: 'qty', value: 'five' }], inBook: 1 },
+    {
+      what: 'A18 a quantity that is none',
+      faults: [{ kind: 'setField', field: 'qty', value: 'five' }],
+      inBook: 1,
+      foundBy: 'RESPONSE',
+    },
     { what: 'A18 an order without an id', faults: [{ kind: 'dropField', field: 'id' }], inBook: 1 },
     { what: 'A18 an id that is null', faults: [{ kind: 'setField', field: 'id', value: null }], inBook: 1 },
     { what: 'A18 an empty id', faults: [{ kind: 'setField', field: 'id', value: '' }], inBook: 1 },
@@ -673,6 +695,7 @@ describe('not known', () => {
         { kind: 'setField', field: 'status', value: 'rejected' },
       ],
       inBook: 1,
+      foundBy: 'RESPONSE',
     },
     {
       what: 'A25 a 403 in HTML from something in between, after the order was taken in',
@@ -706,36 +729,39 @@ describe('not known', () => {
     },
   ]
 
-  test.each(endings)('$what: sent once, and found out what became of it', async ({ faults, inBook }) => {
-    await harness.setRules(...faults.map(onNextPlace))
-    const input = limitBuy()
-    const outcome =
-      inBook === 1
-        ? { __typename: 'OrderPlaced', orderId: expect.any(String) }
-        : {
-            __typename: 'OrderNotPlaced',
-            notPlacedCode: 'NEVER_APPEARED',
-            certainty: 'ASSUMED',
-            retrySameKey: false,
-            orderId: null,
-          }
-    const answer = await harness.run(placeDocument, { input })
-    expectData(answer)
-    expect(answer.data.placeOrder).toMatchObject(outcome)
-    expect(await booked(input.clientOrderId)).toHaveLength(inBook)
+  test.each(endings)(
+    '$what: sent once, and found out what became of it',
+    async ({ faults, inBook, foundBy = 'CLIENT_ORDER_ID' }) => {
+      await harness.setRules(...faults.map(onNextPlace))
+      const input = limitBuy()
+      const outcome =
+        inBook === 1
+          ? { __typename: 'OrderPlaced', orderId: expect.any(String) }
+          : {
+              __typename: 'OrderNotPlaced',
+              notPlacedCode: 'NEVER_APPEARED',
+              certainty: 'ASSUMED',
+              retrySameKey: false,
+              orderId: null,
+            }
+      const answer = await harness.run(placeDocument, { input })
+      expectData(answer)
+      expect(answer.data.placeOrder).toMatchObject(outcome)
+      expect(await booked(input.clientOrderId)).toHaveLength(inBook)
 
-    expect(await place(input)).toMatchObject(outcome)
-    expect(await place({ ...input, quantity: '5.0' })).toMatchObject(outcome)
-    expect(await place({ ...input, quantity: '6' })).toMatchObject({ problems: [{ code: 'KEY_REUSED' }] })
-    const { data } = await harness.run(placementDocument, input)
-    expect(data.placement).toMatchObject({
-      state: inBook === 1 ? 'PLACED' : 'NOT_PLACED',
-      attempts: 1,
-      foundBy: inBook === 1 ? 'CLIENT_ORDER_ID' : null,
-    })
-    expect(await posts()).toHaveLength(1)
-    expect(await booked(input.clientOrderId)).toHaveLength(inBook)
-  })
+      expect(await place(input)).toMatchObject(outcome)
+      expect(await place({ ...input, quantity: '5.0' })).toMatchObject(outcome)
+      expect(await place({ ...input, quantity: '6' })).toMatchObject({ problems: [{ code: 'KEY_REUSED' }] })
+      const { data } = await harness.run(placementDocument, input)
+      expect(data.placement).toMatchObject({
+        state: inBook === 1 ? 'PLACED' : 'NOT_PLACED',
+        attempts: 1,
+        foundBy: inBook === 1 ? foundBy : null,
+      })
+      expect(await posts()).toHaveLength(1)
+      expect(await booked(input.clientOrderId)).toHaveLength(inBook)
+    },
+  )
 
   // An unknown outcome is data: some gateways repeat a mutation on an error status or a Retry-After.
   function expectData(answer: Answer): void {
@@ -985,6 +1011,7 @@ describe('an adapter in memory', () => {
       trading: 'on',
       placementRate: null,
       onTrouble,
+      onNotice: () => {},
     })
     onTestFinished(async () => {
       await commands.close()
@@ -1001,7 +1028,14 @@ describe('an adapter in memory', () => {
         commands.place({ ...order, clientOrderId, quantity: clientOrderId.replaceAll(/\D/g, '1') }, wishes),
     }
   }
-  const accepted: PlaceAnswer = { orderId: 'ord_1', status: 'ACCEPTED', order: null, rejection: null }
+  const accepted: PlaceAnswer = {
+    orderId: 'ord_1',
+    status: 'ACCEPTED',
+    clientOrderId: null,
+    order: null,
+    differing: [],
+    rejection: null,
+  }
 
   test('A27 a bug in the middle of a placement leaves it unknown, tells the operator, and sends nothing again', async () => {
     const bug = new TypeError('a bug')

@@ -129,6 +129,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
       times: { ...usual, ...given.times },
       trading: 'on',
       placementRate: null,
+      onNotice: () => {},
       onTrouble(message) {
         troubles.push(message)
         if (message.startsWith('ALARM')) alarms.push(message)
@@ -232,7 +233,7 @@ function toOrder(id: string, at: number): Order {
 }
 
 function accept(order: Order): PlaceAnswer {
-  return { orderId: order.id, status: order.status, order, rejection: null }
+  return { orderId: order.id, status: order.status, clientOrderId: null, order, differing: [], rejection: null }
 }
 
 const key1 = { clientOrderId: 'key-00001' }

@@ -137,7 +137,8 @@ function start({
     unsupported: vi.fn<Broker['unsupported']>(),
     place() {
       const order = script.find(isOrder) ?? null
-      return Promise.resolve({ orderId: 'ord_1', status: order?.status ?? 'ACCEPTED', order, rejection: null })
+      const status = order?.status ?? 'ACCEPTED'
+      return Promise.resolve({ orderId: 'ord_1', status, clientOrderId: null, order, differing: [], rejection: null })
     },
     cancel: () => Promise.resolve(script.find(isOrder) ?? null),
     close: vi.fn<Broker['close']>(),
@@ -409,7 +410,9 @@ describe('what is shown of a merged order', () => {
     expect(await broker.place(newOrder, placeOptions)).toEqual({
       orderId: 'ord_1',
       status: 'FILLED',
+      clientOrderId: null,
       order: filled,
+      differing: [],
       rejection: null,
     })
   })

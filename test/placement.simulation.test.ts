@@ -41,7 +41,7 @@ describe('in a world where everything goes wrong that may', () => {
   })
 
   test.each(failedOnce)('so does seed %i, which did not always', async (seed) => {
-    await simulate(seed)
+    await simulate(seed, null, { mayChange: false })
   })
 
   test('the same seed is the same history, to the last line', async () => {
@@ -57,6 +57,7 @@ describe('in a world where everything goes wrong that may', () => {
     ['late', 'a broker that takes orders in after the settle time', [4]],
     ['hasty', 'a service that waits for no settle time', [4]],
     ['fast', 'a clock an hour ahead of the broker', [4]],
+    ['unrecognizable', 'a broker that leaves nothing to know an order by', [4]],
     ['proof', 'a broker that refuses what it takes in', [3]],
     ['canceled', 'a broker that confirms a cancel and does nothing', [8]],
   ])('%s is noticed: %s', async (sabotage, _, invariants) => {

@@ -425,6 +425,7 @@ describe('a wall clock that jumps', () => {
       trading: 'on',
       placementRate: null,
       onTrouble: () => {},
+      onNotice: () => {},
     })
     let closing: Promise<void> | null = null
     const close = () => (closing ??= commands.close().then(() => store.close()))

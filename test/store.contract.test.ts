@@ -673,7 +673,16 @@ const anyAct: fc.Arbitrary<Act> = fc.oneof(
 /** What the tests ask of a store, or of the model of one. */
 type Asked = Pick<
   Store,
-  'insert' | 'update' | 'read' | 'find' | 'findByOrder' | 'findTwins' | 'findBound' | 'findUnfinished' | 'expire'
+  | 'insert'
+  | 'update'
+  | 'read'
+  | 'find'
+  | 'findByOrder'
+  | 'findTwins'
+  | 'findUnresolved'
+  | 'findBound'
+  | 'findUnfinished'
+  | 'expire'
 > & {
   readAudit(opId: string): Promise<{ seq: number }[]>
 }
@@ -709,6 +718,7 @@ const looks: ((store: Asked) => Promise<unknown>)[] = [
   (store) => Promise.all(['order-1', 'order-2'].map((orderId) => store.findByOrder('BLUUM', orderId))),
   async (store) => (await store.findBound('BLUUM', ['order-1', 'order-2'], toOpId(0))).toSorted(),
   (store) => store.findTwins('BLUUM', 'acc-1', 'f'.repeat(64)),
+  (store) => store.findUnresolved('BLUUM', 'acc-1'),
   (store) => store.findUnfinished(toOpId(3), 2),
 ]
 
@@ -745,6 +755,7 @@ function createModel(): Asked {
     find: async (key) => find(key),
     findByOrder: async (_, orderId) => placements.find((kept) => kept.orderId === orderId) ?? null,
     findTwins: async () => inOrder(placements.filter(isOpen)),
+    findUnresolved: async () => inOrder(placements.filter(isOpen)),
     findBound: async (_, orderIds, opId) =>
       orderIds.filter((id) => placements.some((kept) => kept.orderId === id && kept.opId !== opId)),
     findUnfinished: async (after, limit) =>

@@ -279,28 +279,39 @@ export function toRequest(order: NewOrder, accountField: AriesAccountField): Rec
 }
 
 /**
- * Accepted only if the answer is about this order, as far as it tells: its example has neither account nor type. Whether a refusal
- * comes with 200 is not documented; one that names its reason is taken for it, any other answer for no answer.
+ * What the answer to a placement shows; its example has neither account nor type. Whether it is about the order that was sent
+ * is for the caller to judge; an answer about another account is about another order. No page says whether a refusal comes
+ * with 200; one that names its reason is a refusal, any other answer is none. Throws UpstreamError.
  */
 export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered a placement with no object')
-  const { qty, success, clOrdId } = body
+  const { qty, success, clOrdId, clientId } = body
   const account = accountName(sent.accountId)
-  const { symbol, side, type, clientOrderId: clientId } = sent
-  const request = { accountId: account, tradingAccountId: account, symbol, side, type, clientId }
-  const isOther =
-    Object.entries(request).some(([field, value]) => !isAbsent(body[field]) && body[field] !== value) ||
-    (!isAbsent(qty) && !equalDecimals(qty, sent.quantity))
-  if (isOther) throw new UpstreamError('unreadable', 'Aries answered a placement with another order')
+  if ([body['accountId'], body['tradingAccountId']].some((name) => !isAbsent(name) && name !== account)) {
+    throw new UpstreamError('unreadable', 'Aries answered a placement with another account')
+  }
+  const { symbol, side, type } = sent
+  const shows = { symbol: body['symbol'], side: parseWord(sides, body['side']), type: parseWord(types, body['type']) }
+  const differing = Object.entries({ symbol, side, type })
+    .filter(([field, value]) => !isAbsent(body[field]) && new Map(Object.entries(shows)).get(field) !== value)
+    .map(([field]) => field)
+  if (!isAbsent(qty) && !equalDecimals(qty, sent.quantity)) differing.push('qty')
+  // Aries writes fields without a value as empty text.
+  const clientOrderId = isAbsent(clientId) ? null : typeof clientId === 'string' ? clientId : ''
+  const shown = { clientOrderId, differing }
   const status = parseWord(statuses, body['status'])
   const isRefused = isRefusal(body, status)
   if (isIdPart(clOrdId) && (isRefused || (success === true && status !== 'REJECTED'))) {
     const order = toPlacedOrder(body, sent, isRefused)
     const orderId = toAriesId(account, clOrdId)
-    if (isRefused) return { orderId, status: 'REJECTED', order, rejection: toRejection(body) }
-    return { orderId, status, order, rejection: null }
+    if (isRefused) return { ...shown, orderId, status: 'REJECTED', order, rejection: toRejection(body) }
+    return { ...shown, orderId, status, order, rejection: null }
   }
   if (!isRefused) throw new UpstreamError('unreadable', 'Aries answered a placement without success or clOrdId')
+  // Without an order to read, a refusal that repeats anything else proves nothing.
+  if (differing.length > 0 || (clientOrderId !== null && clientOrderId !== sent.clientOrderId)) {
+    throw new UpstreamError('unreadable', 'Aries refused another order than was sent')
+  }
   const { code, brokerCode, reason } = toRejection(body)
   throw new UpstreamError('refused', 'Aries refused an order', {
     status: 200,

@@ -563,31 +563,39 @@ function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Recor
   return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 }
 
-// Accepted only if the answer is about this order: an id, and whatever else it repeats equal to what was sent. An
-// answer about another order says nothing about ours.
+// What the answer shows. Whether it is about the order that was sent is for the caller to judge; an answer about another
+// account is about another order.
 function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
   const { fields } = dialect
   if (!isBody(body) || !isBluumId(body.id)) {
     throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
   }
-  const request: Body = { [fields.accountId]: sent.accountId, ...toRequest(sent, dialect) }
-  const decimals = [fields.quantity, 'notional']
-  for (const field of [fields.accountId, ...textsCompared, ...decimals]) {
-    const answered = body[field]
-    if (answered === undefined || answered === null || request[field] === undefined) continue
-    if (decimals.includes(field) ? !equalDecimals(answered, request[field]) : answered !== request[field]) {
-      throw new UpstreamError('unreadable', `Bluum answered a placement with another ${field}`)
-    }
+  const account = body[fields.accountId]
+  if (!isNothing(account) && account !== sent.accountId) {
+    throw new UpstreamError('unreadable', `Bluum answered a placement with another ${fields.accountId}`)
   }
+  const request: Body = toRequest(sent, dialect)
+  const isShown = (field: string): boolean => !isNothing(body[field]) && request[field] !== undefined
+  const decimals = [fields.quantity, 'notional', 'limit_price', 'stop_price', 'trail_percent', 'trail_price']
+  const differing = decimals.filter((field) => isShown(field) && !equalDecimals(body[field], request[field]))
+  if (isShown('symbol') && body.symbol !== sent.symbol) differing.push('symbol')
+  if (isShown('side') && parseWord(sides, body.side) !== sent.side) differing.push('side')
+  if (isShown('type') && parseWord(types, body.type) !== sent.type) differing.push('type')
   const order = readWhole(body, sent.accountId, dialect)
   const status = order?.status ?? parseWord(dialect.statuses, body.status)
   const told = body[fields.rejectReason]
   const reason = typeof told === 'string' ? cleanText(told) || null : null
   const rejection = status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason } : null
-  return { orderId: body.id, status, order, rejection }
+  const shownId = body.client_order_id
+  // An id that is no text is another one than was sent.
+  const clientOrderId = isNothing(shownId) ? null : typeof shownId === 'string' ? shownId : ''
+  return { orderId: body.id, status, clientOrderId, order, differing, rejection }
 }
 
-const textsCompared = ['symbol', 'side', 'type', 'client_order_id']
+/** Whether a field is missing or null. Empty text is a value here. */
+function isNothing(value: unknown): value is undefined | null {
+  return value === undefined || value === null
+}
 
 function readWhole(body: Body, accountId: string, dialect: Dialect): Order | null {
   try {

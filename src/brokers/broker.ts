@@ -310,8 +310,12 @@ export interface PlaceOptions {
 export interface PlaceAnswer {
   orderId: string
   status: OrderStatus
-  /** The order, where the answer held all that an order needs. */
+  /** The client order id as the answer shows it, empty text included; null if the answer has no such field. */
+  clientOrderId: string | null
+  /** The order, if the answer holds all that an order needs. */
   order: Order | null
+  /** The fields of the answer that differ from what was sent or cannot be read, by the broker's names. */
+  differing: readonly string[]
   /** Why it was rejected at once; null where its status is another one. */
   rejection: Rejection | null
 }

@@ -3,7 +3,7 @@
 // "not known" is an answer of its own, never a failure.
 
 import { createTally, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers } from '../brokers/broker.ts'
+import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import type { Rate } from '../rates.ts'
@@ -12,7 +12,7 @@ import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
 import { createCancels } from './cancel.ts'
 import type { Cancels } from './cancel.ts'
 import { brokerOf } from './order.ts'
-import type { NewOrder, Order } from './order.ts'
+import type { BrokerId, NewOrder, Order } from './order.ts'
 import {
   notSent,
   stopped,
@@ -26,9 +26,11 @@ import {
   toUnknown,
 } from './outcomes.ts'
 import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
-import { createPlacement, isSettled, isWished, toFingerprint, toSearchedSince } from './placement.ts'
+import { isConfirmed, judgeAnswer, toChanges, toSearchedSince } from './match.ts'
+import type { AnswerVerdict } from './match.ts'
+import { createPlacement, isSettled, isWished, toFingerprint } from './placement.ts'
 import type { NotSentOutcome, Placement, PreImage } from './placement.ts'
-import { createReconciler } from './reconcile.ts'
+import { createReconciler, toOutcome } from './reconcile.ts'
 import type { LookupTimes } from './reconcile.ts'
 import { createRecords } from './records.ts'
 import type { OnTrouble } from './records.ts'
@@ -79,6 +81,8 @@ export interface CommandsOptions {
   onTrouble: OnTrouble
   /** Hears how many placements are without an outcome, and what became of those that were reported so. */
   unresolved?: UnresolvedListener
+  /** Receives what an operator should know and that needs no action, without order data. */
+  onNotice: (message: string, fields: { broker: BrokerId; placement: string }) => void
 }
 
 export interface PlaceTimes extends LookupTimes {
@@ -114,6 +118,8 @@ const flightsMax = 1_000
 const twinWaitMs = 1_000
 // For the look at what is there before an order is sent. Without it, an order without a client id is not recognised.
 const preImageMs = 5_000
+// Between reads of an order that an answer named and that has to be confirmed.
+const confirmMs = { first: 250, longest: 2_000 }
 const restartMs = { first: 250, longest: 5_000 }
 const unfinishedPerPage = 200
 // How long a key is known: its record after it was resolved, and what is left of it after it was made.
@@ -140,6 +146,7 @@ export function createCommands(options: CommandsOptions): Commands {
   })
   const unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
   const flights = new Map<string, Flight>()
+  const changingBrokers = new Set<BrokerId>()
   const closing = new AbortController()
   let housework: Promise<unknown> = Promise.resolve()
 
@@ -149,8 +156,10 @@ export function createCommands(options: CommandsOptions): Commands {
       flight.placement = placement
       if (isSettled(placement)) flight.settled.resolve()
     }
-    // Its cancel may have been asked for while nobody knew whether there was an order.
-    if (placement.state === 'ACCEPTED' && from !== 'ACCEPTED') cancels.resume(placement)
+    if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
+    noteChanges(placement)
+    // A cancel may have been requested while the outcome was unknown.
+    cancels.resume(placement)
   })
 
   // ---- what the caller sees ---------------------------------------------------------------------------------------
@@ -352,6 +361,9 @@ export function createCommands(options: CommandsOptions): Commands {
           if (flight.wasLeft) reconciler.follow(sending, flight.ended)
         },
       })
+      const verdict = await judge(flight.placement ?? reserved, answer)
+      if (verdict === 'contradiction') return await lose('contradiction', null, flight)
+      if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, flight)
       flight.order = answer.order
       const { orderId, rejection } = answer
       const foundBy = 'RESPONSE' as const
@@ -396,10 +408,83 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  async function lose(kind: string, status: number | null, flight: Flight): Promise<void> {
+  /** Judges the answer to the send of `placement`. Throws StoreError if the records cannot tell whose order it shows. */
+  async function judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
+    const { broker, accountId, opId, request } = placement
+    const { clientOrderId } = answer
+    const isOtherId = clientOrderId !== null && clientOrderId !== '' && clientOrderId !== request.clientOrderId
+    const other = isOtherId ? await store.find({ broker, accountId, clientOrderId }) : null
+    const owner = other ?? (await store.findByOrder(broker, answer.orderId))
+    return judgeAnswer(placement, answer, owner !== null && owner.opId !== opId)
+  }
+
+  /**
+   * Reads the order that an answer named and that has to be confirmed, again while the broker's reads lag, and binds it. The
+   * lookups go on beside it, and know the order id too.
+   */
+  async function confirm(broker: Broker, orderId: string, flight: Flight): Promise<void> {
+    await lose('unconfirmed', null, flight, orderId)
+    const until = clock.monotonic() + times.replyMs
+    for (let waitMs = confirmMs.first; ; waitMs = Math.min(waitMs * 2, confirmMs.longest)) {
+      const { placement } = flight
+      if (placement?.state !== 'UNKNOWN') return
+      const order = await readOrder(broker, orderId, placement.accountId, until)
+      if (order !== null) {
+        if (!isConfirmed(placement, order) || (await isTaken(placement, order))) return
+        flight.order = order
+        const event = toOutcome(order, 'RESPONSE', toChanges(placement.request, order))
+        flight.placement = await records.insist(placement, event)
+        return
+      }
+      if (clock.monotonic() + waitMs >= until) return
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted) return
+    }
+  }
+
+  /** Whether the client order id of `order` is exactly that of another placement. */
+  async function isTaken({ broker, accountId, opId }: Placement, order: Order): Promise<boolean> {
+    const { clientOrderId } = order
+    if (typeof clientOrderId !== 'string') return false
+    const owner = await store.find({ broker, accountId, clientOrderId })
+    return owner !== null && owner.opId !== opId
+  }
+
+  async function readOrder(broker: Broker, id: string, accountId: string, until: number): Promise<Order | null> {
+    const deadline = clock.now() + Math.max(0, until - clock.monotonic())
+    const scope = { signal: closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
+    const key = { broker: broker.id, id, accountId, mustBeWhole: true }
+    try {
+      const [order = null] = await broker.orders([key], scope)
+      return order instanceof UpstreamError ? null : order
+    } catch (error) {
+      if (closing.signal.aborted) return null
+      throw error
+    }
+  }
+
+  /** Tells the operator, once a broker that it changes client order ids, and for each placement which terms it changed. */
+  function noteChanges({ broker, opId, evidence }: Placement): void {
+    const { terms = [], clientOrderId = null } = evidence.changes ?? {}
+    const about = { broker, placement: opId }
+    if (clientOrderId !== null && !changingBrokers.has(broker)) {
+      changingBrokers.add(broker)
+      options.onNotice('the broker changes client order ids; its orders are recognized by what is left of them', about)
+    }
+    if (terms.length > 0) options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
+  }
+
+  async function lose(
+    kind: string,
+    status: number | null,
+    flight: Flight,
+    answeredOrderId: string | null = null,
+  ): Promise<void> {
     const { placement: sent } = flight
     if (sent === null) return
-    flight.placement = await records.insist(sent, { type: 'lost', attempt: sent.attempt, failure: { kind, status } })
+    const answered = answeredOrderId === null ? {} : { answeredOrderId }
+    const event = { type: 'lost' as const, attempt: sent.attempt, failure: { kind, status }, ...answered }
+    flight.placement = await records.insist(sent, event)
     if (flight.placement.state === 'UNKNOWN') reconciler.follow(flight.placement, null)
   }
 

@@ -111,7 +111,9 @@ export function toPlaceResult(
   const { clientOrderId, orderId, outcome, state } = placement
   switch (state) {
     case 'ACCEPTED': {
-      const message = replayed ? 'This order had been placed before.' : 'The broker took the order in.'
+      const terms = placement.evidence.changes?.terms ?? []
+      const changed = terms.length === 0 ? '.' : `, and changed ${toList(terms)}: see \`order\`.`
+      const message = `${replayed ? 'This order had been placed before' : 'The broker took the order in'}${changed}`
       return { clientOrderId, outcome: 'PLACED', orderId, order, message, replayed }
     }
     case 'REJECTED': {
@@ -133,8 +135,9 @@ export function toPlaceResult(
     case 'RESERVED':
     case 'SENDING':
     case 'UNKNOWN':
-    case 'AMBIGUOUS':
       return toUnknown(clientOrderId, toRetryAfterMs(placement, at))
+    case 'AMBIGUOUS':
+      return toUndecided(placement)
     default:
       return state satisfies never
   }
@@ -148,9 +151,16 @@ export function toUnknown(clientOrderId: string, retryAfterMs: number | null): O
   return { clientOrderId, outcome: 'UNKNOWN', orderId: null, order: null, message, retryAfterMs }
 }
 
-function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number | null {
-  // Only a person gets further.
-  if (state === 'AMBIGUOUS') return null
+function toUndecided({ clientOrderId, evidence }: Placement): OrderOutcomeUnknown {
+  const count = evidence.candidates?.length ?? 0
+  const orders = count === 1 ? 'One order at the broker' : `${count} orders at the broker`
+  const message =
+    `${orders} could be this one, and nothing tells whether it is. An operator has to decide with \`blotter placements\`; ` +
+    'do not place the order again until then.'
+  return { ...toUnknown(clientOrderId, null), message }
+}
+
+function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number {
   if (state !== 'UNKNOWN') return 1_000
   // Not a search that takes its time: its schedule is over, and it is looked for on and on.
   if (nextCheckAt !== null && nextCheckAt < at - 60_000) return 30_000
@@ -176,6 +186,8 @@ export interface OrderPlacement {
   attempts: number
   orderId: string | null
   foundBy: OrderMatch | null
+  /** How many orders could be the one of the placement; null unless an operator has to decide. */
+  candidateCount: number | null
   createdAt: string
   sentAt: string | null
   resolvedAt: string | null
@@ -188,7 +200,13 @@ export function toOrderPlacement(found: Placement | Tombstone, at: number): Orde
   const known = { accountId, clientOrderId, orderId, createdAt: toInstant(createdAt) }
   if (isTombstone(found)) {
     const state = orderId === null ? 'NOT_PLACED' : 'PLACED'
-    const rest = { attempts: 1, foundBy: null, sentAt: null, resolvedAt: toInstant(found.resolvedAt) }
+    const rest = {
+      attempts: 1,
+      foundBy: null,
+      candidateCount: null,
+      sentAt: null,
+      resolvedAt: toInstant(found.resolvedAt),
+    }
     return { ...known, ...rest, state, result: toExpired(found) }
   }
   const state = toOutsideState(found)
@@ -197,6 +215,7 @@ export function toOrderPlacement(found: Placement | Tombstone, at: number): Orde
     state,
     attempts: found.sends,
     foundBy: found.foundBy,
+    candidateCount: found.state === 'AMBIGUOUS' ? (found.evidence.candidates?.length ?? 0) : null,
     sentAt: found.lastSentAt === null ? null : toInstant(found.lastSentAt),
     resolvedAt: resolvedAt === null || state === 'IN_PROGRESS' ? null : toInstant(resolvedAt),
     result: toPlaceResult(found, { replayed: true, order: null, at }),
@@ -231,6 +250,10 @@ function toOutsideState({ state, outcome }: Placement): OrderPlacementState {
 /** The answer to an input that nothing was sent for. */
 export function toInvalid({ clientOrderId }: NewOrder, problems: OrderInputProblem[]): OrderInvalid {
   return { clientOrderId, outcome: 'INVALID', orderId: null, order: null, message: toSentence(problems), problems }
+}
+
+function toList(words: readonly string[]): string {
+  return words.length < 2 ? words.join() : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
 }
 
 /** One sentence for all problems of an input. */

@@ -10,9 +10,9 @@
 //            └─ ambiguous ─► AMBIGUOUS ─── a person decides ──► ACCEPTED or NOT_PLACED
 
 import { createHash } from 'node:crypto'
-import { compareDecimals, normalizeDecimal } from '../decimal.ts'
-import { compareInstants } from '../instant.ts'
-import type { BrokerId, Field, NewOrder, Order, OrderRejectionCode } from './order.ts'
+import { normalizeDecimal } from '../decimal.ts'
+import type { BrokerId, NewOrder, OrderRejectionCode } from './order.ts'
+import type { OrderTerm } from './terms.ts'
 import type { NotPlacedCode } from './outcomes.ts'
 
 export const placementStates = [
@@ -97,9 +97,20 @@ export interface RejectedOutcome {
   reason: string | null
 }
 
+/** What a broker's order has otherwise than it was sent. */
+export interface BrokerChanges {
+  terms: OrderTerm[]
+  /** How its client order id differs; null if it does not, or is not shown. */
+  clientOrderId: 'changed' | 'cut' | 'other' | null
+}
+
 interface Evidence {
   /** How the send ended without an answer; `status` of the answer's head, where there was one. */
   failure?: { kind: string; status: number | null }
+  /** The order id of an answer that could not be believed without a look at that order. */
+  answeredOrderId?: string
+  /** What the broker changed of the order; absent if it changed nothing. */
+  changes?: BrokerChanges
   /** Complete searches without a trace of it. */
   emptyScans?: number
   /** Orders that each could be it. */
@@ -144,13 +155,15 @@ export type PlacementEvent =
   /** `acknowledged`: keys of unresolved equal orders of which it may be a duplicate, as its caller says. */
   | { type: 'reserved'; owner: string; sendBy: number; acknowledged: readonly string[] }
   | { type: 'sending'; attempt: number; preImage: PreImage | null }
-  | { type: 'accepted'; orderId: string; foundBy: OrderMatch }
+  /** `changes`: absent if the broker changed nothing. */
+  | { type: 'accepted'; orderId: string; foundBy: OrderMatch; changes?: BrokerChanges }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }
-  /** `left`: it reached the broker, who proved that it was not processed. */
   /** The broker proved that it did not look at the first send; it leaves once more. */
   | { type: 'sent_again'; attempt: number }
+  /** `left`: it reached the broker, who proved that it was not processed. */
   | { type: 'not_sent'; attempt: number; outcome: NotSentOutcome; left: boolean }
-  | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null } }
+  /** `answeredOrderId`: the order id of an answer that is not believed yet. */
+  | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null }; answeredOrderId?: string }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
   | { type: 'ambiguous'; candidates: string[] }
   /** A person has looked: the order it became, or null when there is none. `by` is who it was. */
@@ -208,7 +221,10 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
         return placement.orderId === orderId ? null : contradict('the broker has a second order for a placement')
       }
       const alarm = isLate ? 'an order that was taken for never placed exists' : null
-      return to({ state: 'ACCEPTED', orderId, foundBy, outcome: null, nextCheckAt: null, resolvedAt: at }, alarm)
+      const { changes } = event
+      const evidence = changes ? { evidence: { ...placement.evidence, changes } } : {}
+      const found = { orderId, foundBy, outcome: null, nextCheckAt: null, resolvedAt: at, ...evidence }
+      return to({ state: 'ACCEPTED', ...found }, alarm)
     }
     case 'rejected': {
       if (state === 'ACCEPTED') return contradict('the broker refused an order that it has')
@@ -229,7 +245,11 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     }
     case 'lost': {
       if (state !== 'SENDING' || event.attempt !== placement.attempt) return null
-      return to({ state: 'UNKNOWN', evidence: { failure: event.failure } })
+      const { failure, answeredOrderId } = event
+      return to({
+        state: 'UNKNOWN',
+        evidence: { failure, ...(answeredOrderId === undefined ? {} : { answeredOrderId }) },
+      })
     }
     case 'absent': {
       if (state !== 'UNKNOWN') return null
@@ -241,7 +261,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     case 'ambiguous': {
       if (state !== 'UNKNOWN') return null
       const evidence = { ...placement.evidence, candidates: event.candidates }
-      return to({ state: 'AMBIGUOUS', evidence, nextCheckAt: null }, 'several orders could be the one of a placement')
+      return to({ state: 'AMBIGUOUS', evidence, nextCheckAt: null }, 'an operator has to decide which order it is')
     }
     case 'resolved': {
       if (state !== 'UNKNOWN' && state !== 'AMBIGUOUS' && state !== 'NOT_PLACED') return null
@@ -323,84 +343,4 @@ export function toFingerprint(order: NewOrder): string {
 
 function normalize(decimal: string | null): string | null {
   return decimal === null ? null : normalizeDecimal(decimal)
-}
-
-// ---- recognising the order of a placement ------------------------------------------------------------------------
-
-/** What a search found for a placement. */
-export type Match =
-  | { kind: 'found'; order: Order; foundBy: OrderMatch }
-  /** Rows that could be it and do not say whose they are: to be read singly, for their client order id. */
-  | { kind: 'unread'; orderIds: string[] }
-  /** Orders that say nothing of a client order id, of equal economics: each could be it. */
-  | { kind: 'candidates'; orders: Order[] }
-  | { kind: 'none' }
-
-// A broker's clock and ours differ by no more.
-const clockSkewMs = 300_000
-
-/**
- * Looks for the order of `placement` among `orders`. Each of `whole` has been read singly; `bound` are ids of orders
- * that belong to other placements.
- */
-export function findMatch(
-  placement: Placement,
-  orders: readonly Order[],
-  whole: ReadonlySet<string>,
-  bound: ReadonlySet<string>,
-): Match {
-  const { request, preImage } = placement
-  const before = new Set(preImage?.orderIds)
-  const free = orders.filter(({ id, account }) => account.id === placement.accountId && !bound.has(id))
-  const named = free.filter(({ clientOrderId }) => clientOrderId === request.clientOrderId)
-  const [order, ...others] = named.filter((row) => isRecent(placement, row))
-  if (order && others.length === 0 && isSameOrder(request, order)) {
-    return { kind: 'found', order, foundBy: 'CLIENT_ORDER_ID' }
-  }
-  // The key with another order, twice, or at a time when it had not come in here yet: either it was used elsewhere, or
-  // the clocks disagree. Only a person can tell, and "there is none" would be a lie.
-  if (named.length > 0) return { kind: 'candidates', orders: named }
-  // What bears another key is another order; what was there before the send is not this one.
-  const nameless = free.filter(
-    (row) =>
-      typeof row.clientOrderId !== 'string' &&
-      !before.has(row.id) &&
-      isRecent(placement, row) &&
-      isSameOrder(request, row),
-  )
-  const unread = nameless.filter(({ id }) => !whole.has(id))
-  if (unread.length > 0) return { kind: 'unread', orderIds: unread.map(({ id }) => id) }
-  return nameless.length > 0 ? { kind: 'candidates', orders: nameless } : { kind: 'none' }
-}
-
-function isRecent({ createdAt }: Placement, { submittedAt }: Order): boolean {
-  return typeof submittedAt !== 'string' || compareInstants(submittedAt, toSearchedSince(createdAt)) >= 0
-}
-
-/** The instant before which the order of a placement created at `createdAt` (epoch ms) cannot have been submitted. */
-export function toSearchedSince(createdAt: number): string {
-  return new Date(createdAt - clockSkewMs).toISOString()
-}
-
-/** Whether what the broker says of `order` fits `request` in all that it says. */
-export function isSameOrder(request: NewOrder, order: Order): boolean {
-  if (order.symbol !== request.symbol) return false
-  // An option bears the ticker of what it is on, and none is placed here.
-  if (order.securityType === 'OPTION' || order.legs.length > 0) return false
-  const words = [
-    [order.side, request.side],
-    [order.type, request.type],
-    [order.timeInForce, request.timeInForce],
-  ]
-  if (words.some(([said, sent]) => said !== 'UNKNOWN' && said !== sent)) return false
-  // The commission is not compared: brokers report what they charged.
-  return (['quantity', 'notional', 'limitPrice', 'stopPrice', 'trailPercent', 'trailPrice'] as const).every((field) =>
-    isSameDecimal(request[field], order[field]),
-  )
-}
-
-// A broker may add to what was sent, as the quantity of an order for a cash amount; what was sent it may leave out, and
-// may not change.
-function isSameDecimal(sent: string | null, said: Field<string>): boolean {
-  return sent === null || typeof said !== 'string' || compareDecimals(sent, said) === 0
 }

@@ -8,9 +8,11 @@ import type { Clock } from '../clock.ts'
 import { StoreError } from '../store/store.ts'
 import type { Store } from '../store/store.ts'
 import type { Order } from './order.ts'
-import { findMatch, toSearchedSince } from './placement.ts'
-import type { Match, Placement, PlacementEvent } from './placement.ts'
+import { findMatch, listIdsToCheck, toSearchedSince } from './match.ts'
+import type { Match } from './match.ts'
+import type { BrokerChanges, OrderMatch, Placement, PlacementEvent } from './placement.ts'
 import type { OnTrouble, Records } from './records.ts'
+import { findDifferingTerms } from './terms.ts'
 
 /** When it is looked for, in ms. */
 export interface LookupTimes {
@@ -156,7 +158,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         current = await records.insist(current, event)
         continue
       }
-      if (search?.match.kind === 'candidates' && !hasTold) {
+      const { kind } = search?.match ?? { kind: 'none' }
+      if ((kind === 'candidates' || kind === 'strays') && !hasTold) {
         onTrouble(`ALARM: placement ${current.opId} was taken for never placed, and an order could be its own`, null)
         hasTold = true
       }
@@ -175,6 +178,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
     try {
       if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
+      if (match.kind === 'strays') return toAmbiguous(match.orders)
     } catch (error) {
       // What the store cannot tell now is for the next search.
       if (error instanceof StoreError) return null
@@ -227,8 +231,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const { symbol, side } = placement.request
       const scope = toScope()
       const narrow = await searchList(broker, placement, { symbol, side }, scope)
-      if (narrow.match.kind !== 'none' || !narrow.isComplete) return { placement, ...narrow }
-      // Nothing under the filters may be the filters' mistake.
+      const isAbsent = narrow.match.kind === 'none' || narrow.match.kind === 'strays'
+      if (!isAbsent || !narrow.isComplete) return { placement, ...narrow }
+      // A broker may filter wrongly, or spell the symbol in its own way.
       return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
     } catch (error) {
       // A broker that cannot be asked is no evidence; nor is a store.
@@ -246,14 +251,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const { accountId, createdAt, opId } = placement
     const query = { accountId, ...filter, since: toSearchedSince(createdAt), purpose: 'lookup' as const }
     const scan: Scan = await broker.scan(query, scope)
-    const bound = new Set(
-      await store.findBound(
-        broker.id,
-        scan.orders.map(({ id }) => id),
-        opId,
-      ),
-    )
-    const match = findMatch(placement, scan.orders, new Set(), bound)
+    const around = {
+      whole: new Set<string>(),
+      taken: await findTaken(broker, placement, scan.orders),
+      rivals: (await store.findUnresolved(broker.id, accountId)).filter((other) => other.opId !== opId),
+    }
+    const match = findMatch(placement, scan.orders, around)
     if (match.kind !== 'unread') return { match, isComplete: scan.isComplete }
 
     const keys = match.orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
@@ -261,8 +264,25 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const read = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
     const whole = new Map(read.map((order) => [order.id, order]))
     const orders = scan.orders.map((order) => whole.get(order.id) ?? order)
-    const again = findMatch(placement, orders, new Set(whole.keys()), bound)
-    return again.kind === 'unread' ? { match: again, isComplete: false } : { match: again, isComplete: scan.isComplete }
+    const taken = await findTaken(broker, placement, orders)
+    const again = findMatch(placement, orders, { ...around, taken, whole: new Set(whole.keys()) })
+    return { match: again, isComplete: scan.isComplete && again.kind !== 'unread' }
+  }
+
+  /** The orders that belong to other placements. Throws StoreError. */
+  async function findTaken(broker: Broker, placement: Placement, orders: readonly Order[]): Promise<Set<string>> {
+    const { accountId } = placement
+    const ids = orders.map(({ id }) => id)
+    const taken = new Set(await store.findBound(broker.id, ids, placement.opId))
+    for (const clientOrderId of listIdsToCheck(placement, orders)) {
+      const other = await store.find({ broker: broker.id, accountId, clientOrderId })
+      const bearers = orders.filter((order) => order.clientOrderId === clientOrderId && !taken.has(order.id))
+      const [order] = bearers
+      // Of several orders with one id, at most one is that placement's.
+      if (other === null || order === undefined || bearers.length > 1) continue
+      if (other.orderId === null || other.orderId === order.id) taken.add(order.id)
+    }
+    return taken
   }
 
   function toScope(): ReadScope {
@@ -282,8 +302,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
 function toFound(match: Match): PlacementEvent | null {
   if (match.kind !== 'found') return null
-  const { order, foundBy } = match
-  if (order.status !== 'REJECTED') return { type: 'accepted', orderId: order.id, foundBy }
+  const { order, foundBy, changes } = match
+  return toOutcome(order, foundBy, changes)
+}
+
+/** What it means for a placement that `order` is its own. */
+export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChanges | null): PlacementEvent {
+  if (order.status !== 'REJECTED') {
+    return { type: 'accepted', orderId: order.id, foundBy, ...(changes === null ? {} : { changes }) }
+  }
   const reason = typeof order.rejectReason === 'string' ? order.rejectReason : null
   const outcome = { kind: 'rejected' as const, code: 'OTHER' as const, brokerCode: null, reason }
   return { type: 'rejected', outcome, orderId: order.id, foundBy }
@@ -291,12 +318,16 @@ function toFound(match: Match): PlacementEvent | null {
 
 // At the settle time and not before: until then the true one may still be missing among the candidates.
 function choose(
-  { preImage }: Placement,
+  { request, preImage }: Placement,
   { orders }: Extract<Match, { kind: 'candidates' }>,
   hasTwin: boolean,
 ): PlacementEvent | null {
   const [order] = orders
-  const isOnly = orders.length === 1 && typeof order?.clientOrderId !== 'string' && !hasTwin
-  if (order && isOnly && preImage?.isComplete === true) return toFound({ kind: 'found', order, foundBy: 'FINGERPRINT' })
+  const isOnly = order !== undefined && orders.length === 1 && typeof order.clientOrderId !== 'string' && !hasTwin
+  const isSure = isOnly && findDifferingTerms(request, order).length === 0 && preImage?.isComplete === true
+  return isSure ? toOutcome(order, 'FINGERPRINT', null) : toAmbiguous(orders)
+}
+
+function toAmbiguous(orders: readonly Order[]): PlacementEvent {
   return { type: 'ambiguous', candidates: orders.map(({ id }) => id) }
 }

@@ -217,7 +217,9 @@ async function readOrder(result: PlaceOrderResult, context: Context): Promise<Or
 const replayedDescription = 'True when this key had been answered or sent before; nothing was sent this time.'
 
 builder.objectRef<OrderPlaced>('OrderPlaced').implement({
-  description: 'The broker took the order in. That says nothing yet about fills.',
+  description:
+    'The broker took the order in. That says nothing yet about fills. A broker may change terms, such as the digits of the ' +
+    'quantity: `message` names them, and `order` shows what counts.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     replayed: t.exposeBoolean('replayed', { nullable: false, description: replayedDescription }),
@@ -284,15 +286,15 @@ builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
 
 builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
   description:
-    'The order may have been sent, and its outcome is not known: it may exist. Do not show it as failed, and do not place it again ' +
-    'under another key. It is being looked for: ask `placement`. Repeating the mutation with the same key is safe: it ' +
-    'never sends twice.',
+    'The order may have been sent, and its outcome is not known: it may exist. Do not show it as failed, and do not place it ' +
+    'again under another key. Ask `placement` for the outcome: this service looks for the order, or an operator has to ' +
+    'decide, which `message` says. Repeating the mutation with the same key is safe: it never sends twice.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     retryAfterMs: t.exposeInt('retryAfterMs', {
       description:
-        'Ask `placement` again after this, in milliseconds, or repeat the mutation with the same key; null where a person ' +
-        'has to decide which order it is.',
+        'Ask `placement` again after this, in milliseconds, or repeat the mutation with the same key; null if an ' +
+        'operator has to decide which order it is.',
     }),
   }),
 })
@@ -301,8 +303,12 @@ const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
   description: 'Where a placement stands. May grow.',
   values: {
     IN_PROGRESS: { description: 'Not sent yet, being sent, or not sent so far: its key may still place it.' },
-    UNKNOWN: { description: 'It was sent, and whether an order exists is not known. It is being looked for.' },
-    PLACED: { description: 'The order exists.' },
+    UNKNOWN: {
+      description:
+        'It was sent, and whether an order exists is not known. This service looks for it, unless `candidateCount` is set: ' +
+        'then an operator has to decide.',
+    },
+    PLACED: { description: 'The order exists. The broker may have changed its terms: `result` says so.' },
     REJECTED: { description: 'The broker said no.' },
     NOT_PLACED: { description: 'No order exists; see `result` for how sure that is.' },
   } satisfies Described<OrderPlacementState>,
@@ -312,7 +318,9 @@ const OrderMatchEnum = builder.enumType('OrderMatch', {
   description: 'How an order was recognised as the one of a placement. May grow.',
   values: {
     RESPONSE: { description: 'The broker answered the placement with it.' },
-    CLIENT_ORDER_ID: { description: 'It bears the clientOrderId of the placement.' },
+    CLIENT_ORDER_ID: {
+      description: 'It has the clientOrderId of the placement, as it was sent or as the broker changed it.',
+    },
     IDEMPOTENCY_KEY: { description: 'The broker answered a repeat with the same key with it.' },
     FINGERPRINT: {
       description: "The only order of equal economics that was not there before: a conclusion, not the broker's word.",
@@ -336,6 +344,11 @@ export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlac
     foundBy: t.expose('foundBy', {
       type: OrderMatchEnum,
       description: 'How the order was recognised; null while there is none.',
+    }),
+    candidateCount: t.exposeInt('candidateCount', {
+      description:
+        'Number of orders at the broker that could be the one of this placement; null unless an operator has to decide which ' +
+        'it is.',
     }),
     createdAt: t.expose('createdAt', {
       type: 'DateTime',

@@ -143,6 +143,9 @@ export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax
 
     async place(order, options) {
       const answer = await broker.place(order, options)
+      const { clientOrderId, differing } = answer
+      // An answer with anything else than was sent may be about another order, so nothing of it is remembered.
+      if (differing.length > 0 || (clientOrderId !== null && clientOrderId !== order.clientOrderId)) return answer
       if (answer.order === null) return answer
       const placed = merge(answer.order)
       return { ...answer, order: placed, status: placed.status }

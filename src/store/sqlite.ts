@@ -69,7 +69,7 @@ const SQLITE_BUSY = 5
 const SQLITE_CORRUPT = 11
 const SQLITE_NOTADB = 26
 
-const twinsMax = 100
+const unresolvedMax = 100
 
 // A chain is checked in one go, many of them with the event loop in between.
 const opsCheckedAtOnce = 100
@@ -183,8 +183,9 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
   const readByKey = placements(ofKey)
   const readByOrder = placements('broker = ? AND order_id = ? ORDER BY op_id')
   const readTwins = placements(
-    `unresolved AND broker = ? AND account = ? AND fingerprint = ? ORDER BY op_id LIMIT ${twinsMax}`,
+    `unresolved AND broker = ? AND account = ? AND fingerprint = ? ORDER BY op_id LIMIT ${unresolvedMax}`,
   )
+  const readUnresolved = placements(`unresolved AND broker = ? AND account = ? ORDER BY op_id LIMIT ${unresolvedMax}`)
   const readUnfinished = placements('unfinished AND op_id > ? ORDER BY op_id LIMIT ?')
   const readBound = database.prepare(
     'SELECT DISTINCT order_id FROM placement WHERE broker = ? AND order_id IN (SELECT value FROM json_each(?)) AND op_id <> ?',
@@ -232,6 +233,7 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     findByOrder: (broker, orderId) => attempt(() => toPlacement(readByOrder.get(broker, orderId))),
     findTwins: (broker, accountId, fingerprint) =>
       attempt(() => readTwins.all(broker, accountId, fingerprint).map(parsePlacement)),
+    findUnresolved: (broker, accountId) => attempt(() => readUnresolved.all(broker, accountId).map(parsePlacement)),
     findBound: (broker, orderIds, opId) =>
       attempt(() => readBound.all(broker, JSON.stringify(orderIds), opId).map((row) => String(row.order_id))),
     findUnfinished: (after, limit) => attempt(() => readUnfinished.all(after ?? '', limit).map(parsePlacement)),

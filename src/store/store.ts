@@ -65,6 +65,8 @@ export interface Store {
   findByOrder(broker: BrokerId, orderId: string): Promise<Placement | null>
   /** Placements of the account with this fingerprint that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
   findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
+  /** Placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
+  findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]>
   /** Which of `orderIds` are bound to a placement other than `opId`. */
   findBound(broker: BrokerId, orderIds: readonly string[], opId: string): Promise<string[]>
   /**

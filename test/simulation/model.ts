@@ -68,7 +68,17 @@ export const cancelFates = [
 ] as const
 type CancelFate = (typeof cancelFates)[number]
 
+/** What the broker makes of client order ids, and of terms. `unrelated` is an id of its own. */
+export const idChanges = ['kept', 'prefixed', 'cut', 'upperCase', 'noDashes', 'empty', 'unrelated'] as const
+export const termChanges = ['kept', 'quantity', 'type', 'symbol'] as const
+
+export interface Changes {
+  ids: (typeof idChanges)[number]
+  terms: (typeof termChanges)[number]
+}
+
 export interface Traits {
+  changes: Changes
   /** Where the client order id is shown: in lists, in some rows of them, only by single reads, or nowhere. */
   ids: 'list' | 'mixed' | 'single' | 'none'
   /** Whether the service is told that lists show it. */
@@ -357,23 +367,26 @@ export function createModelBroker(
     const { request, committedAt, accountId, clientOrderId } = order
     const state = stateOf(status)
     const isNamed = isRow ? !order.hidesIdInLists : traits.ids !== 'none'
+    // Ids of other channels come back as they went in.
+    const shownId = order.post === null ? clientOrderId : changeId(clientOrderId, order.id, traits.changes.ids)
+    const terms = changeTerms(request, traits.changes.terms)
     const quantity = request.quantity ?? '7'
     const filledQuantity = String(Number(quantity) * filled)
     return {
       id: order.id,
       broker: 'BLUUM',
       account: { id: accountId, broker: 'BLUUM' },
-      asset: { symbol: request.symbol },
-      symbol: request.symbol,
+      asset: { symbol: terms.symbol },
+      symbol: terms.symbol,
       securityType: null,
       legs: [],
       currency: isRow ? null : 'USD',
-      clientOrderId: isNamed ? clientOrderId : null,
+      clientOrderId: isNamed ? shownId || null : null,
       side: request.side,
-      type: request.type,
+      type: terms.type,
       timeInForce: request.timeInForce,
       // As it spells them: not as it was told.
-      quantity: Number(quantity).toFixed(2),
+      quantity: terms.quantity === null ? Number(quantity).toFixed(2) : Number(terms.quantity).toFixed(3),
       notional: request.notional,
       limitPrice: request.limitPrice === null ? null : `${request.limitPrice}0`,
       stopPrice: null,
@@ -417,7 +430,7 @@ export function createModelBroker(
         (order) =>
           order.accountId === accountId &&
           order.visibleAt <= world.now() &&
-          (symbol === null || order.request.symbol === symbol) &&
+          (symbol === null || changeTerms(order.request, traits.changes.terms).symbol === symbol) &&
           (side === null || order.request.side === side) &&
           (takesOlder || world.brokerNow() - world.now() + order.committedAt >= Date.parse(since)),
       )
@@ -608,7 +621,46 @@ export function createModelBroker(
     const version = versionAt(order, world.now())
     const shown = fate === 'bodyless' ? null : show(order, version, false)
     const rejection = version.status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason: 'no' } : null
-    return { orderId: id, status: version.status, order: shown, rejection }
+    const said = shown === null || traits.ids === 'none' ? null : changeId(order.clientOrderId, id, traits.changes.ids)
+    return { orderId: id, status: version.status, clientOrderId: said, order: shown, differing: [], rejection }
+  }
+}
+
+function changeId(id: string | null, orderId: string, change: Changes['ids']): string | null {
+  if (id === null) return null
+  switch (change) {
+    case 'kept':
+      return id
+    case 'prefixed':
+      return `PTR1-${id}`
+    case 'cut':
+      return id.slice(0, 8)
+    case 'upperCase':
+      return id.toUpperCase()
+    case 'noDashes':
+      return id.replaceAll('-', '')
+    case 'empty':
+      return ''
+    case 'unrelated':
+      return `broker-${orderId}`
+    default:
+      return change satisfies never
+  }
+}
+
+function changeTerms(request: NewOrder, change: Changes['terms']): Pick<NewOrder, 'symbol' | 'type' | 'quantity'> {
+  const { symbol, type, quantity } = request
+  switch (change) {
+    case 'kept':
+      return { symbol, type, quantity }
+    case 'quantity':
+      return { symbol, type, quantity: quantity === null ? null : String(Number(quantity) - 0.125) }
+    case 'type':
+      return { symbol, type: type === 'MARKET' ? 'LIMIT' : type, quantity }
+    case 'symbol':
+      return { symbol: `${symbol.slice(0, 2)}/${symbol.slice(2)}`, type, quantity }
+    default:
+      return change satisfies never
   }
 }
 

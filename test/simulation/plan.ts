@@ -3,8 +3,8 @@
 
 import type { createCommands } from '../../src/orders/commands.ts'
 import type { NewOrder } from '../../src/orders/order.ts'
-import { cancelFates, placeFates, readFates } from './model.ts'
-import type { Traits } from './model.ts'
+import { cancelFates, idChanges, placeFates, readFates, termChanges } from './model.ts'
+import type { Changes, Traits } from './model.ts'
 import type { CrashPlan, Random, StoreFault } from './world.ts'
 
 /** What is deliberately wrong, to see that it is noticed. */
@@ -19,6 +19,8 @@ export type Sabotage =
   | 'proof'
   /** The broker says "canceled" and does nothing. */
   | 'canceled'
+  /** The broker gives orders ids of its own and changes their terms, so that nothing is left to know them by. */
+  | 'unrecognizable'
   /** The service's clock is an hour ahead of the broker's, which is more than it allows for. */
   | 'fast'
 
@@ -100,7 +102,7 @@ const gatesOfInterest = [
 ] as const
 
 /** The plan that `random` makes, with `sabotage` built in. */
-export function createPlan(random: Random, sabotage: Sabotage | null): Plan {
+export function createPlan(random: Random, sabotage: Sabotage | null, changes: Changes): Plan {
   const times = createTimes(random)
   const isW1 = random.chance(0.04) && sabotage === null
   const endMs = random.between(5, 120) * 1_000
@@ -108,7 +110,7 @@ export function createPlan(random: Random, sabotage: Sabotage | null): Plan {
   const some = <T>(most: number, create: () => T): T[] => Array.from({ length: random.between(0, most) }, create)
   const isRough = random.chance(0.75)
   const plan: Plan = {
-    traits: createTraits(random, times.settleMs),
+    traits: createTraits(random, times.settleMs, changes),
     times,
     foreign: random.draw({ none: 3, named: 1, nameless: 1 }),
     isW1,
@@ -132,6 +134,7 @@ export function createPlan(random: Random, sabotage: Sabotage | null): Plan {
   if (sabotage === 'forgets') plan.crashes.push(...some(4, () => createCrash(random, at())))
   if (sabotage === 'hasty') Object.assign(times, { settleMs: 0, lookupMs: [1, 2, 3] })
   if (sabotage === 'proof') traits.place.throttled += 5
+  if (sabotage === 'unrecognizable') traits.changes = { ids: 'unrelated', terms: 'quantity' }
   if (sabotage === 'proof' || sabotage === 'canceled') traits.lie = sabotage
   if (sabotage === 'fast') plan.jumps = [{ atMs: 0, aheadMs: hour }]
   return plan
@@ -144,11 +147,25 @@ function createTimes(random: Random): PlaceTimes {
   return { ...times, settleMs, lookupMs: [1_000, 3_000, 8_000] }
 }
 
-function createTraits(random: Random, settleMs: number): Traits {
+/** A broker that changes ids or terms, in some of the histories. */
+export function createChanges(random: Random): Changes {
+  if (random.chance(0.6)) return unchanged
+  const ids = random.pick(idChanges)
+  // Changed terms are drawn only where the id is left to know an order by: the others are a window that stays open.
+  const isKnown = ids === 'kept' || ids === 'prefixed' || ids === 'upperCase' || ids === 'noDashes'
+  return { ids, terms: isKnown ? random.pick(termChanges) : 'kept' }
+}
+
+export const unchanged: Changes = { ids: 'kept', terms: 'kept' }
+
+function createTraits(random: Random, settleMs: number, drawn: Changes): Traits {
   const ids = random.draw({ list: 4, mixed: 1, single: 3, none: 2 })
+  const isCertified = ids === 'list' && random.chance(0.5)
   return {
     ids,
-    isCertified: ids === 'list' && random.chance(0.5),
+    // A broker that shows no ids has none to change, and its terms are all that is left.
+    changes: ids === 'none' ? unchanged : drawn,
+    isCertified: isCertified && drawn.ids === 'kept',
     settleMs,
     lateShare: random.pick([0, 0.1, 0.8]),
     lagShare: random.pick([0, 0, 0.05, 0.8]),

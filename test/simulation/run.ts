@@ -17,7 +17,7 @@ import { openSqliteStore } from '../../src/store/sqlite.ts'
 import { isTombstone, StoreError } from '../../src/store/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createModelBroker } from './model.ts'
-import { createPlan } from './plan.ts'
+import { createChanges, createPlan, unchanged } from './plan.ts'
 import type { Intent, Plan, Sabotage } from './plan.ts'
 import { createTruth } from './truth.ts'
 import type { KeyFacts, Truth } from './truth.ts'
@@ -31,9 +31,15 @@ export interface Outcome {
 }
 
 /** Runs the history of `seed`. Throws a Violation, with the seed and what happened last, when a promise is broken. */
-export async function simulate(seed: number, sabotage: Sabotage | null = null, tailLines = 40): Promise<Outcome> {
+export async function simulate(
+  seed: number,
+  sabotage: Sabotage | null = null,
+  { tailLines = 40, mayChange = true } = {},
+): Promise<Outcome> {
   const random = createRandom(seed)
-  const plan = createPlan(random, sabotage)
+  // From a sequence of its own, so that a seed means the same history with a broker that changes nothing.
+  const changes = mayChange ? createChanges(createRandom(seed + 2 ** 31)) : unchanged
+  const plan = createPlan(random, sabotage, changes)
   const world = createWorld(createRandom(Math.floor(random.next() * 2 ** 32)))
   const truth = createTruth(world, plan, sabotage)
   // In memory where there is such a place: what a crash may lose is for the model to say, and not for the disk.
@@ -127,6 +133,7 @@ function createHouse(world: World, given: { plan: Plan; truth: Truth; directory:
       trading: 'on',
       placementRate: null,
       onTrouble: (message, error) => process.isAlive() && truth.checkTrouble(process, message, error),
+      onNotice: (message) => truth.count(`notice: ${message}`),
     })
     const started = { process, commands, broker, isUp: false, isStopping: false }
     service = started
@@ -505,7 +512,7 @@ async function main(count: number, first: number): Promise<void> {
   const beganAt = performance.now()
   for (let seed = first; seed < first + count; seed++) {
     // Of one alone, all that happened.
-    const { counts } = await simulate(seed, null, count === 1 ? Infinity : undefined)
+    const { counts } = await simulate(seed, null, count === 1 ? { tailLines: Infinity } : {})
     for (const [what, times] of counts) totals.set(what, (totals.get(what) ?? 0) + times)
   }
   const seconds = ((performance.now() - beganAt) / 1_000).toFixed(1)
@@ -515,9 +522,10 @@ async function main(count: number, first: number): Promise<void> {
   for (const what of ['duplicates', 'false not-placed (proven)', 'false not-placed (assumed)', 'left unresolved']) {
     print(what, totals)
   }
-  const groups = 'calls,place fate,read fate,cancel fate,store fault,death,state,place,placement,cancel,alarm'.split(
-    ',',
-  )
+  const groups =
+    'calls,place fate,read fate,cancel fate,store fault,death,state,place,placement,cancel,alarm,notice,broker'.split(
+      ',',
+    )
   for (const group of groups) {
     console.log(`\n${group}`)
     const names = [...totals.keys()].filter((what) => what.startsWith(`${group}: `)).sort()

@@ -106,9 +106,16 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
   const shown = new WeakMap<Process, Map<string, { at: number; order: Order }[]>>()
 
   // Where others place equal orders that nothing tells from ours, one may be taken for ours: the window W2.
-  const isIndistinct = plan.foreign === 'nameless' || (plan.foreign === 'named' && traits.ids === 'none')
+  const isIndistinct =
+    plan.foreign === 'nameless' ||
+    (plan.foreign === 'named' && (traits.ids === 'none' || traits.changes.ids === 'empty'))
   const isW2 = isIndistinct && !traits.isCertified
 
+  // Equal orders of ours cannot be told from each other: no id shows, or only what all our ids have in common.
+  const isBlind = traits.ids === 'none' || traits.changes.ids === 'empty' || traits.changes.ids === 'cut'
+
+  if (traits.changes.ids !== 'kept') count(`broker: client order ids ${traits.changes.ids}`)
+  if (traits.changes.terms !== 'kept') count(`broker: ${traits.changes.terms} changed`)
   const exchange = createExchange(world, traits, { onPost: checkPost, onCommit: checkCommit, count })
 
   function count(what: string, by = 1): void {
@@ -118,7 +125,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
   /** Whether it can be told which of our orders is this key's: not where no id shows and equal ones are about. */
   function isExact(key: KeyFacts): boolean {
     if (isW2) return false
-    if (traits.ids !== 'none') return true
+    if (!isBlind) return true
     const { request } = key.intent
     return [...keys.values()].every((other) => other === key || !isEqualRequest(other.intent.request, request))
   }
@@ -195,7 +202,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
     for (const claim of key.claims) if (sentAt < claim.at) deny(key, claim, order)
     if (plan.isW1 || isW2) return
     const mine = [...keys.values()].filter(
-      ({ intent }) => intent === key.intent || (traits.ids === 'none' && isEqualRequest(intent.request, request)),
+      ({ intent }) => intent === key.intent || (isBlind && isEqualRequest(intent.request, request)),
     )
     const alive = mine.flatMap(({ orders }) => orders).filter((one) => !isRefused(one))
     const wishes = new Set(mine.map(({ intent }) => intent))
@@ -406,7 +413,8 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
     if (foundBy) count(`found by ${foundBy}`)
     // Strict: nobody assumes, so what never was is not known.
     const mayBeUnknown = !times.assumeAbsent && (key.orders.length === 0 || !isExact(key))
-    const mayBeAmbiguous = isIndistinct || traits.ids === 'none'
+    // Equal orders under ids of somebody else keep absence from being concluded.
+    const mayBeAmbiguous = isIndistinct || isBlind || plan.foreign === 'named' || traits.changes.ids === 'unrelated'
     // What is RESERVED is sent by nobody but a repeat, and told as not sent; see the end of the history.
     const isLeft = state === 'SENDING' || (state === 'UNKNOWN' && !mayBeUnknown)
     if (isLeft || (state === 'AMBIGUOUS' && !mayBeAmbiguous)) {
@@ -434,8 +442,8 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
 
   function checkMissing(key: KeyFacts, state: string): void {
     const [order] = key.orders
-    // Where no id shows, the late watch has nothing to know a late order by.
-    if (!order || !isExact(key) || (plan.isW1 && traits.ids === 'none')) return
+    // Without an id of ours, the late watch has nothing to know a late order by.
+    if (!order || !isExact(key) || (plan.isW1 && (isBlind || traits.changes.ids === 'unrelated'))) return
     const isKnown = state === 'ACCEPTED' || state === 'AMBIGUOUS' || (state === 'REJECTED' && isRefused(order))
     if (!isKnown) world.fail(4, `${order.id} exists, and the record of ${key.clientOrderId} says ${state}`)
   }
@@ -495,7 +503,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
       count(`alarm: ${alarm.replace(/: placement.*/u, '').replace(/[0-9a-f]{8}-[0-9a-f-]+|ord_\d+/gu, '…')}`)
       const isContradiction =
         /second order|refused an order|did not process|claimed by two|that was taken for never/u.test(alarm)
-      if (isContradiction && !isW2 && !plan.isW1 && traits.ids !== 'none') world.fail(6, message)
+      if (isContradiction && !isW2 && !plan.isW1 && !isBlind) world.fail(6, message)
     },
 
     checkRecords,

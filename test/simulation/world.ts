@@ -338,6 +338,8 @@ export function createStoreGate(world: World, process: Process, gate: StoreGate)
     findByOrder: (broker, orderId) => call('findByOrder', false, (store) => store.findByOrder(broker, orderId)),
     findTwins: (broker, accountId, fingerprint) =>
       call('findTwins', false, (store) => store.findTwins(broker, accountId, fingerprint)),
+    findUnresolved: (broker, accountId) =>
+      call('findUnresolved', false, (store) => store.findUnresolved(broker, accountId)),
     findBound: (broker, orderIds, opId) => call('findBound', false, (store) => store.findBound(broker, orderIds, opId)),
     findUnfinished: (after, limit) => call('findUnfinished', false, (store) => store.findUnfinished(after, limit)),
     readAudit: (opId) => call('readAudit', false, (store) => store.readAudit(opId)),
