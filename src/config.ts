@@ -17,7 +17,7 @@ export interface Config {
   readonly host: string
   /** 0 lets the system pick one. */
   readonly port: number
-  /** Host names that requests may give beside those of this machine; only a loopback `host` looks at them. */
+  /** Host names that requests may name in addition to this machine's; checked only if `host` is a loopback address. */
   readonly publicHosts: readonly string[]
   /** How long a connection without a request is kept. */
   readonly keepAliveMs: number
@@ -320,7 +320,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     const proxy = toProxyUrl(address)
     const settings = { url: toSecret(address), host: proxy?.host ?? '', bypass: Object.freeze(bypass) }
     if (proxy !== null) return Object.freeze(settings)
-    // The environment may be somebody else's: a proxy that nothing here would use needs no form.
+    // The variable may have been set for other programs, so its form matters only if a target here would use it.
     const targets = [bluum?.url, aries?.url, auth.kind === 'jwt' && 'url' in auth.keys ? auth.keys.url : undefined]
     if (targets.some((url) => url !== undefined && URL.canParse(url) && findProxy(new URL(url), settings) !== null)) {
       problems.push(

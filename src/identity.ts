@@ -66,7 +66,7 @@ const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
 /** What an operator should know of tokens; no call names a token or its caller. */
 export interface IdentityListener {
-  /** The issuer's keys cannot be fetched, so every token is refused and no caller is told why. Called once until they can. */
+  /** The issuer's keys cannot be fetched, so every token is refused and no caller's error says why. Called once until they can. */
   onKeysTrouble(reason: string): void
   /** A token was verified and grants nothing, because a claim is missing or has another form. Called once a reason. */
   onClaimTrouble(reason: string): void
@@ -196,7 +196,7 @@ interface Grants {
 
 type Claims = Pick<Extract<Config['auth'], { kind: 'jwt' }>, 'scopeClaim' | 'accountsClaim'>
 
-// Identity providers write either one unless they are told otherwise.
+// Identity providers write either one by default.
 const usualScopeClaims = ['scope', 'scp']
 
 function readGrants(payload: JWTPayload, { scopeClaim, accountsClaim }: Claims): Grants {
@@ -208,7 +208,7 @@ function readGrants(payload: JWTPayload, { scopeClaim, accountsClaim }: Claims):
   })
   const accounts = readGrant(payload, [accountsClaim], {
     what: 'account',
-    form: 'text with blanks or commas between the account ids, or an array of them; `*` stands for all accounts',
+    form: 'text with blanks or commas between the account ids, or an array of them; `*` means all accounts',
     split: (texts, isList) => (isList ? texts : texts.flatMap(toWords)).filter((id) => id === '*' || isAccountId(id)),
   })
   return { scopes, accounts }

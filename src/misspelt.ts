@@ -1,4 +1,4 @@
-// Names in the environment that were probably meant to be settings. A misspelt setting is otherwise ignored in silence: a
+// Names in the environment that are probably misspelt settings. A misspelt setting is otherwise ignored in silence: a
 // service with TRADNG=halted trades.
 
 // Names that begin so are ours.

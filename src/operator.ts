@@ -26,7 +26,7 @@ export class OperatorError extends Error {
   override readonly name = 'OperatorError'
 }
 
-/** Reads the settings as `serve` would, and says that they can be used, and what to look at. Throws ConfigError and StartError. */
+/** Reads the settings as `serve` would, and says that they can be used and what looks wrong. Throws ConfigError and StartError. */
 export async function checkConfig(env: Env): Promise<string> {
   const config = readConfig(env)
   if (config.trustedDocuments) {
@@ -37,7 +37,7 @@ export async function checkConfig(env: Env): Promise<string> {
   const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
   const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
   const summary = `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
-  return [summary, ...describeProxy(config), ...listNotices(config).map((notice) => `Mind: ${notice}`)].join('\n')
+  return [summary, ...describeProxy(config), ...listNotices(config).map((notice) => `Warning: ${notice}`)].join('\n')
 }
 
 // Its host alone: the rest of its address may be a secret.

@@ -1130,6 +1130,21 @@ describe('a token', () => {
     ])
   })
 
+  it('that cannot be had is one notice until one is issued again, however many calls need it', async () => {
+    const { tokens, notices, pass } = startTokens()
+    answer({ status: 503, body: {} })
+    for (let count = 0; count < 5; count++) {
+      await expect(tokens.current()).rejects.toMatchObject({ kind: 'not_sent' })
+      pass(10_000)
+    }
+    expect(notices).toEqual(['no access token is issued; without one nothing can be sent to the broker'])
+    answer(issued('access_1'), issued('access_2'))
+    await tokens.current()
+    pass(7_200_000)
+    await tokens.current()
+    expect(notices.slice(1)).toEqual(['access tokens are issued again'])
+  })
+
   it('is refreshed in the background before it expires, and nobody waits for it', async () => {
     const { tokens, pass } = startTokens()
     answer(issued('access_1'), issued('access_2'))

@@ -1242,8 +1242,8 @@ describe('the breaker', () => {
   })
 })
 
-describe('what a breaker tells', () => {
-  test('is each opening with its reason, and the closing with how long it was down', () => {
+describe('the notices of a breaker', () => {
+  test('name the reason of each opening, and how long it was down when it closes', () => {
     let at = 0
     const changes: object[] = []
     const breaker = createBreaker({ now: () => at, random: () => 0.5, onChange: (change) => changes.push(change) })
@@ -1264,7 +1264,7 @@ describe('what a breaker tells', () => {
     ])
   })
 
-  test('is told of reads and of writes, in few lines for a long outage, and in one when the broker is back', async () => {
+  test('are few in a long outage, for reads and for writes, and one when the broker is back', async () => {
     const notices: string[] = []
     const onNotice: CallsOptions['onNotice'] = (message, { fields } = {}) =>
       notices.push(`${message} ${fields?.['calls']} ${fields?.['reason'] ?? ''}`.trim())

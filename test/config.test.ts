@@ -373,7 +373,7 @@ describe('names that are no settings', () => {
     ])
   })
 
-  it('are told beside the problems, one of which they may be the reason of', () => {
+  it('are listed after the problems, because one of them may be the cause', () => {
     expect(problemsOf({ BLUUM_URL: 'https://api.example.com/v1', BLUUM_API_KEYS: 'hidden', AUTH: 'none' })).toEqual([
       expect.stringMatching(/^BLUUM_API_KEY is missing/),
       expect.stringMatching(/^BLUUM_API_SECRET is missing/),

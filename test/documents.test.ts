@@ -205,7 +205,7 @@ describe('a manifest', () => {
     expect(codesOf(await post(harness, { query: apolloBodies.ReadOrder, variables }))).toEqual(['FORBIDDEN'])
   })
 
-  it("of Apollo's has any ids, which its generator can be told to make, and a mark of its encoding", async () => {
+  it("of Apollo's may have any ids, as its generator can make them, and a byte order mark", async () => {
     const operations = [{ id: 'orders/read@1', name: 'T', type: 'query', body: '{ __typename }', clientName: null }]
     const text = `\uFEFF${JSON.stringify({ ...toApolloManifest(), operations })}`
     const { trustedDocuments } = readConfig({ TRUSTED_DOCUMENTS: write(text) })

@@ -559,7 +559,7 @@ describe('a right', () => {
     expect(JSON.stringify(answers) + harness.log().slice(before).join('')).not.toContain(token)
   })
 
-  it('that no claim grants is told to the operator once a reason', async () => {
+  it('that no claim grants is logged once per reason', async () => {
     const guarded = await startHarness(tokenEnv)
     const asking = async (claims: object): Promise<void> => {
       await guarded.run(listAccounts, {}, { authorization: `Bearer ${await sign({ ...all, ...claims })}` })

@@ -1,4 +1,4 @@
-// What the log tells an operator: one line for each thing that has changed, whatever the number of calls that met it.
+// What the log tells an operator: one line per change, however many calls meet it.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -66,7 +66,7 @@ describe('a credential that the broker refuses', () => {
   it.each([
     ['BLUUM', 'HTTP 401 BLUM-401-005', bluum401],
     ['ARIES', 'HTTP 401', aries401],
-  ])('at %s is an alarm once, and one line once it is taken again', async (broker, reason, body) => {
+  ])('at %s is an alarm once, and one line when it is accepted again', async (broker, reason, body) => {
     const accountId = broker === 'BLUUM' ? harness.accountId : `aries:${harness.sandbox.aries.accounts[0]}`
     const own = (about: RegExp): Line[] => lines(harness, about).filter((line) => line['broker'] === broker)
     await read(harness, 1, accountId)
@@ -86,7 +86,7 @@ describe('a credential that the broker refuses', () => {
       expect.objectContaining({
         level: 'warn',
         refusedMs: expect.any(Number),
-        msg: 'the broker takes our credential again',
+        msg: 'the broker accepts our credential again',
       }),
     ])
   })
@@ -100,13 +100,13 @@ describe('a credential that the broker refuses', () => {
     )
     for (at = 0; at < 120_000; at += 1_000) {
       watch.refused('HTTP 401')
-      watch.taken()
+      watch.accepted()
     }
-    const pair = ['ALARM: the broker refuses o', 'the broker takes our creden']
+    const pair = ['ALARM: the broker refuses o', 'the broker accepts our cred']
     expect(told).toEqual([...pair, ...pair])
   })
 
-  it('for tokens is the same alarm, and a token that expires is none', async () => {
+  it('of the token address is the same alarm, and an expired token is none', async () => {
     const sandbox = await startSandbox({ stateFile: ':memory:', seed: 'tokens' })
     onTestFinished(() => sandbox.close())
     const { url, clientId, clientSecret, tradingId } = sandbox.aries
@@ -202,7 +202,7 @@ describe('placements without an outcome', () => {
     }
   })
 
-  it('of which no caller was told are resolved without a line', async () => {
+  it('that no caller got as unknown are resolved without a line', async () => {
     const harness = await startHarness({ PLACE_LOOKUP_MS: '20,100' })
     onTestFinished(() => harness.close())
     await harness.setRules({ ...lose, match: { ...lose.match, times: 1 } })

@@ -263,7 +263,7 @@ describe('an order behind a proxy', () => {
 })
 
 describe('the keys of an issuer', () => {
-  it('are fetched through the proxy, and a proxy that refuses is told without its credential', async () => {
+  it('are fetched through the proxy, and the trouble with a proxy that refuses names no credential', async () => {
     trustTestCertificate()
     const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'key-1', alg: 'ES256' }
     const server = createServer((_request, response) => response.end(JSON.stringify({ keys: [jwk] })))
@@ -338,7 +338,7 @@ describe('which addresses go through the proxy', () => {
     expect(isBypassed(new URL(url), ['nothing.example', entry])).toBe(expected)
   })
 
-  it('check-config tells, by the hosts alone', async () => {
+  it('are listed by check-config, with the host of the proxy only', async () => {
     const env = {
       BLUUM_URL: 'https://api.example.com/v1',
       BLUUM_API_KEY: 'the-key',

@@ -14,7 +14,7 @@ const read = (name: string): string => readFileSync(new URL(`fixtures/tls/${name
 const cert = read('cert.pem')
 const key = read('key.pem')
 
-/** The name that the certificate of these tests is good for, beside that of this machine, localhost. */
+/** The name that the certificate of these tests is valid for; localhost is the other one. */
 export const brokerHost = 'broker.test'
 
 /** Makes this process trust that certificate until the test is over. */

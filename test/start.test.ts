@@ -140,7 +140,7 @@ describe('serve', () => {
     expect(targets.filter((target) => !/^"(lookup )?127\.0\.0\.1"$/.test(target ?? ''))).toEqual([])
   })
 
-  it('drains, finishes a placement that is under way when it is told to stop, says so, and exits 0', async () => {
+  it('drains after SIGTERM, finishes a placement that is under way, logs both and exits 0', async () => {
     const running = await startServer({ DATA_DIR: makeDataDir(), DRAIN_MS: '100' })
     const accountId = /accounts +(\S+),/.exec(running.output())?.[1]
     const rule = { match: { method: 'POST' }, fault: { kind: 'latency', ms: 700 } }
@@ -297,12 +297,12 @@ describe('the other commands', () => {
     expect(wrong.err).toContain('PORT must be')
   })
 
-  it('check-config tells misspelt names and what STORE_INIT should be, and the log of a start does too', async () => {
+  it('check-config and the log of a start report misspelt names and STORE_INIT', async () => {
     const env = { DATA_DIR: makeDataDir(), NODE_ENV: 'production', TRADNG: 'hidden' }
     const before = await finish(['check-config'], env)
     expect(before.code).toBe(0)
     expect(before.out).toMatch(
-      /can be used[^]*\nMind: TRADNG is set, [^\n]* TRADING\.\nMind: There is no store in DATA_DIR/,
+      /can be used[^]*\nWarning: TRADNG is set, [^\n]* TRADING\.\nWarning: There is no store in DATA_DIR/,
     )
     expect((await finish(['serve'], env)).err).toContain('STORE_INIT')
     const running = await startServer({ ...env, STORE_INIT: '1' })
@@ -310,9 +310,9 @@ describe('the other commands', () => {
     expect(running.output()).not.toMatch(/hidden|STORE_INIT/)
     const after = await finish(['check-config'], { ...env, STORE_INIT: '1' })
     expect(after.out).toMatch(
-      /\nMind: TRADNG [^\n]*\nMind: STORE_INIT=1 is still set although there is a store: unset it/,
+      /\nWarning: TRADNG [^\n]*\nWarning: STORE_INIT=1 is still set although there is a store: unset it/,
     )
-    expect((await finish(['check-config'], { ...env, TRADNG: '' })).out).not.toContain('Mind')
+    expect((await finish(['check-config'], { ...env, TRADNG: '' })).out).not.toContain('Warning')
   })
 
   it('--version prints the version', async () => {

@@ -47,7 +47,7 @@ import type { OAuthCredential } from './tokens.ts'
 export interface AriesOptions {
   /** Base URL without a version, such as `https://api.aries.com`: the paths name theirs. */
   url: string
-  /** The URL of the HTTP proxy that reaches it; direct unless told. */
+  /** The URL of the HTTP proxy to connect through; null or absent connects directly. */
   proxyUrl?: string | null
   credential: OAuthCredential
   accountField: AriesAccountField
@@ -59,7 +59,7 @@ export interface AriesOptions {
   breaker: boolean
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
-  /** Hears what an operator has to know. */
+  /** Called with what an operator has to know. */
   onNotice?: OnNotice
 }
 
@@ -139,7 +139,7 @@ export function createAries(options: AriesOptions): Broker {
   /** Notes what the answer tells of our credential. A token may just have expired, so it is the answer to the next one. */
   function note(answer: Answer): Answer {
     if (answer.status === 401) credential.refused('HTTP 401')
-    if (answer.status < 400) credential.taken()
+    if (answer.status < 400) credential.accepted()
     return answer
   }
 

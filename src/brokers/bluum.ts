@@ -61,7 +61,7 @@ import { scanList } from './scan.ts'
 export interface BluumOptions {
   /** Base URL with its version, such as `https://api.bluumfinance.com/v1`. */
   url: string
-  /** The URL of the HTTP proxy that reaches it; direct unless told. */
+  /** The URL of the HTTP proxy to connect through; null or absent connects directly. */
   proxyUrl?: string | null
   apiKey: string
   apiSecret: string
@@ -78,7 +78,7 @@ export interface BluumOptions {
    * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
    */
   findAccount?: (orderId: string) => Promise<string | null>
-  /** Hears what an operator has to know. */
+  /** Called with what an operator has to know. */
   onNotice?: OnNotice
 }
 
@@ -88,7 +88,7 @@ const batchMin = 3
 // Calls for lists that may be in vain beside the first, for each order that is still missing.
 const vainShare = 0.05
 
-// Beside 401: production is not granted to the key, whatever is asked.
+// Codes that refuse the key for every request, as status 401 does: production access is not granted.
 const keyRefusals: ReadonlySet<string> = new Set(['BLUM-403-003'])
 
 // A list of accounts longer than so many calls is not followed to its end.
@@ -137,7 +137,7 @@ export function createBluum(options: BluumOptions): Broker {
   async function watch(asked: Promise<Answer>): Promise<Answer> {
     try {
       const answer = await asked
-      if (answer.status < 400) credential.taken()
+      if (answer.status < 400) credential.accepted()
       const code = parseEnvelope(answer.body)?.code ?? ''
       if (answer.status === 401 || keyRefusals.has(code)) credential.refused(`HTTP ${answer.status} ${code}`.trim())
       return answer

@@ -7,11 +7,11 @@ export interface BreakerOptions {
   now?: () => number
   /** From 0 up to 1; Math.random unless told. */
   random?: () => number
-  /** Hears of each opening and closing; it may not throw. */
+  /** Called after each opening and closing; must not throw. */
   onChange?: (change: BreakerChange) => void
 }
 
-/** What has become of a breaker, and why. */
+/** A change of a breaker's state. */
 export type BreakerChange =
   /** `openings` since it was last closed: 1 is the first; each later one followed a trial call that failed. */
   | { readonly state: 'open'; readonly reason: string | null; readonly openMs: number; readonly openings: number }

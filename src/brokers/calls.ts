@@ -16,7 +16,7 @@ export interface CallsOptions {
   requestsPerSecond: number
   /** False never stops calling, however much fails. */
   breaker: boolean
-  /** Hears when calls stop and when they go on. */
+  /** Called when a breaker opens or closes. */
   onNotice?: OnNotice
   /** From 0 up to 1; Math.random unless told. */
   random?: () => number

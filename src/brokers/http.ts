@@ -24,9 +24,9 @@ export interface HttpOptions {
   cancelConnections?: number
   /** The largest body read of an answer, in bytes; 4 MiB unless told. */
   responseBytesMax?: number
-  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if it needs one; direct unless told. */
+  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if it needs one; null or absent connects directly. */
   proxyUrl?: string | null
-  /** How long a tunnel through the proxy may take to open, in ms; 2 s unless told. */
+  /** How long a tunnel through the proxy may take to open, in ms; default 2 s. */
   tunnelMs?: number
   /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
   now?: () => number

@@ -1,8 +1,8 @@
-// What an operator has to know of a broker, told once and not with every call.
+// What an operator has to know about a broker: one notice per change, not one per call.
 
 /**
- * Hears of one thing an operator has to know, in words and fields that hold no secret, no account and no order. The level
- * is `warn` unless told; an error begins with ALARM.
+ * Called with what an operator has to know. Message and fields hold no secret, no account and no order. The level defaults
+ * to `warn`; the message of an `error` begins with ALARM.
  */
 export type OnNotice = (message: string, details?: NoticeDetails) => void
 
@@ -11,18 +11,18 @@ interface NoticeDetails {
   readonly fields?: Readonly<Record<string, string | number | null>>
 }
 
-/** Whether a broker takes our credential, as its answers tell. */
+/** Follows whether a broker accepts our credential. */
 export interface CredentialWatch {
   /** An answer refused the credential; `reason` is in the words of the protocol, such as `HTTP 401 BLUM-401-003`. */
   refused(reason: string): void
-  /** A call was answered to the credential. */
-  taken(): void
+  /** The broker accepted the credential for a call. */
+  accepted(): void
 }
 
 // A broker some of whose replicas refuse would otherwise fill the log.
 const alarmEveryMs = 60_000
 
-/** Raises the alarm once until the credential is taken again, and at most once a minute. `now` in ms that only grow. */
+/** Raises the alarm once until the credential is accepted again, and at most once a minute. `now` in ms that only grow. */
 export function createCredentialWatch(
   onNotice: OnNotice,
   now: () => number = () => performance.now(),
@@ -37,11 +37,11 @@ export function createCredentialWatch(
         'ALARM: the broker refuses our credential, so nothing can be read, placed or canceled there; renew it'
       onNotice(message, { level: 'error', fields: { reason } })
     },
-    taken() {
+    accepted() {
       if (refusedAt === null) return
       const refusedMs = Math.round(now() - refusedAt)
       refusedAt = null
-      onNotice('the broker takes our credential again', { fields: { refusedMs } })
+      onNotice('the broker accepts our credential again', { fields: { refusedMs } })
     },
   }
 }

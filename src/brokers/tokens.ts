@@ -13,9 +13,9 @@ export interface TokensOptions {
   /** Sends to the broker that issues the tokens; the caller closes it. */
   http: Http
   credential: OAuthCredential
-  /** Told what an operator has to know, in words that hold no secret. */
+  /** Called with what an operator has to know. */
   onNotice: OnNotice
-  /** Told each time that the broker refuses to give a token to this credential. */
+  /** Called each time the broker refuses to issue a token to this credential. */
   onRefused?: (reason: string) => void
   /** Milliseconds of a clock that does not step back; the process's monotonic one unless told. */
   now?: () => number
@@ -71,7 +71,16 @@ export function createTokens({
   let { refreshToken } = credential
   let token: Token | null = null
   let refreshing: Promise<string> | null = null
+  // Whether the operator knows that requests for tokens fail.
+  let isFailing = false
   let failure: { error: unknown; until: number } | null = null
+
+  // Every call needs a token, so an outage of their address is one of the broker, which no breaker sees.
+  function noteFailure(error: unknown): void {
+    isFailing = true
+    const reason = error instanceof UpstreamError ? error.message : String(error)
+    onNotice('no access token is issued; without one nothing can be sent to the broker', { fields: { reason } })
+  }
 
   function refresh(): Promise<string> {
     if (refreshing !== null) return refreshing
@@ -81,10 +90,14 @@ export function createTokens({
         (fresh) => {
           failure = null
           token = fresh
+          if (isFailing) onNotice('access tokens are issued again')
+          isFailing = false
           return fresh.value
         },
         (error: unknown) => {
-          if (error instanceof UpstreamError && error.kind === 'refused') onRefused?.(error.message)
+          const isRefused = error instanceof UpstreamError && error.kind === 'refused'
+          if (isRefused) onRefused?.(error.message)
+          else if (!isFailing) noteFailure(error)
           failure = { error, until: now() + toStandingMs(error) }
           throw error
         },

@@ -72,7 +72,7 @@ export function createTunnels(proxyUrl: string, openMs = 2_000): buildConnector.
     connecting.once('error', (error: NodeJS.ErrnoException) => {
       finish(new TunnelError(`PROXY_${error.code ?? error.name}`, `the proxy cannot be used: ${error.message}`), null)
     })
-    // Any answer to CONNECT comes here, whatever its status.
+    // Node emits this for an answer of any status.
     connecting.once('connect', ({ statusCode = 0 }: IncomingMessage, opened: Socket, head: Buffer) => {
       opened.on('error', () => {})
       if (isOver || statusCode < 200 || statusCode > 299) {

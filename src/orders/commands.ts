@@ -79,7 +79,7 @@ export interface CommandsOptions {
   /** `halted` sends no placement; `read-only` asks for no cancel either. */
   trading: 'on' | 'halted' | 'read-only'
   onTrouble: OnTrouble
-  /** Hears how many placements are without an outcome, and what became of those that were reported so. */
+  /** Called with the number of placements without an outcome, and with the outcome of those that were reported as unknown. */
   unresolved?: UnresolvedListener
   /** Receives what an operator should know and that needs no action, without order data. */
   onNotice: (message: string, fields: { broker: BrokerId; placement: string }) => void
@@ -194,7 +194,7 @@ export function createCommands(options: CommandsOptions): Commands {
     if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
     const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
-    // RESERVED is told as unknown too, but nothing has been sent.
+    // RESERVED is reported as unknown too, but nothing has been sent.
     if (placement.state !== 'RESERVED') unresolved.reported(placement)
     // What an answer showed that was about something else is not shown.
     const shown = flight.order?.id === placement.orderId ? flight.order : null
@@ -555,7 +555,7 @@ export function createCommands(options: CommandsOptions): Commands {
     if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
       reconciler.follow(current, null)
     }
-    // Also where a caller of the process that ended was told so.
+    // The process that ended may have reported it as unknown.
     if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
     if (current.state === 'AMBIGUOUS') {
       onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)

@@ -1,5 +1,4 @@
-// Which placements are without an outcome, for the operator: how many there are, and what becomes of each of which a caller
-// has been told so.
+// Placements without an outcome, for the operator: their number, and the outcome of each that was reported as unknown.
 
 import type { Clock } from '../clock.ts'
 import type { BrokerId } from './order.ts'
@@ -24,14 +23,14 @@ export interface UnresolvedListener {
   onResolved(resolution: Resolution): void
 }
 
-/** The placements without an outcome: UNKNOWN, AMBIGUOUS, and those still being sent whose caller was told UNKNOWN. */
+/** The placements without an outcome: UNKNOWN, AMBIGUOUS, and those still being sent whose caller got UNKNOWN. */
 export interface Unresolved {
   count(): number
-  /** A caller has been told that the outcome is unknown, or an earlier process may have told one. */
+  /** A caller has got UNKNOWN for it, from this process or perhaps from an earlier one. */
   reported(placement: Placement): void
 }
 
-/** Hears of every change through `records`. */
+/** Follows every change through `records`. */
 export function createUnresolved(records: Records, clock: Clock, listener: UnresolvedListener): Unresolved {
   // Whether it has been reported, by its id.
   const unresolved = new Map<string, boolean>()
