@@ -777,6 +777,8 @@ describe('placing', () => {
   it('takes the example of an answer: what it leaves out is what was sent', async () => {
     answer(ok(read('orders.place.accepted')))
     expect(await place(connect())).toEqual({
+      clientOrderId: null,
+      differing: [],
       orderId: idOf('ORDER-20260309-0041'),
       status: 'ACCEPTED',
       rejection: null,
