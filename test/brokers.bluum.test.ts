@@ -693,12 +693,21 @@ const lists: Record<string, Case> = {
     }
   },
 
-  'a list shorter than its page is one call': async ({ answer, readPage }) => {
-    answer(json(toRows(40)))
-    const page = await readPage({ first: 100 })
-    expect(page.rows).toHaveLength(40)
-    expect(page).toMatchObject({ hasMore: false, isComplete: true })
-    expect(requests).toHaveLength(1)
+  'a list shorter than its page is one call, and two while the broker may cap its pages there': async (bench) => {
+    const { answer, readPage } = bench
+    const sizes = [
+      [9, 1],
+      [40, 2],
+      [39, 1],
+    ] as const
+    for (const [size, calls] of sizes) {
+      requests.length = 0
+      answer(...[json(toRows(size)), json([])].slice(0, calls))
+      const page = await readPage({ first: 100 })
+      expect(page.rows).toHaveLength(size)
+      expect(page).toMatchObject({ hasMore: false, isComplete: true })
+      expect(requests).toHaveLength(calls)
+    }
   },
 
   'below the maximum, the row that tells of more is in the same call': async ({ answer, readPage }) => {
@@ -876,7 +885,7 @@ const batches: Record<string, Case> = {
   'what the list does not have is read singly, in its slot': async ({ broker, dialect, answerBy }) => {
     answerBy(({ path }) => {
       if (path.endsWith('/ord_old')) return json(toBody({ id: 'ord_old' }))
-      if (path.endsWith('/orders')) return json(dialect.list(toTimedRows(20), false))
+      if (path.endsWith('/orders')) return json(dialect.list(toTimedRows(9), false))
       return json(dialect.refusal('BLUM-404-001', 'No such order.'), 404)
     })
     const scope = createScope()

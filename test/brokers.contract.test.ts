@@ -97,6 +97,8 @@ interface Book {
   repeatsRows: boolean
   /** The most rows of an answer, whatever was asked for. */
   cap: number
+  /** Whether a list that can be a bare array is one, which does not say that more follows. */
+  isSilent: boolean
   /** Before each answer with a list. */
   beforeList: () => void
   /** Told in the place of what the book says. */
@@ -110,6 +112,7 @@ const createBook = (): Book => ({
   ignoresLimit: false,
   repeatsRows: false,
   cap: Infinity,
+  isSilent: false,
   beforeList: () => {},
   reply: null,
 })
@@ -404,10 +407,10 @@ function createBluumColumn({ name, api, accounts, fields, statuses }: BluumWords
     },
     positionsOfOthers: [`${timeOf(1)} aries:A:B`, '1', '-1', 'ord_1', ' 1 x'],
   }
-  // The older dialect answers with a bare array on some pages, and as the newer one on others: it has to where it cuts
-  // its pages short, or nobody could tell.
-  const toList = (rows: readonly unknown[], hasMore: boolean, { cap } = createBook()): Reply =>
-    json(isOlder && cap === Infinity ? rows : { object: 'list', url: '/', has_more: hasMore, data: rows })
+  // The older dialect answers with a bare array on some pages, and as the newer one on others: where it cuts its pages
+  // short and is not to be silent about it, it has to.
+  const toList = (rows: readonly unknown[], hasMore: boolean, { cap, isSilent } = createBook()): Reply =>
+    json(isSilent || (isOlder && cap === Infinity) ? rows : { object: 'list', url: '/', has_more: hasMore, data: rows })
   return column
 }
 
@@ -1312,6 +1315,53 @@ const pages: Record<string, Case> = {
     book.facts = toFacts(50)
     book.cap = 7
     for (const first of [5, 20, 100]) expect(await walk({ first })).toEqual(toIds(book.facts))
+  },
+
+  'a broker that cuts its pages short and says nothing of it is read to the end': async (bench) => {
+    const { account, apart, book, broker, column, keyOf, readPage, toIds, walk } = bench
+    book.isSilent = true
+    for (const [count, cap, isOldestFirst] of [
+      [120, 50, false],
+      [120, 50, true],
+      [60, 37, true],
+      [45, 11, false],
+    ] as const) {
+      // Each order is open, so that the active list of Aries has it; where a list holds one status, all have it.
+      book.facts = toFacts(count, { status: 'ACCEPTED' })
+      Object.assign(book, { cap, isOldestFirst })
+      const expected = toIds(book.facts)
+      for (const query of [{}, { statuses: ['ACCEPTED' as const] }]) {
+        await apart(async (own) => {
+          const { walk: walkApart } = createBench(column, own, book)
+          expect(await walkApart({ ...query, first: 100 })).toEqual(expected)
+          expect(await walkApart({ ...query, first: 17 })).toEqual(expected)
+        })
+      }
+      await apart(async (own) => {
+        const keys = book.facts.map(({ id }) => keyOf(id))
+        const orders = await own.orders(keys, createScope())
+        expect(orders.map((order) => (order instanceof UpstreamError ? null : order?.id))).toEqual(
+          keys.map(({ id }) => id),
+        )
+        for (const purpose of ['lookup', 'preImage'] as const) {
+          const found = await own.scan(
+            { accountId: account, symbol: null, side: null, since: timeOf(0), purpose },
+            createScope(),
+          )
+          if (found.isComplete) expect(found.orders.map(({ id }) => id).sort()).toEqual(expected.toSorted())
+          else expect(purpose).toBe('preImage')
+        }
+      })
+    }
+    // Where nothing is cut, a short page costs one call more at the most, and none once a longer one was seen.
+    Object.assign(book, { cap: Infinity, isOldestFirst: false })
+    book.facts = toFacts(100, { status: 'ACCEPTED' })
+    expect(await walk({ first: 100 })).toEqual(toIds(book.facts))
+    book.facts = toFacts(60, { status: 'ACCEPTED' })
+    requests.length = 0
+    expect(await readPage({ first: 100 })).toMatchObject({ hasMore: false, isComplete: true })
+    // Aries is asked for both of its lists.
+    expect(requests).toHaveLength(broker.id === 'ARIES' ? 2 : 1)
   },
 
   'rows that cannot be read are errors, and hold up no other': async ({ book, column, toIds, walk }) => {

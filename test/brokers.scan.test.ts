@@ -8,6 +8,7 @@ import { createBluum } from '../src/brokers/bluum.ts'
 import type { BluumOptions } from '../src/brokers/bluum.ts'
 import { brokerCapabilities, createTally, UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, ReadScope, Scan, ScanQuery } from '../src/brokers/broker.ts'
+import { PageCap } from '../src/brokers/pageCap.ts'
 import { scanList } from '../src/brokers/scan.ts'
 import type { ScanResult } from '../src/brokers/scan.ts'
 import { startSandbox } from '../src/sandbox/server.ts'
@@ -50,10 +51,11 @@ function createBook(count: number, order: (typeof listOrders)[number] = 'newestF
 
 function scanBook(
   book: Book,
-  given: { since?: string; isNewestFirst?: boolean; isWanted?: (row: Row) => boolean } = {},
+  given: { since?: string; isNewestFirst?: boolean; isWanted?: (row: Row) => boolean; cap?: PageCap } = {},
 ): Promise<ScanResult<Row>> {
-  const { since = always, isNewestFirst = false, isWanted = () => true } = given
+  const { since = always, isNewestFirst = false, isWanted = () => true, cap = new PageCap() } = given
   return scanList<Row>({
+    cap,
     async fetch(offset, limit) {
       if (book.offsets.push(offset) > 1) book.between?.(book.offsets.length)
       const end = offset + Math.min(limit, book.cap ?? limit)
@@ -85,7 +87,9 @@ describe('a list that stands still', () => {
   const sizes = [
     [0, 1],
     [1, 1],
-    [99, 1],
+    // More rows than a page may be capped at without a word are looked behind, once.
+    [9, 1],
+    [99, 2],
     [100, 2],
     [101, 2],
     [190, 3],
@@ -98,10 +102,36 @@ describe('a list that stands still', () => {
         const { values, isComplete } = await scanBook(book)
         expect(idsOf(values)).toEqual(idsOf(book.rows))
         expect(isComplete).toBe(true)
-        expect(book.offsets).toEqual([0, 90, 180].slice(0, calls))
+        expect(book.offsets).toEqual(
+          [0, count === 99 ? 89 : 90, 180].slice(0, says !== undefined && count === 99 ? 1 : calls),
+        )
       }
     })
   }
+
+  test('asks once more behind a short page that may be cut, and no more once a longer page was seen', async () => {
+    const cap = new PageCap()
+    const short = createBook(40, 'oldestFirst')
+    expect(await scanBook(short, { cap })).toMatchObject({ isComplete: true })
+    expect(short.offsets).toEqual([0, 30])
+    await scanBook(createBook(60, 'oldestFirst'), { cap })
+    const again = createBook(40, 'oldestFirst')
+    expect(await scanBook(again, { cap })).toMatchObject({ isComplete: true })
+    expect(again.offsets).toEqual([0])
+  })
+
+  test.each(listOrders)('asks a list sorted %s for no more rows than a learnt page cap', async (order) => {
+    const learnt: number[] = []
+    const cap = new PageCap((rows) => learnt.push(rows))
+    for (let round = 0; round < 2; round++) {
+      const book = createBook(95, order, { cap: 40 })
+      const { values, isComplete } = await scanBook(book, { cap })
+      expect(isComplete).toBe(true)
+      expect(idsOf(values).sort()).toEqual(idsOf(book.rows).sort())
+    }
+    expect(learnt).toEqual([40])
+    expect(cap.toLimit(100)).toBe(40)
+  })
 
   test('is searched to its end as far as 20 calls reach, and no further', async () => {
     const longest = createBook(1_809, 'oldestFirst')

@@ -15,7 +15,11 @@ interface Row {
 const limitMax = 10
 
 /** A broker's book of rows, newest last, behind limit and offset. */
-function createBook(order: 'newestFirst' | 'oldestFirst', says: 'nothing' | 'hasMore' = 'nothing') {
+function createBook(
+  order: 'newestFirst' | 'oldestFirst',
+  says: 'nothing' | 'hasMore' = 'nothing',
+  { cap = Infinity, most = limitMax } = {},
+) {
   const rows: Row[] = []
   let clock = Date.UTC(2026, 0, 1)
   let counter = 0
@@ -39,10 +43,10 @@ function createBook(order: 'newestFirst' | 'oldestFirst', says: 'nothing' | 'has
     async list(filter: Row['status'] | null, offset: number, limit: number) {
       calls++
       expect(limit).toBeGreaterThan(0)
-      expect(limit).toBeLessThanOrEqual(limitMax)
+      expect(limit).toBeLessThanOrEqual(most)
       const matching = rows.filter((row) => filter === null || row.status === filter)
       const sorted = order === 'newestFirst' ? matching.toReversed() : matching
-      const page = sorted.slice(offset, offset + limit)
+      const page = sorted.slice(offset, offset + Math.min(limit, cap))
       return {
         rows: page.map((row) => ({ id: row.id, at: row.at, value: row })),
         hasMore: says === 'hasMore' ? offset + limit < sorted.length : null,
@@ -62,13 +66,14 @@ function readPage(
     first: number
     wantsMore?: boolean
     judge?: (row: ListRow<Row>) => 'take' | 'drop' | 'end'
+    most?: number
   },
 ): Promise<ListPage<Row>> {
   return readListPage<Row>(
     {
       key: String(filter),
       fetch: (offset, limit) => book.list(filter, offset, limit),
-      limitMax,
+      limitMax: page.most ?? limitMax,
       mayMove: filter !== null,
       after: page.after,
       first: page.first,
@@ -242,6 +247,167 @@ describe.each(orders)('a list sorted %s', (order) => {
       { numRuns: 400 },
     )
   })
+})
+
+describe.each(orders)('a list sorted %s whose broker caps its pages and says nothing of it', (order) => {
+  const most = 100
+
+  function fill(count: number, cap: number, later: () => number = () => 1) {
+    const book = createBook(order, 'nothing', { cap, most })
+    for (let index = 0; index < count; index++) book.add(later(), index % 3 === 0 ? 'done' : 'open')
+    return book
+  }
+  const newestOf = (book: Book, count: number, filter: Row['status'] | null = null) =>
+    book.rows
+      .filter(({ status }) => filter === null || status === filter)
+      .slice(-count)
+      .reverse()
+      .map(({ id }) => id)
+
+  it.each([
+    [280, 50],
+    [120, 37],
+    [101, 99],
+    [51, 50],
+    [50, 50],
+    [30, 10],
+  ])('gives all of %i rows over a cap of %i, newest first', async (count, cap) => {
+    const caps: number[] = []
+    const book = fill(count, cap)
+    const memory = createListMemory((rows) => caps.push(rows))
+    const given: string[] = []
+    for (let after: string | null = null; ;) {
+      const page: ListPage<Row> = await readPage(book, memory, null, { after, first: 100, most })
+      expect(page.isComplete).toBe(true)
+      given.push(...idsOf(page))
+      if (page.hasMore !== true) break
+      after = page.position
+    }
+    expect(given).toEqual(newestOf(book, count))
+    expect(caps).toEqual(count === cap ? [] : [cap])
+  })
+
+  it('costs two calls for a page of 100 over a cap of 50, once it is known', async () => {
+    const book = fill(280, 50)
+    const memory = createListMemory()
+    await readPage(book, memory, null, { after: null, first: 100, most })
+    await readPage(book, memory, null, { after: null, first: 100, most })
+    const before = book.calls()
+    const page = await readPage(book, memory, null, { after: null, first: 100, wantsMore: false, most })
+    expect(idsOf(page)).toEqual(newestOf(book, 100))
+    // Sorted oldest first, the end has to be seen as well.
+    expect(book.calls() - before).toBeLessThanOrEqual(order === 'newestFirst' ? 2 : 3)
+  })
+
+  it('costs one call more for a short list that may be cut, and none once a longer page was seen', async () => {
+    const memory = createListMemory()
+    const cost = async (book: Book, key: 'open' | null = null) => {
+      const before = book.calls()
+      const page = await readPage(book, memory, key, { after: null, first: 100, most })
+      expect(idsOf(page)).toEqual(newestOf(book, 100, key))
+      expect(page).toMatchObject({ hasMore: false, isComplete: true })
+      return book.calls() - before
+    }
+    const short = fill(40, Infinity)
+    expect(await cost(short)).toBe(2)
+    expect(await cost(fill(60, Infinity), 'open')).toBe(2)
+    await cost(fill(60, Infinity))
+    expect(await cost(fill(40, Infinity), 'open')).toBe(1)
+    expect(await cost(short)).toBe(1)
+    expect(await cost(fill(9, Infinity))).toBe(1)
+  })
+
+  it('is not thought capped because of a page of all the rows that were asked for', async () => {
+    const caps: number[] = []
+    const memory = createListMemory((rows) => caps.push(rows))
+    const book = fill(100, Infinity)
+    await readPage(book, memory, null, { after: null, first: 100, most })
+    const before = book.calls()
+    for (const first of [20, 60, 99]) {
+      const page = await readPage(book, memory, null, { after: null, first, most })
+      expect(page).toMatchObject({ hasMore: true, isComplete: true })
+    }
+    expect(book.calls() - before).toBe(3)
+    expect(caps).toEqual([])
+  })
+
+  it('takes a cap back that a row which came meanwhile made up', async () => {
+    const book = fill(30, Infinity)
+    const memory = createListMemory()
+    const list = book.list.bind(book)
+    let calls = 0
+    book.list = async (...request) => {
+      const answer = await list(...request)
+      if (calls++ === 0) book.add(1)
+      return answer
+    }
+    const page = await readPage(book, memory, null, { after: null, first: 100, most })
+    expect(page.isComplete).toBe(true)
+    for (let index = 0; index < 100; index++) book.add(1)
+    await readPage(book, memory, null, { after: null, first: 100, most })
+    const before = book.calls()
+    await readPage(book, memory, null, { after: null, first: 99, wantsMore: false, most })
+    expect(book.calls() - before).toBe(1)
+    expect(memory.cap.toLimit(most)).toBe(most)
+  })
+
+  it('gives every row once from any cursor, also one made before the cap was known', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.record({
+          steps: fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 0, maxLength: 150, size: 'max' }),
+          // Below, a page of 100 can come to the bound on calls, and says so.
+          cap: fc.constantFrom(15, 25, 37, 50),
+          filter: fc.constantFrom(null, 'open' as const, 'done' as const),
+          sizes: fc.array(fc.integer({ min: 1, max: 100 }), { minLength: 1, maxLength: 4 }),
+          wantsMore: fc.boolean(),
+          forgets: fc.boolean(),
+        }),
+        async ({ steps, cap, filter, sizes, wantsMore, forgets }) => {
+          // The order of the list shows at both ends, else a page may be over before it is known.
+          const left = [...Array.from({ length: 5 }, () => 1), ...steps, ...Array.from({ length: 5 }, () => 1)]
+          const book = fill(left.length, cap, () => left.pop() ?? 0)
+          let memory = createListMemory()
+          const given: string[] = []
+          let after: string | null = null
+          for (let round = 0; round < 200; round++) {
+            const first = sizes[round % sizes.length] ?? 5
+            const page: ListPage<Row> = await readPage(book, memory, filter, { after, first, wantsMore, most })
+            expect(page.isComplete).toBe(true)
+            given.push(...idsOf(page))
+            if (page.hasMore === false || page.rows.length === 0) break
+            after = page.rows.at(-1)?.position ?? after
+            // Another process goes on: it knows the order of the list only from the rows that it sees.
+            if (forgets) memory = { ...createListMemory(), direction: memory.direction }
+          }
+          expect(new Set(given).size).toBe(given.length)
+          const due = book.rows.filter(({ status }) => filter === null || status === filter).map(({ id }) => id)
+          expect([...given].sort()).toEqual(due.sort())
+        },
+      ),
+      { numRuns: 150 },
+    )
+  })
+})
+
+it('a broker that ignores the offset of a short list is asked twice, and not for ever', async () => {
+  const rows = Array.from({ length: 30 }, (_, index) => ({ id: `ord_${index}`, at: null, value: null }))
+  let calls = 0
+  const page = await readListPage(
+    {
+      key: '',
+      fetch: () => Promise.resolve({ rows: calls++ < 9 ? rows : [], hasMore: null }),
+      limitMax: 100,
+      mayMove: false,
+      after: null,
+      first: 50,
+      wantsMore: true,
+      searches: false,
+      judge: () => 'take',
+    },
+    createListMemory(),
+  )
+  expect([page.rows.length, page.hasMore, page.isComplete, calls]).toEqual([30, false, true, 2])
 })
 
 describe('a row that is a little out of place', () => {

@@ -80,6 +80,61 @@ describe('orders of a known account', () => {
   })
 })
 
+describe('a broker that caps its pages and says nothing of it', () => {
+  const list =
+    'query L($accountId: ID!, $after: String) { orders(accountId: $accountId, first: 100, after: $after) { isComplete nodes { id } pageInfo { hasNextPage endCursor } } }'
+
+  it.each(['newestFirst', 'oldestFirst'])('gives all orders of a list sorted %s, in full pages', async (listOrder) => {
+    const harness = await startForTest()
+    const { accountId } = harness
+    const ids = await idsOf(harness)
+    await harness.control('PUT', '/switches', { pageCap: 50, listOrder })
+    const given: string[] = []
+    for (let after: string | null = null; ;) {
+      const { data, errors }: Answer = await harness.run(list, { accountId, after })
+      expect(errors).toBeUndefined()
+      expect(data.orders.isComplete).toBe(true)
+      given.push(...data.orders.nodes.map((node: { id: string }) => node.id))
+      if (!data.orders.pageInfo.hasNextPage) break
+      expect(data.orders.nodes).toHaveLength(100)
+      after = data.orders.pageInfo.endCursor
+    }
+    expect(given).toEqual(ids)
+    const told = harness.log().filter((line) => line.includes('caps the pages'))
+    expect(told).toHaveLength(1)
+    expect(JSON.parse(told[0] ?? '')).toMatchObject({ level: 'warn', broker: 'BLUUM' })
+    expect(told[0]).toContain('50 rows')
+    expect(told[0]).not.toContain(accountId)
+
+    await harness.clearCalls()
+    const page = `{ orders(accountId: "${accountId}", first: 100) { nodes { id } } }`
+    expect((await harness.run(page)).data.orders.nodes).toHaveLength(100)
+    const calls = await harness.calls()
+    // The end of a list that is sorted oldest first shows only in a page that comes short.
+    expect(calls).toHaveLength(listOrder === 'newestFirst' ? 2 : 3)
+    for (const { path } of calls) {
+      const { searchParams } = new URL(path, 'http://broker')
+      expect(Number(searchParams.get('limit'))).toBeLessThanOrEqual(50)
+    }
+    const representations = ids.slice(0, 100).map((id) => ({ __typename: 'Order', id, account: { id: accountId } }))
+    const read = await harness.run(entities, { representations })
+    expect(read.errors).toBeUndefined()
+    expect(read.data._entities.map((order: { id: string }) => order.id)).toEqual(ids.slice(0, 100))
+  })
+
+  it('costs nothing where pages are as long as they are asked for', async () => {
+    const harness = await startForTest()
+    const other = harness.sandbox.accounts[1]
+    await harness.run(list, { accountId: harness.accountId })
+    await harness.clearCalls()
+    for (let round = 0; round < 2; round++) {
+      const { data } = await harness.run(list, { accountId: other })
+      expect(data.orders.pageInfo.hasNextPage).toBe(false)
+    }
+    expect(await harness.calls()).toHaveLength(2)
+  })
+})
+
 describe('single flight', () => {
   it('50 callers of the same page at the same time are 1 call', async () => {
     const harness = await startForTest()

@@ -55,6 +55,7 @@ import type { OnNotice } from './notices.ts'
 import type { Answer, Call } from './http.ts'
 import { readListPage, createListMemory } from './list.ts'
 import type { ListAnswer, ListRow } from './list.ts'
+import { PageCap } from './pageCap.ts'
 import { scanList } from './scan.ts'
 
 /** Where Bluum is and who we are there. */
@@ -112,7 +113,12 @@ export function createBluum(options: BluumOptions): Broker {
     breaker: options.breaker,
   })
   const capabilities = toCapabilities(options.capabilities ?? [])
-  const memory = createListMemory()
+  const noteCap = (list: string) => (rows: number) => {
+    onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, whatever limit asks for`)
+  }
+  // Orders and accounts may be capped differently.
+  const memory = createListMemory(noteCap('order'))
+  const accountPages = new PageCap(noteCap('account'))
   // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
   // Each counts 1: by `max`, room for all of them would be set aside at once.
   const owners = new LRUCache<string, { accountId: string; at: string | null }>({
@@ -257,7 +263,8 @@ export function createBluum(options: BluumOptions): Broker {
             scope.tally.batched += hits
             if (hits < 2) vain++
             const oldest = answer.rows.at(-1)?.at
-            const isNewest = offset === 0 && answer.rows.length === pageSizeMax && memory.direction === 'newestFirst'
+            const isNewest =
+              offset === 0 && memory.cap.isFull(answer.rows.length, pageSizeMax) && memory.direction === 'newestFirst'
             if (isNewest && typeof oldest === 'string') recentSince.set(accountId, oldest)
             return answer
           },
@@ -297,7 +304,7 @@ export function createBluum(options: BluumOptions): Broker {
         }
         // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
         const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
-        return { rows, hasMore: isLonger ? true : list.hasMore }
+        return { rows, sent: all.length, hasMore: isLonger ? true : list.hasMore }
       },
     }
   }
@@ -334,8 +341,11 @@ export function createBluum(options: BluumOptions): Broker {
       symbol,
       side: side !== null && dialect.offer.sides.includes(side) ? side : null,
     }
+    const { key, fetch } = toList(accountId, filter, scope, purpose)
     const { values, isComplete } = await scanList<Order>({
-      fetch: toList(accountId, filter, scope, purpose).fetch,
+      key,
+      fetch,
+      cap: memory.cap,
       limit: pageSizeMax,
       callsMax: scanCallsMax[purpose],
       doubtsEnd: purpose === 'lookup',
@@ -348,13 +358,22 @@ export function createBluum(options: BluumOptions): Broker {
 
   async function readAccounts(scope: ReadScope): Promise<string[]> {
     const ids = new Set<string>()
+    // Rows of a short page that may be cut, behind which the next call looks.
+    let doubtful: number | null = null
     for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
-      const query = { limit: String(pageSizeMax), offset: String(offset) }
+      const limit = accountPages.toLimit(pageSizeMax)
+      const query = { limit: String(limit), offset: String(offset) }
       const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
       const list = parseList(await read(dialect.pagesAccounts ? { ...page, query } : page, scope))
+      const before = ids.size
       for (const row of list.rows) if (isBody(row) && isBluumId(row.id)) ids.add(row.id)
+      if (!dialect.pagesAccounts) return [...ids]
+      if (doubtful !== null && ids.size > before) accountPages.learn(doubtful)
       const { length } = list.rows
-      if (!dialect.pagesAccounts || !(list.hasMore ?? length >= pageSizeMax)) return [...ids]
+      const verdict = accountPages.judge({ rows: length, limit, hasMore: list.hasMore })
+      const isAllKnown = doubtful !== null && ids.size === before && list.hasMore === null
+      if (verdict === 'end' || isAllKnown) return [...ids]
+      doubtful = verdict === 'doubt' ? length : null
       if (length === 0) break
       offset += length
     }

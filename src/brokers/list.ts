@@ -8,6 +8,8 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { compareInstants, parseInstant } from '../instant.ts'
+import { PageCap } from './pageCap.ts'
+import type { PageVerdict } from './pageCap.ts'
 
 /** A row with what places it in the list. */
 export interface ListRow<T> {
@@ -17,22 +19,27 @@ export interface ListRow<T> {
   value: T
 }
 
-/** What the broker answered for `limit` rows from `offset` on; `hasMore` is null where it does not say. */
+/** What the broker answered for `limit` rows from `offset` on. */
 export interface ListAnswer<T> {
+  /** Each row once. */
   rows: ListRow<T>[]
+  /** Rows as the broker sent them, repeated ones included; as many as `rows` unless given. */
+  sent?: number
+  /** The broker's word; null if it gives none. */
   hasMore: boolean | null
 }
 
 /** What was observed of a broker's lists, kept by its adapter across requests. Holds no rows. */
 export interface ListMemory {
   direction: 'newestFirst' | 'oldestFirst' | null
+  readonly cap: PageCap
   /** Where each list ended when it was last read from its end. */
   readonly ends: LRUCache<string, number>
 }
 
-/** A memory of nothing yet, of at most 1,000 lists. */
-export function createListMemory(): ListMemory {
-  return { direction: null, ends: new LRUCache({ max: 1_000 }) }
+/** A memory of nothing yet, of at most 1,000 lists. `onCap` is called when the page cap of the broker has been learnt. */
+export function createListMemory(onCap?: (rows: number) => void): ListMemory {
+  return { direction: null, cap: new PageCap(onCap), ends: new LRUCache({ max: 1_000 }) }
 }
 
 export interface ListQuery<T> {
@@ -146,22 +153,78 @@ interface Block<T> {
   isUp: boolean
 }
 
+/** One answer, as far as a reader has to know it. */
+interface Fetched<T> {
+  rows: Placed<T>[]
+  hasMore: boolean | null
+  verdict: PageVerdict
+  /** An earlier page, which this answer shows to be the last of the list. */
+  whole: ShortPage<T> | null
+}
+
+/** A page that came shorter than was asked; `start` and `end` are offsets. */
+interface ShortPage<T> {
+  rows: Placed<T>[]
+  sent: number
+  start: number
+  end: number
+}
+
 function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
-  const { limitMax, mayMove } = query
+  const { mayMove } = query
+  const { cap } = memory
   let calls = 0
   let isSorted = true
   let hasTurned = false
   // So many rows the list was seen to have.
   let reach = 0
+  // A short page behind which nobody has looked yet.
+  let doubtful: ShortPage<T> | null = null
 
   // Null once the bound on calls is reached.
-  async function fetch(offset: number, limit: number): Promise<{ rows: Placed<T>[]; hasMore: boolean | null } | null> {
+  async function fetch(offset: number, limit: number): Promise<Fetched<T> | null> {
     if (calls === callsPerPageMax) return null
     calls++
-    const answer = await query.fetch(offset, limit)
-    observe(answer.rows)
-    if (answer.rows.length > 0) reach = Math.max(reach, offset + answer.rows.length)
-    return { rows: place(answer.rows, offset), hasMore: answer.hasMore }
+    const { rows: answered, sent = answered.length, hasMore } = await query.fetch(offset, limit)
+    observe(answered)
+    const end = offset + answered.length
+    if (answered.length > 0) reach = Math.max(reach, end)
+    const last = answered.at(-1)
+    let verdict = cap.judge({ rows: sent, limit, hasMore })
+    if (verdict === 'doubt' && keepsItsEnd() && last && cap.isLastRow(query.key, last.id)) verdict = 'end'
+    const rows = place(answered, offset)
+    const whole = settleDoubt(rows, offset, limit)
+    // Rows that were all shown before: the broker ignores the offset, and has no other rows.
+    if (verdict === 'doubt' && whole !== null) verdict = 'end'
+    if (verdict === 'doubt') doubtful = { rows, sent, start: offset, end }
+    return { rows, hasMore, verdict, whole }
+  }
+
+  // Looks at what a page shows of the one in doubt before it, and returns that one if it was the last of the list.
+  function settleDoubt(rows: readonly Placed<T>[], offset: number, limit: number): ShortPage<T> | null {
+    if (doubtful === null) return null
+    const { rows: shown, sent, end } = doubtful
+    const ids = new Set(shown.map(({ row }) => row.id))
+    const page = doubtful
+    if (rows.some((each) => each.offset >= end && !ids.has(each.row.id))) {
+      cap.learn(sent)
+      doubtful = null
+      return null
+    }
+    if (offset > end || offset + limit <= end) return null
+    doubtful = null
+    const last = shown.at(-1)
+    if (last && keepsItsEnd()) cap.keepLastRow(query.key, last.row.id)
+    return page
+  }
+
+  // Whether the row that ends the list once ends it for good.
+  function keepsItsEnd(): boolean {
+    return !mayMove && isSorted && memory.direction === 'newestFirst'
+  }
+
+  function limitOf(wanted: number): number {
+    return cap.toLimit(Math.min(query.limitMax, wanted))
   }
 
   function observe(rows: readonly ListRow<T>[]): void {
@@ -198,21 +261,20 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   async function readUp(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
     let start = from === null ? 0 : mayMove ? from.offset : from.offset + 1
     // As much as a call can hold while the order of the list is not known: it shows in rows of different times.
-    let limit = memory.direction === null ? limitMax : Math.min(limitMax, count + (mayMove && from !== null ? 1 : 0))
+    let wanted = memory.direction === null ? query.limitMax : count + (mayMove && from !== null ? 1 : 0)
     for (let step = 10; ; step *= 3) {
-      const answer = await fetch(start, limit)
+      const answer = await fetch(start, limitOf(wanted))
       if (answer === null) return null
-      const { rows, hasMore } = answer
+      const { rows, hasMore, verdict } = answer
       if (from !== null && mayMove && start > 0 && !isJoined(rows[0], from)) {
         // Rows have left before the anchor: what stood behind it stands before its offset now.
         start = Math.max(0, start - step)
-        limit = limitMax
+        wanted = query.limitMax
         continue
       }
       // Nothing, and more to come: no offset leads there.
       if (rows.length === 0 && hasMore === true) return null
-      const isLast = !(hasMore ?? rows.length >= limit)
-      return { rows, isLast, hasMore, edge: rows.at(-1)?.offset ?? start }
+      return { rows, isLast: verdict === 'end', hasMore, edge: rows.at(-1)?.offset ?? start }
     }
   }
 
@@ -221,14 +283,16 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     if (from === null) return await readEnd(count)
     // With the row it left off at, also in a list that rows only enter: one that arrives late enters in its middle.
     let end = from.offset + 1
-    let size = Math.min(limitMax, count + 1)
-    for (let step = 10; ; step = Math.min(step * 3, limitMax - 1)) {
+    let size = limitOf(count + 1)
+    for (let step = 10; ; step = Math.min(step * 3, limitOf(query.limitMax) - 1)) {
       const start = Math.max(0, end - size)
       if (start === end) return { rows: [], isLast: true, hasMore: false, edge: 0 }
       const answer = await fetch(start, end - start)
       if (answer === null) return null
-      const { rows, hasMore } = answer
-      if (hasMore === true && rows.length > 0 && rows.length < end - start) {
+      const { rows, hasMore, verdict } = answer
+      const isShort = rows.length > 0 && rows.length < end - start
+      const mayBeCut = verdict === 'maybe' || verdict === 'doubt'
+      if (isShort && (hasMore === true || (mayBeCut && !isJoined(rows.at(-1), from)))) {
         // The broker cuts its pages shorter than was asked: the rows next to the anchor are yet to come.
         size = rows.length
         continue
@@ -236,7 +300,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
       if (rows.length === end - start && !isJoined(rows.at(-1), from)) {
         // Rows have entered before the anchor: what is older than it stands behind its offset now.
         end += step
-        size = limitMax
+        size = limitOf(query.limitMax)
         continue
       }
       return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
@@ -247,30 +311,39 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   // until one overshoots, then halving between.
   async function readEnd(count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
     // One row less than an answer can hold, so that it comes short and thereby shows that it is the end.
-    const size = Math.min(limitMax - 1, count)
-    let start = Math.max(reach, (memory.ends.get(query.key) ?? 0) - size)
-    let [lower, upper, step] = [reach, Number.POSITIVE_INFINITY, limitMax]
+    const sizeOf = (): number => Math.min(cap.toPageSize(query.limitMax) - 1, count)
+    let start = Math.max(reach, (memory.ends.get(query.key) ?? 0) - sizeOf())
+    let [lower, upper, step] = [reach, Number.POSITIVE_INFINITY, query.limitMax]
     for (;;) {
-      const answer = await fetch(start, limitMax)
+      const limit = limitOf(query.limitMax)
+      const answer = await fetch(start, limit)
       if (answer === null) return null
-      const { rows, hasMore } = answer
-      if (rows.length > 0 && (hasMore ?? rows.length >= limitMax)) {
+      const { rows, verdict, whole } = answer
+      if (whole !== null && whole.end === start) return toEnd(whole)
+      if (rows.length > 0 && verdict === 'doubt') {
+        lower = start + rows.length
+        start = lower
+      } else if (rows.length > 0 && verdict !== 'end') {
         lower = start + rows.length
         start = upper === Number.POSITIVE_INFINITY ? start + step : Math.floor((lower + upper) / 2)
         step *= 2
-        if (upper - lower <= limitMax) start = lower
+        if (upper - lower <= cap.toPageSize(limit)) start = lower
       } else if (rows.length > 0 || start === 0) {
-        memory.ends.set(query.key, start + rows.length)
-        return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
+        return toEnd({ rows, start })
       } else if (start > lower) {
         upper = start
-        start = upper - lower <= limitMax ? lower : Math.floor((lower + upper) / 2)
+        start = upper - lower <= cap.toPageSize(limit) ? lower : Math.floor((lower + upper) / 2)
       } else {
         // It ends just here, and what is wanted stands before.
-        start = Math.max(0, start - size)
-        ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, limitMax]
+        start = Math.max(0, start - sizeOf())
+        ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, query.limitMax]
       }
     }
+  }
+
+  function toEnd({ rows, start }: Pick<ShortPage<T>, 'rows' | 'start'>): Omit<Block<T>, 'isUp'> {
+    memory.ends.set(query.key, start + rows.length)
+    return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
   }
 
   return { readAfter, isSorted: () => isSorted }

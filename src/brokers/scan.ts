@@ -8,6 +8,7 @@
 import { compareInstants } from '../instant.ts'
 import { UpstreamError } from './broker.ts'
 import type { ListAnswer } from './list.ts'
+import { PageCap, pageCapMin } from './pageCap.ts'
 
 /** What is searched, and for what. */
 export interface ScanListOptions<T> {
@@ -17,7 +18,11 @@ export interface ScanListOptions<T> {
   limit: number
   /** With as many calls the search ends, incomplete. */
   callsMax: number
-  /** Whether a page that comes short is doubted: the broker may cut its pages shorter than it was asked for. */
+  /** Names the list in `cap`: same account, same filter. */
+  key?: string
+  /** What is known of the broker's page cap, shared with all who read its lists; a memory of nothing unless given. */
+  cap?: PageCap
+  /** Whether each short page is doubted, and not only one that may be cut as far as `cap` knows. */
   doubtsEnd: boolean
   /** An instant as `parseInstant` returns it: rows of before need not be found, but may be. */
   since: string
@@ -37,12 +42,11 @@ export interface ScanResult<T> {
 
 // So many rows may leave the list between two calls, and the pages still join.
 const overlapMax = 10
-// No broker cuts its pages shorter than this.
-const cutPageMin = 10
 
 /** Searches the list. Throws whatever `fetch` throws: a search that had to stop has shown nothing. */
 export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResult<T>> {
   const { fetch, limit, callsMax, doubtsEnd, since, isNewestFirst, isWanted } = options
+  const { key = '', cap = new PageCap() } = options
   const found = new Map<string, T>()
   const seen = new Set<string>()
   let isWhole = true
@@ -57,8 +61,11 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
   })
 
   let offset = 0
+  // A short page behind which the next call looks: the rows that the broker sent, and the last of them.
+  let doubtful: { sent: number; last: string | undefined } | null = null
   for (let call = 1; call <= callsMax; call++) {
-    const { rows, hasMore } = await fetch(offset, limit)
+    const asked = cap.toLimit(limit)
+    const { rows, sent = rows.length, hasMore } = await fetch(offset, asked)
     // Rows of this page that an earlier one showed prove that none between the two was stepped over.
     if (call > 1 && !rows.some(({ id, value }) => seen.has(id) && !(value instanceof UpstreamError))) isWhole = false
     const hasNew = rows.some(({ id }) => !seen.has(id))
@@ -76,13 +83,20 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
       seen.add(id)
     }
 
+    const isSeenSorted = isSorted && (isNewestFirst || isNewer(newest, oldest))
+    if (doubtful !== null && hasNew) cap.learn(doubtful.sent)
+    if (doubtful?.last !== undefined && !hasNew && isSeenSorted) cap.keepLastRow(key, doubtful.last)
+    const verdict = cap.judge({ rows: sent, limit: asked, hasMore })
+    const last = rows.at(-1)?.id
+    const isKnownEnd = isSeenSorted && last !== undefined && cap.isLastRow(key, last)
+    const mayBeCut = verdict === 'doubt' && !isKnownEnd
     // The broker's word that more follows counts. Its word that nothing does is not needed: that shows by itself.
-    const isShort = rows.length < limit && hasMore !== true
-    const isDoubted = doubtsEnd && hasMore === null && hasNew && rows.length >= cutPageMin
+    const isShort = hasMore !== true && !cap.isFull(sent, asked)
+    const isDoubted = hasMore === null && hasNew && rows.length >= pageCapMin && (doubtsEnd || mayBeCut)
     if (isShort && !isDoubted) return finish(true)
+    doubtful = mayBeCut ? { sent, last } : null
     // Nothing, and more to come: no offset leads there.
     if (rows.length === 0) return finish(false)
-    const isSeenSorted = isSorted && (isNewestFirst || isNewer(newest, oldest))
     if (isSeenSorted && oldest !== null && compareInstants(oldest, since) < 0) return finish(true)
     // Half of a page that the broker cut short, so that the search moves on whatever happens.
     offset += rows.length - Math.min(overlapMax, Math.floor(rows.length / 2))

@@ -618,7 +618,8 @@ export function createAries(options: {
     whims: Whims,
     wanted: { name: string; keep: (order: Order) => boolean; oldestFirst: boolean; lagMs: number },
   ): Answer {
-    const limit = readWhole(query, 'limit', 50, 1, 500)
+    const { pageCap } = switches
+    const limit = Math.min(readWhole(query, 'limit', 50, 1, 500), pageCap === 0 ? 500 : pageCap)
     const cursor = readWhole(query, 'cursor', 0, 0, Number.MAX_SAFE_INTEGER)
     const isAnchor = (order: Order): boolean => toCursor(wanted.name, order) === cursor
     const after = cursor === 0 ? undefined : exchange.page(account.id, isAnchor, { limit: 1 }).rows[0]

@@ -371,7 +371,8 @@ export function createFront(options: {
     const limit = readWhole(query, 'limit', 50, 1, limitMax)
     if (typeof limit !== 'number') return limit
     const offset = readWhole(query, 'offset', 0, 0, 999_999_999)
-    return typeof offset === 'number' ? { limit, offset } : offset
+    const { pageCap } = switches
+    return typeof offset === 'number' ? { limit: pageCap === 0 ? limit : Math.min(limit, pageCap), offset } : offset
   }
 
   /**

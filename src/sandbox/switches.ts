@@ -22,6 +22,11 @@ const switchValues = {
   changedTerm: termChanges,
   /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
   readLag: ['none', 'seconds'],
+  /**
+   * The most rows of a page, whatever its limit asks for; 0 for no cap. Only Bluum's bare arrays say nothing of it, and its
+   * list of accounts in the accounts dialect has no pages.
+   */
+  pageCap: [0, 10, 25, 50, 75],
 
   // Of both dialects of Bluum.
   /** A key used before, with the same request: its first answer again, or BLUM-409-001 for any reuse. */
