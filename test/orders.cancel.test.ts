@@ -78,6 +78,7 @@ const onNextCancel = (fault: object): object => ({ match: { ...onCancel, times: 
 const onEachCancel = (fault: object): object => ({ match: onCancel, fault })
 const bluumError = (code: string): object => ({ code, message: `The words for ${code}.` })
 
+const kept = { __typename: 'CancelPending', message: expect.stringContaining('It is kept') }
 const confirmed = {
   __typename: 'CancelConfirmed',
   outcome: 'CANCELED',
@@ -319,22 +320,18 @@ describe('the broker says no', () => {
     [401, 'BLUM-401-003'],
     [403, 'BLUM-403-001'],
     [404, 'BLUM-404-002'],
-  ])('a %i %s about us: the order was not looked at', async (status, code) => {
+  ])('a %i %s about us: the cancel is kept, and the next one asks again', async (status, code) => {
     const orderId = await placeResting()
     await harness.setRules(onNextCancel({ kind: 'status', status, body: bluumError(code) }))
-    expect(await cancel({ orderId })).toMatchObject({
-      __typename: 'CancelRefused',
-      refusalCode: 'BROKER_UNAVAILABLE',
-      brokerCode: code,
-      order: { status: 'ACCEPTED' },
-    })
+    expect(await cancel({ orderId })).toMatchObject({ ...kept, order: { status: 'ACCEPTED' } })
     expect(await statusInBook(orderId)).toBe('accepted')
+    expect(await cancel({ orderId })).toMatchObject(confirmed)
   })
 
-  test('a 429: wait, and cancel again', async () => {
+  test('a 429: the cancel is kept, and the next one asks again', async () => {
     const orderId = await placeResting()
     await harness.setRules(onNextCancel({ kind: 'status', status: 429, body: bluumError('BLUM-429-001') }))
-    expect(await cancel({ orderId })).toMatchObject({ __typename: 'CancelRefused', refusalCode: 'RATE_LIMITED' })
+    expect(await cancel({ orderId })).toMatchObject(kept)
     expect(await statusInBook(orderId)).toBe('accepted')
     expect(await cancel({ orderId })).toMatchObject(confirmed)
   })
@@ -447,26 +444,21 @@ describe('an answer that does not tell', () => {
 })
 
 describe('a broker that cannot be reached', () => {
-  test('a closed port: nothing was canceled', async () => {
+  test('a closed port: the cancel is kept, and done by the next one', async () => {
     const orderId = await placeResting()
     await harness.setRules({ match: {}, fault: { kind: 'refuse' } })
-    expect(await cancel({ orderId })).toMatchObject({
-      __typename: 'CancelRefused',
-      refusalCode: 'BROKER_UNAVAILABLE',
-      orderId,
-      order: null,
-    })
+    expect(await cancel({ orderId })).toMatchObject({ ...kept, orderId, order: null })
     await harness.setRules()
     expect(await statusInBook(orderId)).toBe('accepted')
     expect(await cancel({ orderId })).toMatchObject(confirmed)
     expect(await cancels()).toHaveLength(1)
   })
 
-  test('an order that cannot be read is not canceled', async () => {
+  test('an order that cannot be read is canceled by what its record knows', async () => {
     const orderId = await placeResting()
     await harness.setRules({ match: { method: 'GET' }, fault: { kind: 'status', status: 503 } })
-    expect(await cancel({ orderId })).toMatchObject({ __typename: 'CancelRefused', refusalCode: 'BROKER_UNAVAILABLE' })
-    expect(await cancels()).toEqual([])
+    expect(await cancel({ orderId })).toMatchObject(confirmed)
+    expect(await cancels()).toHaveLength(1)
   })
 
   test('gone with the cancel in its hands: pending, with the order as it was seen', async () => {

@@ -245,17 +245,19 @@ describe('a wish to cancel', () => {
   test.each([
     ['RATE_LIMITED', throttled],
     ['BROKER_UNAVAILABLE', new UpstreamError('not_sent', 'no connection')],
-  ])('of a caller who was told REFUSED, %s, is forgotten', async (refusalCode, error) => {
+  ])('is kept while the broker cannot be asked, %s, and carried out afterwards', async (_code, error) => {
     const { place, ended, script, cancelById, canceled, pass, book, record } = start()
     await ended(place())
     const { cancel } = script
     script.cancel = () => Promise.reject(error)
-    expect(await ended(cancelById('ord_1'))).toMatchObject({ outcome: 'REFUSED', refusalCode })
+    const message = expect.stringContaining('It is kept')
+    expect(await ended(cancelById('ord_1'))).toMatchObject({ outcome: 'PENDING', orderId: 'ord_1', message })
     const posts = canceled.length
+    expect((await record()).cancelSettledAt).toBeNull()
     script.cancel = cancel
     await pass(600_000)
-    expect(canceled).toHaveLength(posts)
-    expect(book.get('ord_1')).toMatchObject({ status: 'ACCEPTED' })
+    expect(canceled).toHaveLength(posts + 1)
+    expect(book.get('ord_1')).toMatchObject({ status: 'CANCELED' })
     expect((await record()).cancelSettledAt).not.toBeNull()
   })
 

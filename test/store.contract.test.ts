@@ -22,7 +22,7 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { placementStates } from '../src/orders/placement.ts'
 import type { Placement, PlacementState } from '../src/orders/placement.ts'
 import { openSqliteStore, StoreOpenError } from '../src/store/sqlite.ts'
-import { isTombstone, StoreError } from '../src/store/store.ts'
+import { cancelRequestsMax, isTombstone, StoreError } from '../src/store/store.ts'
 import type { AuditEntry, Store, Tombstone } from '../src/store/store.ts'
 
 // ---- what the tests store -------------------------------------------------------------------------------------------
@@ -320,6 +320,48 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     const twins = await store.findTwins('BLUUM', 'acc-1', 'f'.repeat(64))
     expect(twins.map(({ state }) => state)).toEqual(['AMBIGUOUS', 'UNKNOWN', 'SENDING'])
     expect(twins[0]).toEqual(await store.read(twins[0]?.opId ?? ''))
+  })
+
+  test('finds the unresolved placements of an account, whatever their terms, oldest first', async () => {
+    const { store } = open()
+    for (const [index, state] of placementStates.entries()) await insert(store, makePlacement(90 - index, { state }))
+    await insert(store, makePlacement(91, { state: 'UNKNOWN', accountId: 'acc-2' }))
+    await insert(store, makePlacement(92, { state: 'UNKNOWN', broker: 'ARIES' }))
+    await insert(store, makePlacement(93, { state: 'UNKNOWN', fingerprint: 'e'.repeat(64) }))
+    const found = await store.findUnresolved('BLUUM', 'acc-1')
+    expect(found.map(({ state }) => state)).toEqual(['AMBIGUOUS', 'UNKNOWN', 'SENDING', 'UNKNOWN'])
+  })
+
+  test('keeps a cancel request once for each order until it is settled', async () => {
+    const { store } = open()
+    const request = {
+      broker: 'BLUUM' as const,
+      orderId: 'ord-1',
+      accountId: 'acc-1',
+      principal: 'caller',
+      requestedAt: 5,
+    }
+    expect(await store.keepCancel(request)).toBe(true)
+    expect(await store.keepCancel({ ...request, accountId: 'acc-2', requestedAt: 6 })).toBe(true)
+    expect(await store.keepCancel({ ...request, broker: 'ARIES', requestedAt: 4 })).toBe(true)
+    expect(await store.findCancels()).toEqual([{ ...request, broker: 'ARIES', requestedAt: 4 }, request])
+    await store.settleCancel('ARIES', 'ord-1')
+    await store.settleCancel('ARIES', 'ord-unknown')
+    expect(await store.findCancels()).toEqual([request])
+  })
+
+  test('keeps no more cancel requests than its bounds, of one account and of all', async () => {
+    const { store } = open()
+    const keep = (n: number, accountId: string): Promise<boolean> =>
+      store.keepCancel({ broker: 'BLUUM', orderId: `ord-${n}`, accountId, principal: 'caller', requestedAt: n })
+    const { all, perAccount } = cancelRequestsMax
+    for (let n = 0; n < perAccount; n++) expect(await keep(n, 'acc-0')).toBe(true)
+    expect(await keep(perAccount, 'acc-0')).toBe(false)
+    // One that is kept already stays kept.
+    expect(await keep(0, 'acc-0')).toBe(true)
+    for (let n = perAccount; n < all; n++) expect(await keep(n, `acc-${Math.floor(n / perAccount)}`)).toBe(true)
+    expect(await keep(all, 'acc-new')).toBe(false)
+    expect(await store.findCancels()).toHaveLength(all)
   })
 
   test('finds at most 100 twins', async () => {
@@ -1062,7 +1104,7 @@ describe('a store file', () => {
     const store = openService(file)
     expect(exec.mock.calls.filter(([sql]) => /CREATE|ALTER|user_version =/.test(sql))).toEqual([])
     expect(await store.read(toOpId(1))).not.toBeNull()
-    expect(openRaw(file).prepare('PRAGMA user_version').get()).toEqual({ user_version: 1 })
+    expect(openRaw(file).prepare('PRAGMA user_version').get()).toEqual({ user_version: 2 })
   })
 
   test('is created whole or not at all', () => {

@@ -20,7 +20,7 @@ import type {
   TimeInForce,
 } from '../orders/order.ts'
 import { findUnsupported, keepUpstreamError, UpstreamError } from './broker.ts'
-import type { BrokerOffer, PlaceAnswer, Rejection, Unsupported } from './broker.ts'
+import type { BrokerOffer, CancelTarget, PlaceAnswer, Rejection, Unsupported } from './broker.ts'
 import {
   cleanText,
   equalDecimals,
@@ -362,7 +362,7 @@ function readRejectCode({ ordRejReason }: Body): string | null {
 // ---- canceling --------------------------------------------------------------------------------------------------
 
 /** All of it from the order: "the account and symbol have to match the original order". */
-export function toCancelRequest(order: Order, accountField: AriesAccountField): Record<string, unknown> {
+export function toCancelRequest(order: CancelTarget, accountField: AriesAccountField): Record<string, unknown> {
   const [account, origClOrdId] = orderNames(order.id)
   const { side, securityType, legs } = order
   const [leg, ...others] = legs
@@ -385,7 +385,7 @@ export function toCancelRequest(order: Order, accountField: AriesAccountField): 
  * Whatever the status in it: the order is read, and tells. Throws UpstreamError where the broker refused, or said
  * something else; its effect is `unknown` either way.
  */
-export function checkCancelAnswer(body: unknown, { id }: Order): void {
+export function checkCancelAnswer(body: unknown, { id }: Pick<Order, 'id'>): void {
   const { success, origClOrdId } = isBody(body) ? body : {}
   const isOther = !isAbsent(origClOrdId) && origClOrdId !== orderNames(id)[1]
   if (!isBody(body) || isOther || typeof success !== 'boolean') {

@@ -52,10 +52,10 @@ export interface Broker {
    */
   place(order: NewOrder, options: PlaceOptions): Promise<PlaceAnswer>
   /**
-   * Asks once for the cancel; never starts after `sendBy` (epoch ms). The order as the answer shows it, or null when
-   * the answer said nothing about it. Throws UpstreamError.
+   * Asks once for the cancel; never starts after `sendBy` (epoch ms). Resolves with the order as the answer shows it, or with
+   * null if the answer says nothing about it. Throws UpstreamError.
    */
-  cancel(order: Order, sendBy: number): Promise<Order | null>
+  cancel(target: CancelTarget, sendBy: number): Promise<Order | null>
   /** Ends its connections once the calls in flight are over, and after `withinMs` whatever is in flight. */
   close(withinMs: number): Promise<void>
 }
@@ -297,6 +297,12 @@ export interface Scan {
    */
   isComplete: boolean
 }
+
+/**
+ * What brokers ask for of an order that is to be canceled. It comes from an order that was read, or from the record of its
+ * placement, never from a caller.
+ */
+export type CancelTarget = Pick<Order, 'id' | 'account' | 'symbol' | 'side' | 'securityType' | 'legs'>
 
 /** How a placement is sent. */
 export interface PlaceOptions {

@@ -1,16 +1,23 @@
-// Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target,
-// so it may be repeated; its result is what races, and the order is read until it tells.
+// Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target, so it
+// may be repeated; its result is what races, and the order is read until it tells.
+//
+// The order is read before the first request, because a final order needs none. If the read does not show it, because the
+// broker's reads lag or fail, the record of its placement knows enough to ask. A cancel that could not be asked for is kept:
+// in the record of the placement, or as a cancel request of its own (cancelRequests.ts).
 
 import { AccountNeeded, createTally, OrderWithheld, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers } from '../brokers/broker.ts'
+import type { Broker, Brokers, CancelTarget } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
 import type { Store } from '../store/store.ts'
-import { brokerOf, isAccountId, isIdPart, isOrderId } from './order.ts'
+import { createCancelRequests } from './cancelRequests.ts'
+import { compareClientOrderIds } from './clientOrderId.ts'
+import { accountInOrderId, brokerOf, isAccountId, isIdPart, isOrderId } from './order.ts'
 import type { Order } from './order.ts'
 import {
   isAboutTheOrder,
+  toCancelKept,
   toCancelPending,
   toCancelRefused,
   toFinal,
@@ -18,7 +25,7 @@ import {
   toUnreachable,
   toUnread,
 } from './outcomes.ts'
-import type { CancelOrderResult } from './outcomes.ts'
+import type { CancelOrderResult, CancelRefused } from './outcomes.ts'
 import { isSettled, isWished } from './placement.ts'
 import type { Placement } from './placement.ts'
 import type { OnTrouble, Records } from './records.ts'
@@ -72,6 +79,8 @@ export interface Cancels {
   cancel(input: CancelInput, timeoutMs: number | null, by?: Canceler): Promise<CancelOrderResult>
   /** Goes on with what was asked for and is not settled: after a restart, or because the order has only now been found. */
   resume(placement: Placement): void
+  /** Goes on with the cancel requests that an earlier process kept. Throws StoreError. */
+  resumeKept(): Promise<void>
   /** Takes no further cancels and resolves when those under way have ended. */
   close(): Promise<void>
 }
@@ -80,6 +89,8 @@ export interface Cancels {
 interface Flight {
   /** The account that it was asked for with. */
   accountId: string | null
+  /** The placement that is bound to the order; null if there is none, or the store cannot be read. */
+  placement: Promise<Placement | null>
   /** The order as it was before, or why it could not be read. */
   before: Promise<Order | null | UpstreamError>
   result: Promise<CancelOrderResult> | null
@@ -89,13 +100,31 @@ interface Flight {
   deadline: number
 }
 
+/** An order to cancel, and who asks for it. */
+interface Target {
+  orderId: string
+  accountId: string | null
+  by: Canceler
+}
+
+/** Who waits for a cancel. */
+interface Caller {
+  flight: Flight
+  /** Whether it was answered before anything was asked of the broker for it. */
+  hasLeft: boolean
+  /** Whether the order is one of its own. */
+  isOwner: boolean
+}
+
 const postsMax = 3
 const backoffMs = { first: 200, longest: 1_000 }
 const pollMs = { first: 250, longest: 2_000 }
 // After its caller has been answered: how long, and how often at the least, the order is still looked at.
 const afterwards = { pollMs: 5_000, lastMs: 120_000 }
-// Of the order of one read, before or after.
+// Time for one read of the order, before or after.
 const readMs = 8_000
+// Time for the read before, if the record of the placement knows enough to ask without it.
+const readBeforeMs = 1_000
 
 const neverAborted = new AbortController().signal
 
@@ -108,6 +137,18 @@ export function createCancels(options: CancelsOptions): Cancels {
   const unasked = new Set<string>()
   const underWay = new Set<Promise<unknown>>()
   const closing = new AbortController()
+  const requests = createCancelRequests({
+    store,
+    clock,
+    lateMs: options.lateMs,
+    onTrouble,
+    async cancel({ broker: id, orderId, accountId, principal }) {
+      const broker = brokers.get(id)
+      if (!broker || !options.isAllowed) return null
+      const by = { principal, sees: (account: string) => account === accountId }
+      return await cancelById(broker, { orderId, accountId, by }, clock.monotonic() + replyMs)
+    },
+  })
 
   function track<T>(work: Promise<T>): Promise<T> {
     underWay.add(work)
@@ -155,18 +196,51 @@ export function createCancels(options: CancelsOptions): Cancels {
   ): Promise<CancelOrderResult> {
     if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
     const flight = flights.get(orderId) ?? startFlight(broker, orderId, accountId)
-    const caller = { flight, hasLeft: false, isOwner: false }
-    return await within(clock, until, join(broker, caller, { orderId, accountId, by }), () => {
-      if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
-      caller.hasLeft = true
-      return toUnread(orderId)
-    })
+    const caller: Caller = { flight, hasLeft: false, isOwner: false }
+    const target = { orderId, accountId, by }
+    const result = await within<CancelOrderResult | null>(clock, until, join(broker, caller, target), () => null)
+    if (result !== null) return result
+    // The caller's time is over.
+    if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
+    const placement = await findOwnPlacement(caller.flight, target)
+    const isKept = placement !== null && (await keepWish(placement, by)) !== null
+    // It goes on, and is asked for without its caller.
+    if (isKept) return toCancelKept(orderId, caller.flight.seen)
+    caller.hasLeft = true
+    return await keepRequest(broker, target, toUnread(orderId))
+  }
+
+  /** The placement that is bound to the order, if it is one that the caller may cancel. */
+  async function findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
+    const placement = await flight.placement
+    if (placement === null || !by.sees(placement.accountId)) return null
+    return accountId === null || accountId === placement.accountId ? placement : null
+  }
+
+  /** Keeps the cancel of an order whose account the caller has named, to be asked for later; else answers `refusal`. */
+  async function keepRequest(broker: Broker, target: Target, refusal: CancelRefused): Promise<CancelOrderResult> {
+    const { orderId, by } = target
+    const accountId = accountInOrderId(orderId) ?? target.accountId
+    if (accountId === null || !by.sees(accountId) || closing.signal.aborted) return refusal
+    const { principal } = by
+    const request = { broker: broker.id, orderId, accountId, principal, requestedAt: clock.now() }
+    try {
+      const placement = await store.findByOrder(broker.id, orderId)
+      // An order of another account, which this caller may know.
+      if (placement !== null && placement.accountId !== accountId && by.sees(placement.accountId)) return refusal
+      return (await requests.keep(request)) ? toCancelKept(orderId, null) : refusal
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('a cancel could not be kept', error)
+      return refusal
+    }
   }
 
   function startFlight(broker: Broker, orderId: string, accountId: string | null): Flight {
     const deadline = clock.monotonic() + replyMs
-    const before = track(readOrder(broker, orderId, accountId, deadline))
-    const flight: Flight = { accountId, before, result: null, seen: null, isAsked: false, deadline }
+    const placement = findPlacement(broker, orderId)
+    const before = track(readBefore(broker, { orderId, accountId, placement }, deadline))
+    const flight: Flight = { accountId, placement, before, result: null, seen: null, isAsked: false, deadline }
     flights.set(orderId, flight)
     const forget = (): void => {
       if (flights.get(orderId) === flight) flights.delete(orderId)
@@ -177,11 +251,18 @@ export function createCancels(options: CancelsOptions): Cancels {
     return flight
   }
 
-  async function join(
+  async function readBefore(
     broker: Broker,
-    caller: { flight: Flight; hasLeft: boolean; isOwner: boolean },
-    { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
-  ): Promise<CancelOrderResult> {
+    { orderId, accountId, placement }: Pick<Target, 'orderId' | 'accountId'> & Pick<Flight, 'placement'>,
+    deadline: number,
+  ): Promise<Order | null | UpstreamError> {
+    const known = await placement
+    const until = known === null ? deadline : Math.min(deadline, clock.monotonic() + readBeforeMs)
+    return await readOrder(broker, orderId, accountId ?? known?.accountId ?? null, until)
+  }
+
+  async function join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
+    const { orderId, accountId, by } = target
     let before = await caller.flight.before
     if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
       // Under another account than ours: of a broker that reads orders only so, that says nothing.
@@ -191,42 +272,69 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
-    if (before === null) return toMissing()
+    if (before === null) {
+      // The broker has no such order, in complete lists and long after it was shown last.
+      const placement = await findOwnPlacement(caller.flight, target)
+      if (placement !== null && isWished(placement)) await settle(placement, null)
+      const keptFor = accountInOrderId(orderId) ?? accountId
+      if (keptFor !== null && by.sees(keptFor)) await requests.settle(broker.id, orderId)
+      return toMissing()
+    }
     // An order of another account answers exactly like one that does not exist. Where it would not have been found without
     // its account, that it was found tells that it exists.
     const isFindable = accountId !== null || broker.offer.readsOne !== 'underAccount'
     const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
-    if (before instanceof OrderWithheld && !by.sees(before.accountId)) return toForeign()
-    if (before instanceof UpstreamError) return toUnreachable(orderId, null, before)
+    if (before instanceof OrderWithheld) {
+      const isOther = accountId !== null && accountId !== before.accountId
+      if (isOther || !by.sees(before.accountId)) return toForeign()
+    }
+    const { flight } = caller
+    if (before instanceof UpstreamError) {
+      const placement = await findOwnPlacement(flight, target)
+      if (placement === null) {
+        // Also an order of another account: the answer is the one for an order of which nothing is known.
+        if (caller.hasLeft) return toUnread(orderId)
+        return await keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
+      }
+      caller.isOwner = true
+      return await (flight.result ??= track(run(broker, toTarget(placement, orderId), { flight, by, before: null })))
+    }
     const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
     if (!isTheirs) return toForeign()
     caller.isOwner = true
     // Nothing is asked of the broker for a caller who was told that nothing was.
-    const { flight } = caller
     if (caller.hasLeft && flight.result === null) return toUnread(orderId)
-    return await (flight.result ??= track(run(broker, before, { flight, by })))
+    return await (flight.result ??= track(run(broker, before, { flight, by, before })))
   }
 
+  /** Cancels the order; `before` as it was read, null if only its placement's record is known. */
   async function run(
     broker: Broker,
-    before: Order,
-    { flight, by }: { flight: Flight; by: Canceler },
+    target: CancelTarget,
+    { flight, by, before }: { flight: Flight; by: Canceler; before: Order | null },
   ): Promise<CancelOrderResult> {
     flight.seen = before
-    const placement = await findPlacement(broker, before.id)
-    const wasWished = placement !== null && isWished(placement)
-    if (before.state === 'CLOSED') {
-      if (wasWished) await settle(placement, before)
+    const placement = await flight.placement
+    if (before?.state === 'CLOSED') {
+      if (placement !== null && isWished(placement)) await settle(placement, before)
+      await requests.settle(broker.id, target.id)
       return toFinal(before, true)
     }
-    const wish = await keepWish(placement, by)
-    const result = await askAndRead(broker, before, flight)
-    if (wish === null) return result
-    if (wasWished && isUnasked(result)) {
-      // Whoever wished for it before was told that it will be done, so it will.
+    const wish = placement === null ? null : await keepWish(placement, by)
+    const result = await askAndRead(broker, target, flight)
+    if (wish === null) {
+      // The record cannot be written, so nothing could be kept in it.
+      if (placement !== null) return result
+      if (!isUnasked(result)) {
+        if (result.outcome !== 'PENDING') await requests.settle(broker.id, target.id)
+        return result
+      }
+      return await keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
+    }
+    if (isUnasked(result)) {
       unasked.add(wish.opId)
       followUp(broker, wish)
-      return toCancelPending(before.id, flight.seen)
+      return toCancelKept(target.id, flight.seen)
     }
     unasked.delete(wish.opId)
     if (result.outcome === 'PENDING') followUp(broker, wish)
@@ -235,8 +343,8 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /** Asks, reads, and asks again where nothing has come of it, until the order tells or the time is over. */
-  async function askAndRead(broker: Broker, before: Order, flight: Flight): Promise<CancelOrderResult> {
-    const { id } = before
+  async function askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
+    const { id } = target
     const { deadline } = flight
     flight.isAsked = true
     let refusal: UpstreamError | null = null
@@ -249,7 +357,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
       if (mayAskAgain && posts < postsMax) {
         posts++
-        const answer = await ask(broker, before, deadline)
+        const answer = await ask(broker, target, deadline)
         if (answer !== null && !(answer instanceof UpstreamError)) {
           flight.seen = answer
           if (answer.state === 'CLOSED') return toFinal(answer, false)
@@ -268,7 +376,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       }
       // Whatever the broker answered: what it says of the order now decides.
       if (unreached === null || hasReached) {
-        const after = await readOrder(broker, id, before.account.id, deadline)
+        const after = await readOrder(broker, id, target.account.id, deadline)
         if (after !== null && !(after instanceof UpstreamError)) {
           flight.seen = after
           if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
@@ -309,10 +417,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
       const placement = isSettled(wished) ? wished : await records.settled(wished, until)
       if (placement.orderId !== null) {
-        const result = await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
-        // The wish is kept, and will be done.
-        const isKept = isUnasked(result) && isWished(wished)
-        return isKept ? toCancelPending(placement.orderId, result.order) : result
+        return await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
       }
       if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
         // Should it appear late all the same, it is canceled then.
@@ -340,6 +445,8 @@ export function createCancels(options: CancelsOptions): Cancels {
       const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
       const order = named.find(({ state }) => state !== 'CLOSED') ?? named[0]
       if (order) return await cancelById(broker, { orderId: order.id, accountId, by }, until)
+      const alike = scan.orders.filter((row) => isMaybeOf(clientOrderId, row))
+      if (alike.length > 0) return toCancelRefused(null, null, 'NOT_FOUND', toAlikeMessage(alike))
       // A row that does not say whose key it bears may bear this one.
       if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
       const message =
@@ -359,8 +466,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded('a cancel'))
   }
 
-  async function keepWish(placement: Placement | null, by: Canceler): Promise<Placement | null> {
-    if (placement === null) return null
+  async function keepWish(placement: Placement, by: Canceler): Promise<Placement | null> {
     const event = { type: 'cancel_requested' as const }
     return await records.change(placement, event, by.principal).catch(noteUnrecorded(toName(placement)))
   }
@@ -413,7 +519,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
       return await settle(wish, order)
     }
-    onTrouble(`ALARM: the cancel of order ${orderId} was never confirmed`, null)
+    onTrouble(`ALARM: ${toName(wish)} was never confirmed`, null)
   }
 
   function resume(placement: Placement): void {
@@ -429,7 +535,6 @@ export function createCancels(options: CancelsOptions): Cancels {
   async function carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
     const target = { orderId, accountId: wish.accountId, by: ourselves }
     const result = await cancelById(broker, target, clock.monotonic() + replyMs)
-    // Its order could not be read, or not in time: it is still wished for.
     if (!isUnasked(result)) return
     unasked.add(wish.opId)
     followUp(broker, wish)
@@ -437,7 +542,7 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- the broker -----------------------------------------------------------------------------------------------------
 
-  async function ask(broker: Broker, order: Order, deadline: number): Promise<Order | null | UpstreamError> {
+  async function ask(broker: Broker, order: CancelTarget, deadline: number): Promise<Order | null | UpstreamError> {
     try {
       return await broker.cancel(order, toEpoch(deadline))
     } catch (error) {
@@ -468,8 +573,10 @@ export function createCancels(options: CancelsOptions): Cancels {
   return {
     cancel,
     resume,
+    resumeKept: () => requests.resume(),
     async close() {
       closing.abort()
+      await requests.close()
       while (underWay.size > 0) await Promise.allSettled(underWay)
       await Promise.allSettled(followed.values())
     },
@@ -507,9 +614,35 @@ function toName({ opId }: Placement): string {
 }
 
 /** Whether the broker was not asked, or did not look at it. */
-function isUnasked(result: CancelOrderResult): boolean {
+function isUnasked(result: CancelOrderResult): result is CancelRefused {
   if (result.outcome !== 'REFUSED') return false
-  return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'NOT_FOUND'].includes(result.refusalCode)
+  return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'
+}
+
+/** What our own record knows of the order: only shares and funds are placed here. */
+function toTarget({ broker, accountId, request }: Placement, id: string): CancelTarget {
+  const { symbol, side } = request
+  return { id, account: { id: accountId, broker }, symbol, side, securityType: 'EQUITY', legs: [] }
+}
+
+/** The target under the account that the order was shown in before, if the caller did not name one. */
+function withAccount(target: Target, error: UpstreamError): Target {
+  return error instanceof OrderWithheld ? { ...target, accountId: error.accountId } : target
+}
+
+/** Whether the broker may have made the client order id of `order` out of `clientOrderId`. */
+function isMaybeOf(clientOrderId: string, order: Order): boolean {
+  const match = compareClientOrderIds(clientOrderId, order.clientOrderId)
+  return match === 'changed' || match === 'cut'
+}
+
+function toAlikeMessage(alike: readonly Order[]): string {
+  const [order] = alike
+  const count = alike.length === 1 ? 'One order of the account has' : `${alike.length} orders of the account have`
+  return (
+    `No order has exactly this clientOrderId, so nothing was canceled. ${count} a similar one, such as order ` +
+    `${order?.id ?? ''}; if it is yours, cancel it by its orderId.`
+  )
 }
 
 function toAccountNeeded(orderId: string): CancelOrderResult {

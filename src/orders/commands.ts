@@ -537,7 +537,7 @@ export function createCommands(options: CommandsOptions): Commands {
       const page: Placement[] = await store.findUnfinished(after, unfinishedPerPage)
       for (const left of page) await takeUp(left)
       const last = page.at(-1)
-      if (last === undefined || page.length < unfinishedPerPage) return
+      if (last === undefined || page.length < unfinishedPerPage) return await cancels.resumeKept()
       after = last.opId
     }
   }

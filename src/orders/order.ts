@@ -222,6 +222,12 @@ export function brokerOf(id: string): BrokerId {
   return id.startsWith(ariesPrefix) ? 'ARIES' : 'BLUUM'
 }
 
+/** The account that the id of an order names: at Aries it does, at Bluum it does not, which is null. */
+export function accountInOrderId(orderId: string): string | null {
+  const [account, order] = splitId(orderId) ?? []
+  return account === undefined || order === undefined ? null : toAriesId(account)
+}
+
 /** Whether `id` can name an account here. */
 export function isAccountId(id: unknown): id is string {
   return typeof id === 'string' && splitId(id)?.length === 1

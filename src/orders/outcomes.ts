@@ -345,6 +345,14 @@ export function toCancelPending(orderId: string | null, order: Order | null): Ca
   return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
 }
 
+/** Not asked for yet, and kept: it is asked for as soon as the broker can be asked. */
+export function toCancelKept(orderId: string | null, order: Order | null): CancelPending {
+  const message =
+    'The broker could not be asked for the cancel yet. It is kept, and the broker is asked as soon as possible, also after ' +
+    'a restart of this service; the order may still fill. Read it again.'
+  return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 5_000 }
+}
+
 /** Not canceled by this call. */
 export function toCancelRefused(
   orderId: string | null,

@@ -389,7 +389,7 @@ const CancelOrderOutcomeEnum = builder.enumType('CancelOrderOutcome', {
   description: 'What became of a cancel. May grow.',
   values: {
     CANCELED: { description: 'The broker reports the order canceled.' },
-    PENDING: { description: 'Asked for and not confirmed; the order may still fill.' },
+    PENDING: { description: 'Asked for, or kept to be asked for, and not confirmed; the order may still fill.' },
     REFUSED: { description: 'The order was not canceled.' },
     INVALID: { description: 'Refused here; nothing was sent.' },
   } satisfies Described<CancelOrderOutcome>,
@@ -402,8 +402,11 @@ const CancelRefusalCodeEnum = builder.enumType('CancelRefusalCode', {
     ALREADY_CLOSED: { description: 'It was final before without having filled: rejected, expired or replaced.' },
     NOT_FOUND: { description: 'There is no such order.' },
     BROKER_REFUSED: { description: 'The broker said no and the order is still open, see `reason`.' },
-    BROKER_UNAVAILABLE: { description: 'The broker could not be asked.' },
-    RATE_LIMITED: { description: 'The broker asked to wait.' },
+    BROKER_UNAVAILABLE: {
+      description:
+        'The broker could not be asked, and the cancel could not be kept: its account is unknown, for example.',
+    },
+    RATE_LIMITED: { description: 'The broker asked to wait, and the cancel could not be kept.' },
     SHUTTING_DOWN: { description: 'This service is stopping.' },
     READ_ONLY: { description: 'Canceling is switched off here.' },
   } satisfies Described<CancelRefusalCode>,
@@ -444,7 +447,9 @@ builder.objectRef<CancelConfirmed>('CancelConfirmed').implement({
 })
 
 builder.objectRef<CancelPending>('CancelPending').implement({
-  description: 'The cancel was asked for and is not confirmed yet. The order may still fill.',
+  description:
+    'The cancel was asked for, or is kept to be asked for as soon as possible, and is not confirmed yet. The order may still ' +
+    'fill.',
   interfaces: [CancelOrderResultInterface],
   fields: (t) => ({
     retryAfterMs: t.exposeInt('retryAfterMs', {

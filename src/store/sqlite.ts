@@ -6,10 +6,11 @@ import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLOutputValue, StatementSync } from 'node:sqlite'
 import { setImmediate } from 'node:timers/promises'
+import { brokerIds } from '../orders/order.ts'
 import { placementStates } from '../orders/placement.ts'
 import type { Placement, PlacementState } from '../orders/placement.ts'
-import { hashAuditRow, hashRecord, StoreError } from './store.ts'
-import type { AuditEntry, AuditReport, AuditRow, PlacementKey, Store, Tombstone } from './store.ts'
+import { cancelRequestsMax, hashAuditRow, hashRecord, StoreError } from './store.ts'
+import type { AuditEntry, AuditReport, AuditRow, CancelRequest, PlacementKey, Store, Tombstone } from './store.ts'
 
 export interface SqliteStoreOptions {
   file: string
@@ -58,6 +59,10 @@ const migrations = [
     resolved_at INTEGER NOT NULL, UNIQUE (broker, account, client_order_id)
   ) STRICT;
   CREATE INDEX tombstone_age ON tombstone (created_at);`,
+  `CREATE TABLE cancel_request (
+    broker TEXT NOT NULL, order_id TEXT NOT NULL, account TEXT NOT NULL, principal TEXT NOT NULL,
+    requested_at INTEGER NOT NULL, PRIMARY KEY (broker, order_id)
+  ) STRICT, WITHOUT ROWID;`,
 ]
 
 const formatNow = migrations.length
@@ -223,6 +228,13 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     'SELECT op_id FROM tombstone WHERE created_at < ? ORDER BY created_at, op_id LIMIT ?',
   )
   const deleteTombstone = database.prepare('DELETE FROM tombstone WHERE op_id = ?')
+  const readCancel = database.prepare('SELECT 1 FROM cancel_request WHERE broker = ? AND order_id = ?')
+  const countCancels = database.prepare(
+    'SELECT count(*) AS all_kept, count(*) FILTER (WHERE account = ?) AS of_account FROM cancel_request',
+  )
+  const insertCancel = database.prepare('INSERT INTO cancel_request VALUES (?, ?, ?, ?, ?)')
+  const deleteCancel = database.prepare('DELETE FROM cancel_request WHERE broker = ? AND order_id = ?')
+  const readCancels = database.prepare('SELECT * FROM cancel_request ORDER BY requested_at, order_id')
   const deleteChain = database.prepare('DELETE FROM audit WHERE op_id = ?')
 
   return {
@@ -237,6 +249,16 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     findBound: (broker, orderIds, opId) =>
       attempt(() => readBound.all(broker, JSON.stringify(orderIds), opId).map((row) => String(row.order_id))),
     findUnfinished: (after, limit) => attempt(() => readUnfinished.all(after ?? '', limit).map(parsePlacement)),
+    keepCancel: ({ broker, orderId, accountId, principal, requestedAt }) =>
+      write(() => {
+        if (readCancel.get(broker, orderId) !== undefined) return true
+        const { all_kept: kept, of_account: ofAccount } = countCancels.get(accountId) ?? {}
+        if (Number(kept) >= cancelRequestsMax.all || Number(ofAccount) >= cancelRequestsMax.perAccount) return false
+        insertCancel.run(broker, orderId, accountId, principal, requestedAt)
+        return true
+      }),
+    settleCancel: (broker, orderId) => write(() => void deleteCancel.run(broker, orderId)),
+    findCancels: () => attempt(() => readCancels.all().map(parseCancelRequest)),
     readAudit: (opId) => attempt(() => readChain.all(opId).map(parseAuditRow)),
     async verifyAudit() {
       const report: AuditReport = { placements: 0, rows: 0, broken: null }
@@ -420,6 +442,18 @@ function toPlacement(row: Row | undefined): Placement | null {
 // somebody else wrote into it is for verifyAudit to find.
 function parsePlacement(row: Row): Placement {
   return JSON.parse(String(row.json))
+}
+
+function parseCancelRequest(row: Row): CancelRequest {
+  const broker = brokerIds.find((id) => id === row.broker)
+  if (broker === undefined) throw new Error(`a cancel request names the unknown broker ${String(row.broker)}`)
+  return {
+    broker,
+    orderId: String(row.order_id),
+    accountId: String(row.account),
+    principal: String(row.principal),
+    requestedAt: Number(row.requested_at),
+  }
 }
 
 function parseAuditRow(row: Row): AuditRow {

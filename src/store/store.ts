@@ -22,6 +22,22 @@ export interface Tombstone extends PlacementKey {
   resolvedAt: number
 }
 
+/**
+ * A cancel that could not be asked for yet, of an order that no placement is bound to. Carried out only if the order turns out
+ * to belong to `accountId`. Instants in epoch ms.
+ */
+export interface CancelRequest {
+  broker: BrokerId
+  orderId: string
+  accountId: string
+  /** Who asked for it, as the audit names callers. */
+  principal: string
+  requestedAt: number
+}
+
+/** The most cancel requests kept of one account, and of all together. */
+export const cancelRequestsMax = { perAccount: 100, all: 1_000 } as const
+
 /** One change of a placement, as it is kept with it. */
 export interface AuditEntry {
   /** Who made it: `caller`, `service` or `operator`. */
@@ -74,6 +90,15 @@ export interface Store {
    * SENDING, UNKNOWN, AMBIGUOUS; NOT_PLACED with a `nextCheckAt`; and a cancel that was asked for and has not settled.
    */
   findUnfinished(after: string | null, limit: number): Promise<Placement[]>
+  /**
+   * Keeps a cancel request until it is settled; one for the same order stays as it is. False, with nothing changed, when
+   * `cancelRequestsMax` are kept already.
+   */
+  keepCancel(request: CancelRequest): Promise<boolean>
+  /** Forgets the cancel request of an order; changes nothing when there is none. */
+  settleCancel(broker: BrokerId, orderId: string): Promise<void>
+  /** All kept cancel requests, oldest first. */
+  findCancels(): Promise<CancelRequest[]>
   /** The audit rows of one placement, in order. */
   readAudit(opId: string): Promise<AuditRow[]>
   /** Every chain of the store, checked; see AuditReport. */

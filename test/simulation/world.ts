@@ -342,6 +342,9 @@ export function createStoreGate(world: World, process: Process, gate: StoreGate)
       call('findUnresolved', false, (store) => store.findUnresolved(broker, accountId)),
     findBound: (broker, orderIds, opId) => call('findBound', false, (store) => store.findBound(broker, orderIds, opId)),
     findUnfinished: (after, limit) => call('findUnfinished', false, (store) => store.findUnfinished(after, limit)),
+    keepCancel: (request) => call('keepCancel', true, (store) => store.keepCancel(request)),
+    settleCancel: (broker, orderId) => call('settleCancel', true, (store) => store.settleCancel(broker, orderId)),
+    findCancels: () => call('findCancels', false, (store) => store.findCancels()),
     readAudit: (opId) => call('readAudit', false, (store) => store.readAudit(opId)),
     verifyAudit: () => call('verifyAudit', false, (store) => store.verifyAudit()),
     expire: (resolvedBefore, createdBefore, limit) =>
