@@ -4,7 +4,7 @@
 
 import { GraphQLError, responsePathAsArray } from 'graphql'
 import type { GraphQLResolveInfo } from 'graphql'
-import { AccountNeeded, UpstreamError } from './brokers/broker.ts'
+import { AccountNeeded, OrderWithheld, UpstreamError } from './brokers/broker.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
@@ -71,6 +71,7 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
     return { error: locate(description, located), isBug: false }
   }
   if (cause instanceof AccountNeeded) return { error: locate(describeAccountNeeded(), located), isBug: false }
+  if (cause instanceof OrderWithheld) return { error: locate(describeWithheld(cause), located), isBug: false }
   if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
   if (cause instanceof GraphQLError) {
     const error = withCode(cause, located ?? cause)
@@ -102,6 +103,15 @@ function describeAccountNeeded(): Description {
     'BAD_USER_INPUT',
     'The broker reads an order only under its account, which is not known of this order: name its accountId (in an ' +
       'entity, account { id }), or list the orders of that account first.',
+  )
+}
+
+function describeWithheld({ ageMs, retryAfterMs }: OrderWithheld): Description {
+  const seconds = Math.floor(ageMs / 1_000)
+  return describe(
+    'BROKER_BAD_RESPONSE',
+    `The broker does not show this order now, which was known to exist ${seconds} s ago. Read it again after retryAfterMs: if the broker still has no such order then, the answer is null.`,
+    retryAfterMs,
   )
 }
 

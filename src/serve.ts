@@ -17,6 +17,7 @@ import { createCommands } from './orders/commands.ts'
 import type { BrokerId } from './orders/order.ts'
 import { createCursors } from './orders/page.ts'
 import { rememberOrders } from './orders/seen.ts'
+import type { BoundOrder } from './orders/seen.ts'
 import { createRate } from './rates.ts'
 import type { Rate } from './rates.ts'
 import { createSchema } from './schema.ts'
@@ -119,13 +120,16 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   })
 
   function connectRemembering(id: BrokerId): Broker {
-    const findAccount = async (orderId: string): Promise<string | null> =>
-      (await store.findByOrder(id, orderId))?.accountId ?? null
+    const findBound = async (orderId: string): Promise<BoundOrder | null> => {
+      const placement = await store.findByOrder(id, orderId)
+      return placement && { accountId: placement.accountId, boundAt: placement.resolvedAt ?? placement.createdAt }
+    }
+    const findAccount = async (orderId: string): Promise<string | null> => (await findBound(orderId))?.accountId ?? null
     const onNotice: OnNotice = (message, { level = 'warn', fields } = {}) =>
       log[level]({ broker: id, ...fields }, message)
     const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
     return rememberOrders(broker, {
-      findAccount,
+      findBound,
       onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
     })
   }

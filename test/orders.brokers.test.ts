@@ -2,7 +2,8 @@
 // works for several of them, and a broker that is down takes nothing from the others.
 
 import { randomUUID } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { systemClock } from '../src/clock.ts'
 import { startHarness } from './harness.ts'
 import type { Answer, Harness } from './harness.ts'
 
@@ -91,6 +92,49 @@ async function ask(desk: Desk, document: string, variables: object): Promise<Ans
   expect(errors).toBeUndefined()
   return data
 }
+
+describe.each([
+  ["Bluum's accounts", {}, ({ sandbox }: Harness) => sandbox.accounts[1] ?? ''],
+  ["Bluum's investors", { BLUUM_API: 'investors' }, ({ sandbox }: Harness) => sandbox.investors[1] ?? ''],
+  ['Aries', {}, ({ sandbox }: Harness) => `aries:${sandbox.aries.accounts[1]}`],
+])('an order that disappears from the broker: %s', (_, env, findAccount) => {
+  const read = `query ($id: ID!, $accountId: ID!) {
+    order(id: $id, accountId: $accountId) { status }
+    ordersByIds(ids: [$id]) { status }
+    orders(accountId: $accountId) { nodes { id } isComplete }
+  }`
+
+  it('is an error that says so for 120 s, and then there is no such order', async () => {
+    const clock = vi.spyOn(systemClock, 'monotonic')
+    const wallClock = vi.spyOn(systemClock, 'now')
+    onTestFinished(() => void vi.restoreAllMocks())
+    const harness = await startHarness({ ...env, BREAKER: 'off' })
+    onTestFinished(() => harness.close())
+    const accountId = findAccount(harness)
+    const { placeOrder } = await ask({ harness, accountId, broker: '' }, place, { input: limitBuy(accountId) })
+    expect(placeOrder.__typename).toBe('OrderPlaced')
+    const id: string = placeOrder.orderId
+    expect((await harness.run(read, { id, accountId })).errors).toBeUndefined()
+    // As one that was replaced at the broker's own page and has another id now.
+    await harness.control('DELETE', `/book?account=${accountId.replace('aries:', '')}`)
+
+    const { data, errors } = await harness.run(read, { id, accountId })
+    expect(data).toMatchObject({ order: null, ordersByIds: [null], orders: { nodes: [], isComplete: true } })
+    for (const error of errors ?? []) {
+      expect(error.extensions).toMatchObject({ code: 'BROKER_BAD_RESPONSE' })
+      expect(error.extensions['retryAfterMs']).toBeGreaterThan(100_000)
+      expect(error.message).toMatch(/known to exist \d+ s ago/)
+    }
+    expect(errors).toHaveLength(2)
+
+    const [ticks, now] = [performance.now.bind(performance), Date.now.bind(Date)]
+    clock.mockImplementation(() => ticks() + 121_000)
+    wallClock.mockImplementation(() => now() + 121_000)
+    const later = await harness.run(read, { id, accountId })
+    expect(later.errors).toBeUndefined()
+    expect(later.data).toMatchObject({ order: null, ordersByIds: [null] })
+  })
+})
 
 describe.each(desks)('%s', (_, find) => {
   it('has accounts, of which the graph says whose they are', async () => {

@@ -7,6 +7,7 @@ import { describe, expect, test, vi } from 'vitest'
 import { brokerCapabilities, createTally, UpstreamError } from '../src/brokers/broker.ts'
 import type { Broker, BrokerCapabilities, Page, PageQuery, ReadScope } from '../src/brokers/broker.ts'
 import { dialects } from '../src/brokers/dialects.ts'
+import { systemClock } from '../src/clock.ts'
 import { compareDecimals } from '../src/decimal.ts'
 import { stateOf } from '../src/orders/order.ts'
 import type { NewOrder, Order, OrderKey, OrderStatus } from '../src/orders/order.ts'
@@ -112,7 +113,8 @@ type Route = (typeof routes)[number]
 /** A broker whose every answer is what `read` was last told, behind the memory. */
 function start({
   ordersMax,
-  findAccount = () => Promise.resolve(null),
+  findBound = () => Promise.resolve(null),
+  clock = systemClock,
 }: Partial<Parameters<typeof rememberOrders>[1]> = {}) {
   let script: readonly (Order | null | UpstreamError)[] = []
   let page: Partial<Page> = {}
@@ -144,9 +146,10 @@ function start({
     close: vi.fn<Broker['close']>(),
   }
   const onAlarm = vi.fn<(message: string, fields: { orderId: string }) => void>()
-  const asked = vi.fn<typeof findAccount>(findAccount)
+  const asked = vi.fn<typeof findBound>(findBound)
   const broker = rememberOrders(inner, {
-    findAccount: asked,
+    findBound: asked,
+    clock,
     onAlarm,
     ...(ordersMax === undefined ? {} : { ordersMax }),
   })
@@ -176,7 +179,7 @@ function start({
     inner,
     broker,
     onAlarm,
-    findAccount: asked,
+    findBound: asked,
     say(answers: readonly (Order | null | UpstreamError)[], changed: Partial<Page> = {}) {
       script = answers
       page = changed
@@ -473,8 +476,11 @@ describe('"there is none"', () => {
     ['of an order that nobody has heard of', false, null, null, null],
     ['while nobody can tell whether a placement is bound', false, null, new Error('disk full'), denied],
   ])('%s', async (_, wasShown, accountId, bound, expected) => {
-    const { read, say, broker, findAccount, onAlarm } = start({
-      findAccount: () => (bound instanceof Error ? Promise.reject(bound) : Promise.resolve(bound)),
+    const { read, say, broker, findBound, onAlarm } = start({
+      findBound: () =>
+        bound instanceof Error
+          ? Promise.reject(bound)
+          : Promise.resolve(bound === null ? null : { accountId: bound, boundAt: Date.now() }),
     })
     if (wasShown) await read(parseOrder('ACCEPTED 0'))
     const other = parseOrder('ACCEPTED 0', { id: 'ord_2' })
@@ -488,14 +494,58 @@ describe('"there is none"', () => {
         scope,
       ),
     ).toEqual([expected, other])
-    if (wasShown) expect(findAccount).not.toHaveBeenCalled()
-    else expect(findAccount).toHaveBeenCalledExactlyOnceWith('ord_1')
+    if (wasShown) expect(findBound).not.toHaveBeenCalled()
+    else expect(findBound).toHaveBeenCalledExactlyOnceWith('ord_1')
     expect(onAlarm).not.toHaveBeenCalled()
+  })
+
+  // Seconds before the read in which the broker has no such order; null: never.
+  test.each<[shown: number | null, bound: number | null, expected: { ageMs: number; retryAfterMs: number } | null]>([
+    [0, null, { ageMs: 0, retryAfterMs: 120_000 }],
+    [119.5, null, { ageMs: 119_500, retryAfterMs: 500 }],
+    [120, null, null],
+    [9_000, null, null],
+    [null, 30, { ageMs: 30_000, retryAfterMs: 90_000 }],
+    [null, 120, null],
+    // Shown when it was placed, and bound much later, by an operator.
+    [500, 100, { ageMs: 100_000, retryAfterMs: 20_000 }],
+    [500, 500, null],
+    // The wall clock was set back since.
+    [null, -600, { ageMs: 0, retryAfterMs: 120_000 }],
+  ])('of an order that was shown %s s ago, and bound %s s ago', async (shown, bound, expected) => {
+    let elapsedMs = 0
+    const from = Date.UTC(2026, 0, 5)
+    const clock = { ...systemClock, now: () => from + elapsedMs, monotonic: () => 7 + elapsedMs }
+    const boundAt = bound === null ? null : from + ((shown ?? 0) - bound) * 1_000
+    const { read, say, broker } = start({
+      clock,
+      findBound: () => Promise.resolve(boundAt === null ? null : { accountId: 'acc_1', boundAt }),
+    })
+    if (shown !== null) {
+      // A list shows it as well as a single read, and an answer that changes nothing of it counts too.
+      await read(parseOrder('ACCEPTED 0'))
+      elapsedMs = -1_000_000
+      await read(parseOrder('ACCEPTED 0'))
+      elapsedMs = 0
+      await read(parseOrder('ACCEPTED 0'))
+    }
+    elapsedMs = (shown ?? 0) * 1_000
+    for (let round = 0; round < 2; round++) {
+      say([null])
+      const [answer] = await broker.orders([key], scope)
+      if (expected === null) expect(answer).toBeNull()
+      else expect(answer).toMatchObject({ name: 'OrderWithheld', ...expected })
+    }
+    // What was learnt of it is not forgotten meanwhile.
+    say([parseOrder('FILLED 10')])
+    expect(await broker.orders([key], scope)).toMatchObject([{ status: 'FILLED' }])
+    say([null])
+    expect(await broker.orders([key], scope)).toMatchObject([{ name: 'OrderWithheld', ageMs: 0 }])
   })
 
   test('an error of the record is the cause, and its words are not the message', async () => {
     const cause = new Error('disk full')
-    const { say, broker } = start({ findAccount: () => Promise.reject(cause) })
+    const { say, broker } = start({ findBound: () => Promise.reject(cause) })
     say([null])
     const [answer] = await broker.orders([key], scope)
     expect(answer).toMatchObject({ cause, message: expect.not.stringContaining('disk') })
@@ -504,13 +554,13 @@ describe('"there is none"', () => {
 
 describe('the memory', () => {
   test('forgets the order not read for longest', async () => {
-    const { read, findAccount, say, broker } = start({ ordersMax: 2 })
+    const { read, findBound, say, broker } = start({ ordersMax: 2 })
     for (const id of ['ord_1', 'ord_2', 'ord_1', 'ord_3']) await read(parseOrder('FILLED 10', { id }))
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_1' })))).toBe('FILLED 10')
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_3' })))).toBe('FILLED 10')
     say([null])
     expect(await broker.orders([{ ...key, id: 'ord_2' }], scope)).toEqual([null])
-    expect(findAccount).toHaveBeenCalledOnce()
+    expect(findBound).toHaveBeenCalledOnce()
     expect(print(await read(parseOrder('ACCEPTED 0', { id: 'ord_2' })))).toBe('ACCEPTED 0')
   })
 

@@ -404,16 +404,19 @@ export class AccountNeeded extends UpstreamError {
 }
 
 /**
- * The broker says that there is no such order, though there is: it was shown before, or a placement is bound to it. Whom
- * its account is hidden from is to be told that there is none.
+ * The broker has no such order, though it was shown, or a placement was bound to it, `ageMs` ago. After `retryAfterMs` the
+ * broker is believed. A caller who may not see its account gets the answer for an order that does not exist.
  */
 export class OrderWithheld extends UpstreamError {
   override readonly name = 'OrderWithheld'
   readonly accountId: string
+  readonly ageMs: number
 
-  constructor(accountId: string) {
-    super('unreadable', 'the broker knows no such order, though it exists')
+  constructor(accountId: string, { ageMs, retryAfterMs }: { ageMs: number; retryAfterMs: number }) {
+    const seconds = Math.floor(ageMs / 1_000)
+    super('unreadable', `the broker has no such order, which was known to exist ${seconds} s ago`, { retryAfterMs })
     this.accountId = accountId
+    this.ageMs = ageMs
   }
 }
 

@@ -20,16 +20,37 @@
 //
 // `open, then final with less` cannot be mere age, because an open answer is never the newer one; so the two orders in
 // which such a pair can arrive end alike, and no order stays open for ever because its fill was corrected downwards.
+//
+// A broker that has no such order, though it is known, is believed only after the time by which its replicas may lag:
+//
+//   last known to exist          the broker has none                shown
+//   never                                                           no order
+//   less than 120 s ago          (its replica may not have it yet)  OrderWithheld
+//   longer ago                   (replaced or removed elsewhere)    no order
+//
+// An order is known to exist when any answer shows it, and when a placement is bound to it. Adapters answer "none" only
+// after the single read, or complete lists, that would have shown it.
 
 import { LRUCache } from 'lru-cache'
+import { systemClock } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import { OrderWithheld, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Page, PageQuery, PageRow } from '../brokers/broker.ts'
 import { compareDecimals, isDecimal } from '../decimal.ts'
 import type { Order, OrderKey } from './order.ts'
 
+/** What the record of a placement says of the order that it is bound to. */
+export interface BoundOrder {
+  accountId: string
+  /** Epoch ms; when the placement was bound to it. */
+  boundAt: number
+}
+
 interface SeenOptions {
-  /** The account of the placement that is bound to the order, null where there is none. May throw; then nobody knows. */
-  findAccount: (orderId: string) => Promise<string | null>
+  /** The order as our records have it; null if no placement is bound to it. May throw if the records cannot be read. */
+  findBound: (orderId: string) => Promise<BoundOrder | null>
+  /** The process's own unless given. */
+  clock?: Clock
   /** Told when answers contradict each other beyond age: once an order and kind, as long as the order is remembered. */
   onAlarm: (message: string, fields: { orderId: string }) => void
   /** Orders remembered at the most; the one not read for longest is forgotten first. */
@@ -39,10 +60,11 @@ interface SeenOptions {
 /**
  * `broker`, with every order in its answers merged with what was shown of it before; the orders it answers stay as they
  * are. A row of a list whose order no longer has a status asked for is left out. An order that was shown, or that a
- * placement is bound to, is never answered as missing: that is OrderWithheld, and an UpstreamError is "missing" when
- * `findAccount` throws. Holds nothing to close but `broker`.
+ * placement was bound to, within the last 120 s is never answered as missing: that is OrderWithheld, and an UpstreamError
+ * is "missing" when `findBound` throws. Holds nothing to close but `broker`.
  */
-export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax = 20_000 }: SeenOptions): Broker {
+export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
+  const { findBound, onAlarm, clock = systemClock, ordersMax = 20_000 } = options
   // Not `max`, which sets room for all of them aside at once.
   const memory = new LRUCache<string, Seen>({ maxSize: ordersMax, sizeCalculation: () => 1 })
 
@@ -52,6 +74,7 @@ export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax
       remember(order)
       return order
     }
+    seen.shownAt = clock.monotonic()
     // As nearly every time: a page has a hundred of them.
     if (seen.accountId === order.account.id && isEqual(order, seen.shown)) return order
     // Of two accounts nothing is merged: what one owns must not show in the other.
@@ -83,6 +106,7 @@ export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax
       accountId: order.account.id,
       shown: withoutErrors(order, nothing),
       filled: readFill(order),
+      shownAt: clock.monotonic(),
       alarms: [],
     })
     memory.set(seen.id, seen)
@@ -103,15 +127,27 @@ export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax
     return { ...page, rows }
   }
 
-  // "There is none", from a replica that may not have heard of the order yet.
+  // "There is none", perhaps from a replica that may not have heard of the order yet.
   async function checkMissing({ id, accountId }: OrderKey): Promise<null | UpstreamError> {
+    const seen = memory.get(id)
+    const shown = seen && { accountId: seen.accountId, ageMs: clock.monotonic() - seen.shownAt }
+    if (shown && shown.ageMs < lagMs) return toMissing(shown)
     try {
-      const owner = memory.get(id)?.accountId ?? (await findAccount(id))
-      return owner === null || (accountId !== null && owner !== accountId) ? null : new OrderWithheld(owner)
+      const bound = await findBound(id)
+      return bound && toMissing({ accountId: bound.accountId, ageMs: clock.now() - bound.boundAt })
     } catch (cause) {
       return new UpstreamError('unreadable', 'the broker knows no such order, and our own record cannot be asked', {
         cause,
       })
+    }
+
+    function toMissing(known: { accountId: string; ageMs: number }): OrderWithheld | null {
+      if (accountId !== null && known.accountId !== accountId) return null
+      // A clock that was set back says nothing of the age.
+      const ageMs = Math.max(0, known.ageMs)
+      return ageMs < lagMs
+        ? new OrderWithheld(known.accountId, { ageMs, retryAfterMs: Math.ceil(lagMs - ageMs) })
+        : null
     }
   }
 
@@ -158,6 +194,9 @@ export function rememberOrders(broker: Broker, { findAccount, onAlarm, ordersMax
   }
 }
 
+// By so much the replicas of a broker may lag behind each other.
+const lagMs = 120_000
+
 const contradictions = {
   smallerFinal: 'the broker tells an order final with a smaller fill than it told before',
   openAfterFinal: 'the broker tells an order open that it told final, with a larger fill',
@@ -174,6 +213,8 @@ interface Seen {
   shown: Moving
   /** The largest fill that was ever told; `shown` lacks it where the status has changed since and no fill was told. */
   filled: string | null
+  /** Monotonic ms of the last answer that had it. */
+  shownAt: number
   alarms: Contradiction[]
 }
 

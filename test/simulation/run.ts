@@ -121,7 +121,11 @@ function createHouse(world: World, given: { plan: Plan; truth: Truth; directory:
     const { exchange } = truth
     const model = createModelBroker(world, { exchange, traits: plan.traits, process, isCalm: () => isHealed })
     const broker = rememberOrders(model, {
-      findAccount: async (orderId) => (await gated.findByOrder('BLUUM', orderId))?.accountId ?? null,
+      async findBound(orderId) {
+        const placement = await gated.findByOrder('BLUUM', orderId)
+        return placement && { accountId: placement.accountId, boundAt: placement.resolvedAt ?? placement.createdAt }
+      },
+      clock: process.clock,
       onAlarm: (message) => truth.checkTrouble(process, `ALARM: ${message}`, null),
     })
     const commands = createCommands({
