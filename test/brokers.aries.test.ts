@@ -1197,14 +1197,51 @@ describe('a token', () => {
     expect(requests).toHaveLength(2)
   })
 
-  it('that is refused right after it came is not refreshed again', async () => {
+  it('that is refused right after its issue is refreshed once, for all who were refused', async () => {
     const { tokens, pass } = startTokens()
-    answer(issued('access_1'), issued('access_2'))
+    answer(issued('access_1'), issued('access_2'), issued('access_3'), issued('access_4'))
     await tokens.current()
-    pass(4_999)
-    expect(await tokens.renew('access_1')).toBeNull()
     pass(1)
+    const renewed = await Promise.all(Array.from({ length: 50 }, () => tokens.renew('access_1')))
+    expect(new Set(renewed)).toEqual(new Set(['access_2']))
     expect(await tokens.renew('access_1')).toBe('access_2')
+    expect(requests).toHaveLength(2)
+  })
+
+  it('that replaces a refused one is not replaced again for 5 s: such a broker refuses every token', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), issued('access_2'), issued('access_3'), issued('access_4'))
+    await tokens.current()
+    await tokens.renew('access_1')
+    for (const ms of [0, 1, 4_998]) {
+      pass(ms)
+      expect(await Promise.all([tokens.renew('access_2'), tokens.renew('access_2')])).toEqual([null, null])
+    }
+    expect(requests).toHaveLength(2)
+    pass(1)
+    expect(await tokens.renew('access_2')).toBe('access_3')
+    expect(await tokens.renew('access_3')).toBeNull()
+    expect(requests).toHaveLength(3)
+  })
+
+  it('is refreshed though the broker issues the same one again, and that once', async () => {
+    const { tokens } = startTokens()
+    answer(issued('access_1'), issued('access_1'))
+    await tokens.current()
+    expect(await Promise.all([tokens.renew('access_1'), tokens.renew('access_1')])).toEqual(['access_1', 'access_1'])
+    expect(await tokens.renew('access_1')).toBeNull()
+    expect(requests).toHaveLength(2)
+  })
+
+  it('that was refreshed because it was about to expire is refreshed again if it is refused at once', async () => {
+    const { tokens, pass } = startTokens()
+    answer(issued('access_1'), issued('access_2'), issued('access_3'))
+    await tokens.current()
+    pass(3_600_000)
+    await tokens.current()
+    expect(await tokens.renew('access_2')).toBe('access_3')
+    expect(await tokens.renew('access_3')).toBeNull()
+    expect(requests).toHaveLength(3)
   })
 
   it('that somebody else keeps fresh is used as it is', async () => {
@@ -1340,6 +1377,33 @@ describe('calls with a token', () => {
     expect(pages).toMatchObject(queries.map(() => ({ rows: [], isComplete: true })))
     expect(tokenRequests()).toHaveLength(1)
     expect(requests).toHaveLength(201)
+  })
+
+  it('that is refused right after its issue makes 100 reads one refresh, and every read succeeds', async () => {
+    const { expire } = serveTokens()
+    const broker = connect({ credential })
+    await broker.accounts(createScope())
+    expire()
+    requests.length = 0
+    const pages = await broker.pages(queries, createScope())
+    expect(pages).toMatchObject(queries.map(() => ({ rows: [], isComplete: true })))
+    expect(tokenRequests()).toHaveLength(1)
+    expect(requests).toHaveLength(201)
+  })
+
+  it('that are all refused make one refresh for 100 reads, and none for the next 100', async () => {
+    serveTokens()
+    const broker = connect({ credential })
+    await broker.accounts(createScope())
+    const serving = answerer
+    answerer = (request) => (isToken(request) ? serving(request) : unauthorized)
+    requests.length = 0
+    for (let round = 0; round < 2; round++) {
+      const pages = await broker.pages(queries, createScope())
+      expect(pages).toMatchObject(queries.map(() => ({ kind: 'refused', effect: 'none', status: 401 })))
+      expect(tokenRequests()).toHaveLength(1)
+    }
+    expect(requests).toHaveLength(301)
   })
 
   it('that cannot be refreshed make 100 reads one clear error (D13)', async () => {

@@ -1092,7 +1092,7 @@ const writingRows: Row[] = [
     },
   },
   {
-    says: 'D13 a token that came just now and is not taken is proof that nothing was placed, and the same key places later',
+    says: 'D13 a token that is refused right after its issue is replaced once; refused again, it is proof that nothing was placed, and the same key places later',
     isApart: true,
     not: {
       "Bluum's accounts": 'its key does not expire',
@@ -1100,16 +1100,19 @@ const writingRows: Row[] = [
     },
     settings: certified,
     async work(desk) {
-      await desk.harness.setRules(
-        rule({ ...onPlace, times: 1 }, { kind: 'status', status: 401, body: desk.dialect.refusal(401) }),
-      )
+      const refuse = (times: number): Promise<void> =>
+        desk.harness.setRules(
+          rule({ ...onPlace, times }, { kind: 'status', status: 401, body: desk.dialect.refusal(401) }),
+        )
+      await refuse(2)
       const input = buy(desk)
       const first = await place(desk, input)
       expect(first).toMatchObject({ notPlacedCode: 'BROKER_UNAVAILABLE', certainty: 'PROVEN', retrySameKey: true })
-      expect(await place(desk, input)).toMatchObject({ ...placed, replayed: false })
       expect(await posts(desk)).toHaveLength(2)
+      expect(await place(desk, input)).toMatchObject({ ...placed, replayed: false })
+      expect(await posts(desk)).toHaveLength(3)
       expect(await booked(desk, input)).toHaveLength(1)
-      expect(await tokenCalls(desk)).toHaveLength(1)
+      expect(await tokenCalls(desk)).toHaveLength(2)
     },
   },
   {

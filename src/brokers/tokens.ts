@@ -28,8 +28,8 @@ export interface Tokens {
    */
   current(signal?: AbortSignal): Promise<string>
   /**
-   * Another token than the `refused` one; null where there is none to be had, because nobody can refresh it, or because
-   * it had just come. Throws as `current`.
+   * Another token than the `refused` one. Null if nobody can refresh it, or if it is itself the fresh replacement of a
+   * token that was refused: the broker refuses more than this token then. Throws as `current`.
    */
   renew(refused: string, signal?: AbortSignal): Promise<string | null>
 }
@@ -40,7 +40,11 @@ interface Token {
   renewAt: number
   expiresAt: number
   issuedAt: number
+  /** Whether it was asked for because the broker refused the one before it. */
+  isReplacement: boolean
 }
+
+type IssuedToken = Omit<Token, 'isReplacement'>
 
 // Aries, "Exchange a code or a refresh token": a JSON body, tokens of about an hour.
 const tokenPath = '/v1/oauth2/token'
@@ -49,7 +53,8 @@ const backoffMs = 200
 const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
 // By so much, at the most, it is refreshed before it expires, and is not used any more.
 const marginMs = { renew: 60_000, use: 10_000 }
-// What is refused sooner after it came will not be taken after another refresh either.
+// A replacement that is refused sooner than this after its issue is not replaced again: a broker that refuses every token
+// would else get a request for a token with each call.
 const freshMs = 5_000
 // So long at least a failure stands, so that many callers who need a token are not as many requests for one; a credential
 // that is refused will be so the next time too.
@@ -71,6 +76,8 @@ export function createTokens({
   let { refreshToken } = credential
   let token: Token | null = null
   let refreshing: Promise<string> | null = null
+  // Whether the token that is being asked for replaces a refused one.
+  let isReplacing = false
   // Whether the operator knows that requests for tokens fail.
   let isFailing = false
   let failure: { error: unknown; until: number } | null = null
@@ -82,14 +89,15 @@ export function createTokens({
     onNotice('no access token is issued; without one nothing can be sent to the broker', { fields: { reason } })
   }
 
-  function refresh(): Promise<string> {
+  function refresh(isReplacement = false): Promise<string> {
+    if (refreshing !== null || failure === null || now() >= failure.until) isReplacing ||= isReplacement
     if (refreshing !== null) return refreshing
     if (failure !== null && now() < failure.until) return Promise.reject(failure.error)
     refreshing = exchange()
       .then(
         (fresh) => {
           failure = null
-          token = fresh
+          token = { ...fresh, isReplacement: isReplacing }
           if (isFailing) onNotice('access tokens are issued again')
           isFailing = false
           return fresh.value
@@ -102,11 +110,14 @@ export function createTokens({
           throw error
         },
       )
-      .finally(() => (refreshing = null))
+      .finally(() => {
+        refreshing = null
+        isReplacing = false
+      })
     return refreshing
   }
 
-  async function exchange(): Promise<Token> {
+  async function exchange(): Promise<IssuedToken> {
     const until = now() + times.allMs
     for (let attempt = 1; ; attempt++) {
       try {
@@ -134,7 +145,7 @@ export function createTokens({
     })
   }
 
-  function takeToken({ status, body, retryAfterMs }: Answer): Token {
+  function takeToken({ status, body, retryAfterMs }: Answer): IssuedToken {
     if (status === 429) {
       const wait = retryAfterMs === null ? {} : { retryAfterMs }
       throw new UpstreamError('throttled', 'the broker asks to wait with the next token', { status, ...wait })
@@ -170,8 +181,8 @@ export function createTokens({
 
     async renew(refused, signal) {
       if (token !== null && token.value !== refused) return token.value
-      if (token !== null && now() < token.issuedAt + freshMs) return null
-      return await unlessAborted(refresh(), signal)
+      if (token?.isReplacement === true && now() < token.issuedAt + freshMs) return null
+      return await unlessAborted(refresh(true), signal)
     },
   }
 }
