@@ -1033,23 +1033,68 @@ const batches: Record<string, Case> = {
     }
   },
 
-  'a list that is not to be had fails its orders with one error, and no storm of single reads': async (bench) => {
+  'a list that is throttled fails its orders with one error, and no storm of single reads': async (bench) => {
     const { dialect, answerBy } = bench
     const ids = toRows(50).map((row) => String(row.id))
     const slow = json(dialect.refusal('BLUM-429-001', 'Slow down.'), 429, { 'retry-after': '30' })
+    answerBy(({ path }) => (path.endsWith('/orders') ? slow : json(toBody({ id: path.split('/').at(-1) }))))
+    const orders = await withBroker(dialect, (broker) => broker.orders(hintedKeys(ids), createScope()))
+    expect(orders).toMatchObject(ids.map(() => ({ kind: 'throttled' })))
+    expect(new Set(orders).size).toBe(1)
+    expect(asked()).toEqual(['list 0'])
+  },
+
+  'of a list that fails, ten orders an operation and account are read singly, the others fail as the list': async (
+    bench,
+  ) => {
+    const { dialect, answerBy } = bench
+    const ids = toRows(50).map((row) => String(row.id))
     // Too long a wait to be repeated.
     const down = { ...html(503), headers: { 'retry-after': '30' } }
-    for (const [unavailable, kind] of [
-      [slow, 'throttled'],
-      [down, 'failed'],
-    ] as const) {
-      requests.length = 0
-      answerBy(({ path }) => (path.endsWith('/orders') ? unavailable : json(toBody({ id: path.split('/').at(-1) }))))
-      const orders = await withBroker(dialect, (broker) => broker.orders(hintedKeys(ids), createScope()))
-      expect(orders).toMatchObject(ids.map(() => ({ kind })))
-      expect(new Set(orders).size).toBe(1)
-      expect(asked()).toEqual(['list 0'])
-    }
+    answerBy(({ path }) => (path.endsWith('/orders') ? down : json(toBody({ id: path.split('/').at(-1) }))))
+    await withBroker(dialect, async (broker) => {
+      const scope = createScope()
+      const few = await broker.orders(hintedKeys(ids.slice(0, 4)), scope)
+      expect(few).toMatchObject(ids.slice(0, 4).map((id) => ({ id, isPartial: false })))
+      const orders = await broker.orders(hintedKeys(ids.slice(4)), scope)
+      expect(orders.slice(0, 6)).toMatchObject(ids.slice(4, 10).map((id) => ({ id })))
+      expect(orders.slice(6)).toMatchObject(ids.slice(10).map(() => ({ kind: 'failed', status: 503 })))
+      expect(new Set(orders.slice(6)).size).toBe(1)
+      expect(asked().filter((what) => what === 'list 0')).toHaveLength(2)
+      expect(requests).toHaveLength(2 + 10)
+      // Another operation has its own.
+      expect(await broker.orders(hintedKeys(ids.slice(0, 4)), createScope())).toMatchObject(few)
+    })
+  },
+
+  'of a list whose connection breaks, what fails singly has its own error': async ({ dialect, answerBy }) => {
+    const ids = toRows(5).map((row) => String(row.id))
+    answerBy(({ path }) => {
+      if (path.endsWith('/orders')) return { ...html(200), text: '[', headers: { 'content-length': '9' } }
+      const id = path.split('/').at(-1)
+      if (id === ids[1]) return json(dialect.refusal('BLUM-404-001', 'No such order.'), 404)
+      return id === ids[2] ? json({}) : json(toBody({ id }))
+    })
+    await withBroker(dialect, async (broker) => {
+      const orders = await broker.orders(hintedKeys(ids), createScope())
+      expect(orders).toMatchObject([{ id: ids[0] }, null, { kind: 'unreadable' }, { id: ids[3] }, { id: ids[4] }])
+    })
+  },
+
+  'a list that fails on a deeper page keeps what it had shown, and ten more are read singly': async (bench) => {
+    const { broker, dialect, answerBy } = bench
+    const rows = toTimedRows(240)
+    const down = { ...html(500), headers: { 'retry-after': '30' } }
+    answerBy(({ path, query }) => {
+      if (!path.endsWith('/orders')) return json(toBody({ id: path.split('/').at(-1) }))
+      return query.offset === '0' ? json(dialect.list(rows.slice(0, 100), true)) : down
+    })
+    const ids = rows.filter((_, index) => index % 4 === 0).map((row) => String(row.id))
+    const orders = await broker.orders(hintedKeys(ids), createScope())
+    expect(orders.map((order) => (order instanceof UpstreamError ? order.kind : order?.id))).toEqual([
+      ...ids.slice(0, 35),
+      ...Array(25).fill('failed'),
+    ])
   },
 
   'a list that fails on its way fails only what it had not shown yet': async ({ broker, dialect, answerBy }) => {

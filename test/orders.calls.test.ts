@@ -67,6 +67,39 @@ describe('orders of a known account', () => {
     expect(await harness.calls()).toHaveLength(1)
   })
 
+  it.each([
+    ['answers 500', { kind: 'status', status: 500 }, 12_000],
+    ['breaks the connection', { kind: 'rstAfterRead' }, 12_000],
+    ['never answers', { kind: 'hang' }, 1_200],
+  ])('a list that %s leaves ten of its orders to single reads', async (_, fault, timeoutMs) => {
+    const harness = await startForTest({ BREAKER: 'off' })
+    const ids = (await idsOf(harness)).slice(0, 12)
+    await harness.setRules({ match: { path: '/orders\\?' }, fault })
+    const representations = ids.map((id) => ({ __typename: 'Order', id, account: { id: harness.accountId } }))
+    const answer = await harness.run(entities, { representations }, { 'x-request-timeout-ms': String(timeoutMs) })
+    expect(answer.data._entities.map((order: { id: string } | null) => order?.id ?? null)).toEqual([
+      ...ids.slice(0, 10),
+      null,
+      null,
+    ])
+    expect(answer.errors?.map(({ path }) => path)).toEqual([
+      ['_entities', 10],
+      ['_entities', 11],
+    ])
+    const singles = (await harness.calls()).filter(({ path }) => path.includes('/trading/orders/'))
+    expect(singles).toHaveLength(10)
+  })
+
+  it('a list that is throttled, or whose broker is not there, costs no single reads', async () => {
+    const harness = await startForTest({ BREAKER: 'off' })
+    const ids = (await idsOf(harness)).slice(0, 12)
+    await harness.setRules({ match: { path: '/orders\\?' }, fault: { kind: 'retryAfter', value: '30' } })
+    const representations = ids.map((id) => ({ __typename: 'Order', id, account: { id: harness.accountId } }))
+    const { errors } = await harness.run(entities, { representations })
+    expect(errors?.map(({ extensions }) => extensions['code'])).toEqual(Array(12).fill('RATE_LIMITED'))
+    expect(await harness.calls()).toHaveLength(1)
+  })
+
   it('a wrong account costs one call and hides nothing but what it must', async () => {
     const harness = await startForTest()
     const ids = (await idsOf(harness)).slice(0, 3)

@@ -16,6 +16,7 @@ import {
   keepReadError,
   keepUpstreamError,
   pageSizeMax,
+  ReadEnded,
   scanCallsMax,
   toCapabilities,
   UpstreamError,
@@ -92,6 +93,14 @@ const vainShare = 0.05
 // Codes that refuse the key for every request, as status 401 does: production access is not granted.
 const keyRefusals: ReadonlySet<string> = new Set(['BLUM-403-003'])
 
+// Single reads that one operation may make of an account whose list has failed: enough for what a page shows in detail,
+// and few for a broker in trouble.
+const singlesMax = 10
+// A list that does not come leaves single reads the rest of the time.
+const listShare = 0.75
+// With less time than this no answer can be expected.
+const usefulMs = 100
+
 // A list of accounts longer than so many calls is not followed to its end.
 const accountCallsMax = 50
 
@@ -125,6 +134,8 @@ export function createBluum(options: BluumOptions): Broker {
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
+  // Single reads that an operation may still make of an account whose list has failed.
+  const singlesLeft = new WeakMap<ReadScope, Map<string, number>>()
   // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
   const recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
 
@@ -183,14 +194,18 @@ export function createBluum(options: BluumOptions): Broker {
         if (first === undefined) return
         const accountId = accountOf(first)
         const ids = new Set(group.map((key) => key.id))
-        const found: Map<string, Order | null | UpstreamError> =
-          !first.mustBeWhole && accountId !== null && isWorthList(ids)
-            ? await findInList(accountId, ids, scope)
-            : new Map()
+        const isListed = !first.mustBeWhole && accountId !== null && isWorthList(ids)
+        const { found, failure } = isListed
+          ? await findInList(accountId, ids, scope)
+          : { found: new Map<string, Order | null | UpstreamError>(), failure: null }
+        const missing = [...ids].filter((id) => !found.has(id))
+        const singleMax =
+          failure === null || accountId === null ? Infinity : takeSingles(failure, accountId, missing.length, scope)
         await Promise.all(
-          [...ids]
-            .filter((id) => !found.has(id))
-            .map(async (id) => found.set(id, await readOrder(id, accountId, scope).catch(keepReadError(scope)))),
+          missing.map(async (id, index) => {
+            const isRead = failure === null || index < singleMax
+            found.set(id, isRead ? await readOrder(id, accountId, scope).catch(keepReadError(scope)) : failure)
+          }),
         )
         for (const key of group) {
           const answer = found.get(key.id) ?? null
@@ -200,6 +215,17 @@ export function createBluum(options: BluumOptions): Broker {
       }),
     )
     return keys.map((key) => answers.get(key) ?? null)
+  }
+
+  /** Single reads, of `wanted`, that are made in the place of a list that failed. */
+  function takeSingles(failure: UpstreamError, accountId: string, wanted: number, scope: ReadScope): number {
+    if (!isOfListAlone(failure) || scope.deadline - Date.now() < usefulMs) return 0
+    const left = singlesLeft.get(scope) ?? new Map<string, number>()
+    singlesLeft.set(scope, left)
+    const before = left.get(accountId) ?? singlesMax
+    const taken = Math.min(wanted, before)
+    left.set(accountId, before - taken)
+    return taken
   }
 
   /**
@@ -239,10 +265,12 @@ export function createBluum(options: BluumOptions): Broker {
     accountId: string,
     ids: ReadonlySet<string>,
     scope: ReadScope,
-  ): Promise<Map<string, Order | UpstreamError>> {
-    const found = new Map<string, Order | UpstreamError>()
+  ): Promise<{ found: Map<string, Order | null | UpstreamError>; failure: UpstreamError | null }> {
+    const found = new Map<string, Order | null | UpstreamError>()
     const missing = new Set(ids)
-    const list = toList(accountId, wholeList, scope)
+    const now = Date.now()
+    const deadline = now + (scope.deadline - now) * listShare
+    const list = toList(accountId, wholeList, { ...scope, deadline })
     let vain = 0
     try {
       await readListPage(
@@ -276,11 +304,10 @@ export function createBluum(options: BluumOptions): Broker {
     } catch (error) {
       const failure = keepReadError(scope)(error)
       // A list that is refused says nothing of the orders, because the account was named by a caller; and one that
-      // cannot be read may be the list's trouble alone. Any other trouble would meet each single read as well, at the
-      // price of one call each.
-      if (failure.kind !== 'refused' && failure.kind !== 'unreadable') for (const id of missing) found.set(id, failure)
+      // cannot be read leaves them all readable by their ids.
+      return { found, failure: failure.kind === 'refused' || failure.kind === 'unreadable' ? null : failure }
     }
-    return found
+    return { found, failure: null }
   }
 
   // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
@@ -420,6 +447,24 @@ export function createBluum(options: BluumOptions): Broker {
     },
 
     close: (withinMs) => calls.close(withinMs),
+  }
+}
+
+/** Whether a list may have failed where single reads succeed. */
+function isOfListAlone(failure: UpstreamError): boolean {
+  if (failure instanceof ReadEnded) return false
+  switch (failure.kind) {
+    case 'failed':
+    case 'no_answer':
+    case 'unreadable':
+    case 'refused':
+      return true
+    // A used up rate, an open breaker and a broker that cannot be connected to would meet each single read as well.
+    case 'throttled':
+    case 'not_sent':
+      return false
+    default:
+      return failure.kind satisfies never
   }
 }
 
