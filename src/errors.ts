@@ -4,7 +4,7 @@
 
 import { GraphQLError, responsePathAsArray } from 'graphql'
 import type { GraphQLResolveInfo } from 'graphql'
-import { AccountNeeded, OrderWithheld, UpstreamError } from './brokers/broker.ts'
+import { AccountNeeded, OrderWithheld, SearchEnded, UpstreamError } from './brokers/broker.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
@@ -17,7 +17,8 @@ export const errorCodes = {
   BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
   BROKER_TIMEOUT: 'The broker did not answer in time.',
   DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
-  BROKER_BAD_RESPONSE: "The broker's answer cannot be read, or is about something else.",
+  BROKER_BAD_RESPONSE:
+    "The broker's answer cannot be read, or lacks what it should hold; the message says so of an order that is not shown now, with `retryAfterMs`.",
   PERSISTED_QUERY_NOT_FOUND: 'No document is known by the id that was sent; send its text.',
   QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
@@ -72,6 +73,7 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
   }
   if (cause instanceof AccountNeeded) return { error: locate(describeAccountNeeded(), located), isBug: false }
   if (cause instanceof OrderWithheld) return { error: locate(describeWithheld(cause), located), isBug: false }
+  if (cause instanceof SearchEnded) return { error: locate(describeSearchEnded(cause), located), isBug: false }
   if (cause instanceof UpstreamError) return { error: locate(describeUpstream(cause), located), isBug: false }
   if (cause instanceof GraphQLError) {
     const error = withCode(cause, located ?? cause)
@@ -103,6 +105,14 @@ function describeAccountNeeded(): Description {
     'BAD_USER_INPUT',
     'The broker reads an order only under its account, which is not known of this order: name its accountId (in an ' +
       'entity, account { id }), or list the orders of that account first.',
+  )
+}
+
+function describeSearchEnded({ since }: SearchEnded): Description {
+  const searched = since === null ? 'the newest orders of its account' : `the orders of its account since ${since}`
+  return describe(
+    'BROKER_BAD_RESPONSE',
+    `This order is not among ${searched}. Older ones were not looked through: list the orders of the account with a filter on submittedBefore.`,
   )
 }
 

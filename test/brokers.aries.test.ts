@@ -597,9 +597,44 @@ describe('the two lists', () => {
     for (const openedAt of [null, 'soon']) {
       answerer = serveLists({ openedAt })
       requests.length = 0
-      expect(await readOrders(connect(), 'none')).toMatchObject([{ kind: 'unreadable' }])
-      expect(requests).toHaveLength(20)
+      const broker = connect()
+      expect(await readOrders(broker, 'none')).toMatchObject([{ name: 'SearchEnded', kind: 'unreadable' }])
+      expect(asked()).toEqual(['active', 'history', 'accounts', 'history', 'history'])
+      // The list of accounts is not asked again for what it does not say.
+      requests.length = 0
+      await readOrders(broker, 'none')
+      expect(asked()).toEqual(['active', 'history', 'history', 'history'])
     }
+  })
+
+  it('end behind three empty windows where the opening date is not known, and go on behind the cursor', async () => {
+    const old = toRow('old', 0, { createdAt: daysAgo(800), updatedAt: daysAgo(800) })
+    answerer = serveLists({ history: [toRow('new', 60), old], openedAt: null })
+    const broker = connect()
+    const page = await readPage(broker, { first: 10 })
+    expect(page).toMatchObject({ isComplete: false, hasMore: null })
+    expect(page.rows).toHaveLength(1)
+    // The active list, the window of the new order, the list of accounts and three empty windows.
+    expect(requests).toHaveLength(6)
+    const given: string[] = []
+    let after = page.position
+    for (let round = 0; given.length === 0; round++) {
+      expect(round).toBeLessThan(4)
+      requests.length = 0
+      const next = await readPage(broker, { first: 10, after })
+      expect(requests.length).toBeLessThanOrEqual(6)
+      expect(next.position).not.toBe(after)
+      after = next.position
+      given.push(...next.rows.map(({ order }) => (order instanceof UpstreamError ? 'error' : order.id)))
+    }
+    expect(given).toEqual([idOf('old')])
+  })
+
+  it('are an error of the list of accounts where that is why the opening date is not known', async () => {
+    const serving = serveLists({})
+    answerer = (request) =>
+      isAccounts(request) ? { ...refusal(403, 'NotFound.order'), status: 403 } : serving(request)
+    expect(await readOrders(connect(), 'none')).toMatchObject([{ status: 403 }])
   })
 
   it('are gone on with to the end where one search is too short', async () => {
@@ -740,6 +775,68 @@ describe('accounts', () => {
       message: expect.stringContaining('fdid') as string,
     })
     expect(await broker.accounts(createScope())).toEqual([])
+  })
+})
+
+describe('the account that callers name', () => {
+  const columns = {
+    id: 'ACC-4471',
+    fdid: 'ACC-4471',
+    apex_account_id: 'ACC-4471',
+    sterling_account_id: 'ACC-4471',
+  }
+  const others = { id: 7, fdid: 'F-1', apex_account_id: '3AP1', sterling_account_id: 'ST1' }
+
+  function serve(accounts: readonly unknown[]): void {
+    const serving = serveLists({})
+    answerer = (request) => (isAccounts(request) ? ok({ accounts }) : serving(request))
+  }
+
+  it.each(Object.keys(columns) as (keyof typeof columns)[])(
+    'is found under its %s, whatever the setting is, and the operator is told of the setting once',
+    async (column) => {
+      for (const tradingId of ['id', 'fdid'] as const) {
+        serve([
+          { ...others, created_at: daysAgo(3_000) },
+          { ...others, [column]: columns[column], created_at: daysAgo(200) },
+        ])
+        const notices: string[] = []
+        const broker = connect({ tradingId, onNotice: (notice) => notices.push(notice) })
+        requests.length = 0
+        expect(await readOrders(broker, 'none')).toEqual([null])
+        expect(asked()).toEqual(['active', 'history', 'accounts', 'history', 'history'])
+        expect(await readPage(broker, { first: 10 })).toMatchObject({ rows: [], isComplete: true, hasMore: false })
+        expect(asked()).toHaveLength(9)
+        expect(notices).toEqual(
+          column === tradingId ? [] : [expect.stringContaining(`ARIES_TRADING_ID is ${tradingId}`) as string],
+        )
+        if (column !== tradingId) expect(notices[0]).toContain(`ARIES_TRADING_ID=${column}`)
+        expect(notices.join()).not.toContain('ACC-4471')
+      }
+    },
+  )
+
+  it('is noticed also where the list of accounts was read before for something else', async () => {
+    serve([{ ...others, apex_account_id: 'ACC-4471', created_at: daysAgo(5) }])
+    const notices: string[] = []
+    const broker = connect({ tradingId: 'fdid', onNotice: (notice) => notices.push(notice) })
+    await broker.accounts(createScope())
+    expect(notices).toEqual([])
+    await readOrders(broker, 'none')
+    expect(notices).toHaveLength(1)
+  })
+
+  it('is under none of the ids: the operator is told once, and few calls are made', async () => {
+    serve([{ ...others, created_at: daysAgo(200) }])
+    const notices: string[] = []
+    const broker = connect({ onNotice: (notice) => notices.push(notice) })
+    for (let round = 0; round < 3; round++) {
+      requests.length = 0
+      expect(await readOrders(broker, 'none')).toMatchObject([{ name: 'SearchEnded' }])
+      expect(requests.length).toBeLessThanOrEqual(5)
+    }
+    expect(notices).toEqual([expect.stringContaining('under none of id, fdid') as string])
+    expect(notices.join()).not.toContain('ACC-4471')
   })
 })
 

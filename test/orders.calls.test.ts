@@ -168,6 +168,37 @@ describe('a broker that caps its pages and says nothing of it', () => {
   })
 })
 
+describe('an ARIES_TRADING_ID that is not the id by which callers name accounts', () => {
+  async function askFor(tradingId: string): Promise<{ harness: Harness; counts: number[]; told: string[] }> {
+    const harness = await startForTest({ ARIES_TRADING_ID: tradingId })
+    const accountId = `aries:${harness.sandbox.aries.accounts[0]}`
+    const page = `{ orders(accountId: "${accountId}", first: 100, filter: { statuses: [REJECTED] }) { isComplete nodes { id } pageInfo { hasNextPage } } }`
+    const missing = `{ order(id: "${accountId}:ORDER-UNHEARD") { id } }`
+    const counts: number[] = []
+    for (const document of [page, missing, page, missing]) {
+      await harness.clearCalls()
+      const { data, errors } = await harness.run(document)
+      expect(errors).toBeUndefined()
+      if (document === missing) expect(data).toEqual({ order: null })
+      else expect(data.orders).toMatchObject({ isComplete: true, pageInfo: { hasNextPage: false } })
+      counts.push((await harness.calls()).filter(({ method }) => method === 'GET').length)
+    }
+    return { harness, counts, told: harness.log().filter((line) => line.includes('ARIES_TRADING_ID')) }
+  }
+
+  it('costs a short page and a missing order no call more than the right one, and one warning', async () => {
+    const right = await askFor('apex_account_id')
+    const { harness, counts, told } = await askFor('id')
+    expect(right.told).toEqual([])
+    expect(counts).toEqual(right.counts)
+    expect(Math.max(...counts)).toBeLessThanOrEqual(6)
+    expect(told).toHaveLength(1)
+    expect(JSON.parse(told[0] ?? '')).toMatchObject({ level: 'warn', broker: 'ARIES' })
+    expect(told[0]).toContain('ARIES_TRADING_ID=apex_account_id')
+    expect(told[0]).not.toContain(harness.sandbox.aries.accounts[0])
+  })
+})
+
 describe('single flight', () => {
   it('50 callers of the same page at the same time are 1 call', async () => {
     const harness = await startForTest()

@@ -29,6 +29,7 @@ import {
   keepReadError,
   keepUpstreamError,
   scanCallsMax,
+  SearchEnded,
   toCapabilities,
   UpstreamError,
 } from './broker.ts'
@@ -36,12 +37,17 @@ import type { Broker, BrokerCapability, Page, PageQuery, ReadScope, Scan, ScanQu
 import { createCalls, readTimes, writeTimes } from './calls.ts'
 import type { ReadCall } from './calls.ts'
 import { isBody } from './fields.ts'
+import type { Body } from './fields.ts'
 import { createHttp, path } from './http.ts'
 import type { Answer, Call } from './http.ts'
 import { createCredentialWatch } from './notices.ts'
 import type { OnNotice } from './notices.ts'
 import { createTokens } from './tokens.ts'
 import type { OAuthCredential } from './tokens.ts'
+
+/** The ids that Aries' list of accounts has of each. */
+const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
+type AriesAccountId = (typeof ariesAccountIds)[number]
 
 /** Where Aries is and who we are there. */
 export interface AriesOptions {
@@ -52,7 +58,7 @@ export interface AriesOptions {
   credential: OAuthCredential
   accountField: AriesAccountField
   /** Which of the ids in the list of accounts names an account to the order API: no page says. */
-  tradingId: 'id' | 'fdid' | 'apex_account_id' | 'sterling_account_id'
+  tradingId: AriesAccountId
   /** No rate is published; 80 % of this one is used. */
   requestsPerSecond: number
   /** Whether calls stop for a while when the broker keeps failing. */
@@ -69,22 +75,28 @@ export interface AriesOptions {
 const rowsMax = 500
 // "At most 90 days after from." A second less, so that rounding to seconds stays within.
 const windowMs = 90 * 86_400_000 - 1_000
-// Where nobody says when an account was opened, nothing is looked for before.
+// Nothing is looked for before that in an account whose opening date is not known.
 const longAgoMs = 10 * 365 * 86_400_000
+// So many windows in a row without an order end one read of such an account; a page goes on behind them with its cursor.
+const emptyWindowsMax = 3
 const dayMs = 86_400_000
 // Calls that one read of a page, or of orders, may take.
 const callsPerReadMax = 20
 // So far the broker's clock may be ahead of ours: orders of its last minutes are in the list too.
 const clockSkewMs = 300_000
 
-/** Calls that a read may still make, and whether one was wanted when none was left: then it has not seen all. */
+/** Calls that a read may still make, and whether a bound ended it: then it has not seen all. */
 interface CallsLeft {
   left: number
   isExceeded: boolean
+  /** Why it is not known when the account was opened; null if it is, or if nobody had to know. */
+  openingFailure: UpstreamError | null
+  /** Everything that was created since has been looked through; null before the first window of the history. */
+  searchedSince: string | null
 }
 
 function countCalls(most: number): CallsLeft {
-  return { left: most, isExceeded: false }
+  return { left: most, isExceeded: false, openingFailure: null, searchedSince: null }
 }
 
 /** A row of a list. */
@@ -123,8 +135,13 @@ export function createAries(options: AriesOptions): Broker {
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
-  // When each account was opened.
-  const openedAt = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
+  // The columns of the list of accounts that the operator has been told of: once for each.
+  const toldColumns = new Set<AriesAccountId | null>()
+  // What the list of accounts says of each id in it: in which column, and when the account was opened.
+  const listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
+    maxSize: 40_000,
+    sizeCalculation: () => 1,
+  })
 
   // ---- calls ----------------------------------------------------------------------------------------------------
 
@@ -215,8 +232,8 @@ export function createAries(options: AriesOptions): Broker {
   /**
    * Aries, "Order history": by the time of creation, newest first, in windows of at most 90 days; whether it has the orders
    * of the active list too is not clear. Begins at `to`, ends at `from` or when the account was opened; both to the second,
-   * outwards, because the digits that a row shows may be fewer than those that are compared there. Ends early where the
-   * calls do.
+   * outwards, because the digits that a row shows may be fewer than those that are compared there. Ends early, and with
+   * `isExceeded`, where the calls do, and after some empty windows of an account whose opening date is not known.
    */
   async function* walkHistory(
     accountId: string,
@@ -227,65 +244,104 @@ export function createAries(options: AriesOptions): Broker {
     let end = Math.ceil(toMs(to) / 1_000) * 1_000
     let start = from === null ? -Infinity : Math.floor(toMs(from) / 1_000) * 1_000
     let oldest: string | null = null
+    let isOpeningKnown = true
+    let emptyWindows = 0
     for (let isFirst = true; start <= end; isFirst = false) {
       const windowStart = Math.max(end - windowMs, start)
+      let isEmpty = true
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
       // What stands before all that has a time was given before, where the list begins in its middle.
       let reached = isFirst ? null : toText(end)
       for await (const page of walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
         const rows = page.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
         oldest = earlier(reached, oldest)
+        if (rows.length > 0) isEmpty = false
         yield { rows, reached }
       }
       if (counter.isExceeded) return
+      counter.searchedSince = toText(windowStart)
       yield { rows: [], reached: toText(windowStart) }
       // Only now, because most of what is asked for is young.
       if (isFirst && windowStart > start) {
-        start = Math.max(start, await findStart(accountId, scope, { lane, counter, oldest }))
+        const opened = await findStart(accountId, scope, { lane, counter, oldest })
+        start = Math.max(start, opened.ms)
+        isOpeningKnown = opened.isKnown
       }
       if (windowStart <= start) return
+      emptyWindows = isEmpty ? emptyWindows + 1 : 0
+      if (!isOpeningKnown && emptyWindows >= emptyWindowsMax) {
+        counter.isExceeded = true
+        return
+      }
       end = windowStart
     }
   }
 
-  /** Epoch ms from which on the account can have orders, to the second; `oldest` is one that it has. */
+  /**
+   * Epoch ms from which on the account can have orders, to the second, and whether it was told; `oldest` is an order that it
+   * has.
+   */
   async function findStart(
     accountId: string,
     scope: ReadScope,
     { lane, counter, oldest }: Pick<HistoryQuery, 'lane' | 'counter'> & { oldest: string | null },
-  ): Promise<number> {
-    if (!openedAt.has(accountId) && counter.left > 0) {
+  ): Promise<{ ms: number; isKnown: boolean }> {
+    if (!listed.has(accountId) && counter.left > 0) {
       counter.left--
-      // Without it more is looked through than need be, and nothing is missed.
-      await readAccounts(scope, lane).catch(keepUpstreamError)
+      try {
+        await listAccounts(scope, lane)
+        if (!listed.has(accountId)) noteColumn(null)
+      } catch (error) {
+        // Without it more is looked through than need be.
+        counter.openingFailure = keepUpstreamError(error)
+      }
     }
-    const opened = openedAt.get(accountId)
+    const account = listed.get(accountId)
+    if (account && account.column !== tradingId) noteColumn(account.column)
+    const opened = account?.openedAt ?? null
     // A day before: the clocks of two systems. A time that its orders contradict is not that of its opening.
-    const openedMs = opened === undefined ? Infinity : toMs(opened) - dayMs
-    const isTold = openedMs <= (oldest === null ? Date.now() : toMs(oldest))
-    const at = isTold ? openedMs : Date.now() - longAgoMs
-    return Math.floor(at / 1_000) * 1_000
+    const openedMs = opened === null ? Infinity : toMs(opened) - dayMs
+    const isKnown = openedMs <= (oldest === null ? Date.now() : toMs(oldest))
+    const at = isKnown ? openedMs : Date.now() - longAgoMs
+    return { ms: Math.floor(at / 1_000) * 1_000, isKnown }
   }
 
-  // Aries, "Accounts": which of the ids an order wants is not said.
-  async function readAccounts(scope: ReadScope, lane: ReadCall['lane'] = 'list'): Promise<string[]> {
+  // Aries, "Accounts". Which of the ids an order wants is not said, so the opening date is kept under each.
+  async function listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
     const body = await read({ path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }, scope)
     if (!isBody(body) || !Array.isArray(body['accounts'])) {
       throw new UpstreamError('unreadable', 'Aries answered a list of accounts that is none')
     }
-    const ids = new Set<string>()
-    for (const row of body['accounts']) {
-      if (!isBody(row) || !isIdPart(row[tradingId])) continue
-      const id = toAriesId(row[tradingId])
-      ids.add(id)
-      const at = readInstant(row['created_at'])
-      if (at !== null) openedAt.set(id, at)
+    const accounts = body['accounts'].filter(isBody)
+    // The id of the setting last: it holds where ids of two columns are the same.
+    for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
+      for (const account of accounts) {
+        const id = account[column]
+        if (isIdPart(id)) listed.set(toAriesId(id), { column, openedAt: readInstant(account['created_at']) })
+      }
     }
+    return accounts
+  }
+
+  async function readAccounts(scope: ReadScope): Promise<string[]> {
+    const accounts = await listAccounts(scope, 'list')
+    const ids = new Set(accounts.flatMap(({ [tradingId]: id }) => (isIdPart(id) ? [toAriesId(id)] : [])))
     // Else somebody would look for accounts, and not at a setting.
-    if (ids.size === 0 && body['accounts'].length > 0) {
+    if (ids.size === 0 && accounts.length > 0) {
       throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${tradingId}`)
     }
     return [...ids]
+  }
+
+  // Tells the operator, once a column, that a caller names an account by another column than the setting says.
+  function noteColumn(column: AriesAccountId | null): void {
+    if (toldColumns.has(column)) return
+    toldColumns.add(column)
+    onNotice(
+      column === null
+        ? `callers name an account that Aries lists under none of ${ariesAccountIds.join(', ')}, so how far back its orders go is not known`
+        : `ARIES_TRADING_ID is ${tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
+    )
   }
 
   // ---- orders by their ids ----------------------------------------------------------------------------------------
@@ -327,9 +383,7 @@ export function createAries(options: AriesOptions): Broker {
         if (active !== null) notePast(rows, active)
         if (missing.size === 0) return
       }
-      if (counter.isExceeded) {
-        throw new UpstreamError('unreadable', 'the order is not among the newest ones of its account')
-      }
+      if (counter.isExceeded) throw counter.openingFailure ?? new SearchEnded(counter.searchedSince)
     }
     try {
       if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)

@@ -420,6 +420,18 @@ export class OrderWithheld extends UpstreamError {
   }
 }
 
+/** The lists that were looked through do not have the order, and a bound ended the search before all of them were. */
+export class SearchEnded extends UpstreamError {
+  override readonly name = 'SearchEnded'
+  /** Orders created at this instant or later were looked through; null if that cannot be told. */
+  readonly since: string | null
+
+  constructor(since: string | null) {
+    super('unreadable', `the order is not among those that its account has had since ${since ?? 'its newest ones'}`)
+    this.since = since
+  }
+}
+
 /** The reader's signal has ended a read; one of several that ended so fails alone, and those that were answered stand. */
 export class ReadEnded extends UpstreamError {
   override readonly name = 'ReadEnded'
