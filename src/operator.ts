@@ -37,7 +37,16 @@ export async function checkConfig(env: Env): Promise<string> {
   const hosts = listConnected(config).flatMap((id) => findUrl(id, config)?.host ?? [])
   const upstream = hosts.length === 0 ? 'the embedded sandbox' : hosts.join(' and ')
   const summary = `The settings can be used: GraphQL on ${config.host}:${config.port} over ${upstream}.`
-  return [summary, ...describeProxy(config), ...listNotices(config).map((notice) => `Warning: ${notice}`)].join('\n')
+  const warnings = [...listNotices(config), ...describeTradingId(config)].map((notice) => `Warning: ${notice}`)
+  return [summary, ...describeProxy(config), ...warnings].join('\n')
+}
+
+// What can be said without asking Aries: a request for a token may end the refresh token of the settings.
+function describeTradingId({ aries, ariesTradingId }: Config): string[] {
+  if (aries === null || ariesTradingId !== null) return []
+  return [
+    "ARIES_TRADING_ID is not set, so accounts are listed by their id in Aries' list of accounts. Aries does not document which of its ids its order API takes: set the one by which your callers name accounts, also if it is id. The log warns at the first read that shows another.",
+  ]
 }
 
 // Its host alone: the rest of its address may be a secret.

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ConfigError, readConfig, findUrl, isSandboxOnly, listConnected } from '../src/config.ts'
+import { checkConfig } from '../src/operator.ts'
 
 const real = {
   BLUUM_URL: 'https://api.example.com/v1',
@@ -168,6 +169,14 @@ describe('with Aries', () => {
       ariesRequestsPerSecond: 5,
       ariesCapabilities: ['clientIdEcho'],
     })
+  })
+
+  it('has a warning in check-config while nobody has chosen which id names accounts', async () => {
+    for (const env of [refreshed, given, { ...real, ...given }]) {
+      expect(await checkConfig(env)).toMatch(/\nWarning: ARIES_TRADING_ID is not set/)
+      expect(await checkConfig({ ...env, ARIES_TRADING_ID: 'id' })).not.toContain('ARIES_TRADING_ID')
+    }
+    for (const env of [real, {}]) expect(await checkConfig(env)).not.toContain('ARIES_TRADING_ID')
   })
 
   it.each([
