@@ -52,9 +52,9 @@ export function useTrustedDocuments({ documents, isFromRouter }: TrustOptions): 
     allowArbitraryOperations: (request) => documents?.mode !== 'enforce' || isFromRouter(request),
     extractPersistedOperationId: findDocumentId,
     customErrors: {
-      // Clients that register documents as they go take the code for "send the text": it is run, and not kept.
-      notFound: () =>
-        createRefusal('PERSISTED_QUERY_NOT_FOUND', 'No document is known here by this id: send its text as query.'),
+      // The exact words that Apollo's server uses, because @urql/exchange-persisted compares the message and not the code.
+      // The client then sends the text, which runs in `allow` mode and is not kept.
+      notFound: () => createRefusal('PERSISTED_QUERY_NOT_FOUND', 'PersistedQueryNotFound'),
       keyNotFound: () =>
         new GraphQLError('Send a document as query, or the id of a trusted one as documentId.', {
           extensions: { code: 'BAD_USER_INPUT', http: { status: 400 } },
