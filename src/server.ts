@@ -231,8 +231,13 @@ function estimateBytes(_document: unknown, text: string): number {
 // 9 MB, made when the first one asks and then the same bytes for all, however many wait to read them; served from the
 // package, so that no browser needs another host.
 async function renderPage(page: GraphiQLOptions): Promise<Buffer<ArrayBuffer>> {
-  return Buffer.from((await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page))
+  const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql')
+  return Buffer.from(renderGraphiQL(page).replace('</title>', () => `</title><style>${stillTabs}</style>`))
 }
+
+// A tab gets the focus when the mouse button goes down, and GraphiQL then moves it to its place. The button comes up beside
+// the tab, so that the browser sees no click on it.
+const stillTabs = '.graphiql-tab { transform: none !important }'
 
 function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
   return { title: 'Blotter', defaultTabs: tabs.map((query) => ({ query })) }
