@@ -8,6 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { composeServices as composeByApollo } from '@apollo/composition'
+import { buildSubgraphSchema as buildBy214 } from '@apollo/subgraph'
+import { buildSubgraphSchema as buildBy215 } from '@apollo/subgraph-2.15'
 import { composeServices as composeByHive } from '@theguild/federation-composition'
 import { federateSubgraphs, ROUTER_COMPATIBILITY_VERSION_ONE } from '@wundergraph/composition'
 import { parse } from 'graphql'
@@ -59,6 +61,34 @@ describe.each(neighbours)('%s it composes', (_, subgraphs) => {
 it('a subgraph that does not fit is refused by name', () => {
   const twice = { name: 'twice', url, sdl: 'type PageInfo { hasNextPage: Int } type Query { x: PageInfo }' }
   expect(() => compose([{ name: 'blotter', url, sdl }, twice])).toThrow(/do not compose:\n.*PageInfo/)
+})
+
+describe.each([
+  ['2.14', buildBy214],
+  ['2.15', buildBy215],
+])('@apollo/subgraph %s', (_, buildSubgraphSchema) => {
+  it('23g runs the neighbour of the example', async () => {
+    const person = { id: 'user-1', name: 'Ada', accountIds: ['account-1'], notes: [] }
+    const neighbour = await startAccounts([person], buildSubgraphSchema)
+    onTestFinished(() => neighbour.close())
+    const query = `query ($representations: [_Any!]!) {
+      user(id: "user-1") { name accounts { id } }
+      _entities(representations: $representations) { ... on User { name } }
+      _service { sdl }
+    }`
+    const response = await fetch(neighbour.url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ query, variables: { representations: [{ __typename: 'User', id: 'user-1' }] } }),
+    })
+    expect(await response.json()).toEqual({
+      data: {
+        user: { name: 'Ada', accounts: [{ id: 'account-1' }] },
+        _entities: [{ name: 'Ada' }],
+        _service: { sdl: expect.stringContaining('type User') },
+      },
+    })
+  })
 })
 
 // ---- a gateway over both ------------------------------------------------------------------------------------------------

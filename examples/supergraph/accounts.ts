@@ -2,8 +2,12 @@
 // accounts and orders by their ids alone; everything else of them is Blotter's to tell.
 
 import { createServer } from 'node:http'
-import { buildSubgraphSchema } from '@apollo/subgraph'
+// A neighbour has dependencies of its own. This one runs on the newest release, which Blotter's schema builder cannot use;
+// in a package of its own the import is '@apollo/subgraph'.
+import { buildSubgraphSchema } from '@apollo/subgraph-2.15'
+import type { GraphQLSchemaModule } from '@apollo/subgraph-2.15'
 import { parse } from 'graphql'
+import type { GraphQLSchema } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 
 /** The SDL of the neighbour. An order is named with its account, which spares Blotter a call to find it. */
@@ -48,21 +52,30 @@ export interface Person {
   notes: readonly { text: string; orderId: string; accountId: string }[]
 }
 
-/** Serves the subgraph on a free port of loopback; whoever started it calls `close`. */
-export async function startAccounts(people: readonly Person[]): Promise<{ url: string; close(): Promise<void> }> {
+/** Serves the subgraph on a free port of loopback until the caller closes it. */
+export async function startAccounts(
+  people: readonly Person[],
+  build: (modules: GraphQLSchemaModule[]) => GraphQLSchema = buildSubgraphSchema,
+): Promise<{ url: string; close(): Promise<void> }> {
   const yoga = createYoga({
-    schema: buildSubgraphSchema({
-      typeDefs: parse(accountsSdl),
-      resolvers: {
-        Query: { user: (_: unknown, { id }: { id: string }) => findPerson(id) },
-        User: {
-          __resolveReference: ({ id }: { id: string }) => findPerson(id),
-          accounts: ({ accountIds }: Person) => accountIds.map((id) => ({ id })),
-          notes: ({ notes }: Person) =>
-            notes.map(({ text, orderId, accountId }) => ({ text, order: { id: orderId, account: { id: accountId } } })),
+    // An array of modules, because 2.15 takes no single one. 2.14 takes both.
+    schema: build([
+      {
+        typeDefs: parse(accountsSdl),
+        resolvers: {
+          Query: { user: (_: unknown, { id }: { id: string }) => findPerson(id) },
+          User: {
+            __resolveReference: ({ id }: { id: string }) => findPerson(id),
+            accounts: ({ accountIds }: Person) => accountIds.map((id) => ({ id })),
+            notes: ({ notes }: Person) =>
+              notes.map(({ text, orderId, accountId }) => ({
+                text,
+                order: { id: orderId, account: { id: accountId } },
+              })),
+          },
         },
       },
-    }),
+    ]),
     logging: false,
   })
   const findPerson = (id: string): Person | null => people.find((person) => person.id === id) ?? null
