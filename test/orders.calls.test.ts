@@ -199,6 +199,21 @@ describe('an ARIES_TRADING_ID that is not the id by which callers name accounts'
   })
 })
 
+it('an ARIES_TRADING_ID by which Aries refuses accounts is one warning', async () => {
+  const harness = await startForTest({ ARIES_TRADING_ID: 'id' })
+  const { data } = await harness.run('{ tradingAccounts { id broker } }')
+  const own = data.tradingAccounts.find(({ broker }: { broker: string }) => broker === 'ARIES').id
+  const read = (id: string): Promise<Answer> => harness.run(`{ orders(accountId: "${id}") { nodes { id } } }`)
+  const told = (): string[] => harness.log().filter((line) => line.includes('ARIES_TRADING_ID'))
+  // An account that nobody lists is a mistake of the caller.
+  await read('aries:NOT-OURS')
+  expect(told()).toEqual([])
+  for (let round = 0; round < 2; round++) expect((await read(own)).errors).toHaveLength(1)
+  expect(told()).toHaveLength(1)
+  expect(told()[0]).toContain('fdid, apex_account_id, sterling_account_id')
+  expect(told()[0]).not.toContain(own)
+})
+
 describe('single flight', () => {
   it('50 callers of the same page at the same time are 1 call', async () => {
     const harness = await startForTest()

@@ -137,6 +137,8 @@ export function createAries(options: AriesOptions): Broker {
   })
   // The columns of the list of accounts that the operator has been told of: once for each.
   const toldColumns = new Set<AriesAccountId | null>()
+  let hasListed = false
+  let hasToldRefused = false
   // What the list of accounts says of each id in it: in which column, and when the account was opened.
   const listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
     maxSize: 40_000,
@@ -178,7 +180,13 @@ export function createAries(options: AriesOptions): Broker {
     accountId: string,
     scope: ReadScope,
   ): Promise<{ rows: Row[]; next: string | null }> {
-    const body = await read({ ...call, times: readTimes.page, tags: [accountId] }, scope)
+    let body: unknown
+    try {
+      body = await read({ ...call, times: readTimes.page, tags: [accountId] }, scope)
+    } catch (error) {
+      if (isAccountRefused(error)) await noteRefusedAccount(accountId, scope)
+      throw error
+    }
     if (!isBody(body) || !Array.isArray(body['orders'])) {
       throw new UpstreamError('unreadable', 'Aries answered a list that is none')
     }
@@ -312,6 +320,7 @@ export function createAries(options: AriesOptions): Broker {
     if (!isBody(body) || !Array.isArray(body['accounts'])) {
       throw new UpstreamError('unreadable', 'Aries answered a list of accounts that is none')
     }
+    hasListed = true
     const accounts = body['accounts'].filter(isBody)
     // The id of the setting last: it holds where ids of two columns are the same.
     for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
@@ -341,6 +350,23 @@ export function createAries(options: AriesOptions): Broker {
       column === null
         ? `callers name an account that Aries lists under none of ${ariesAccountIds.join(', ')}, so how far back its orders go is not known`
         : `ARIES_TRADING_ID is ${tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
+    )
+  }
+
+  // Tells the operator, once, that the order API refuses an account by the id that the setting takes from the list of
+  // accounts. An account that is not in the list is a caller's mistake.
+  async function noteRefusedAccount(accountId: string, scope: ReadScope): Promise<void> {
+    if (hasToldRefused) return
+    if (!hasListed) {
+      // Once: what the list says of an account changes rarely, and refusals may be many.
+      hasListed = true
+      await listAccounts(scope, 'list').catch(keepReadError(scope))
+    }
+    if (listed.get(accountId)?.column !== tradingId) return
+    hasToldRefused = true
+    const others = ariesAccountIds.filter((column) => column !== tradingId)
+    onNotice(
+      `ARIES_TRADING_ID is ${tradingId}, and Aries refuses orders of an account by that id: another may name accounts there (${others.join(', ')})`,
     )
   }
 
@@ -570,6 +596,12 @@ interface HistoryQuery {
   limit: number
   lane: ReadCall['lane']
   counter: CallsLeft
+}
+
+/** Whether Aries knows no such account, or not for this credential. */
+function isAccountRefused(error: unknown): boolean {
+  if (!(error instanceof UpstreamError) || error.kind !== 'refused') return false
+  return error.status === 403 || error.status === 404
 }
 
 function withToken<T extends ReadCall | Call>(call: T, token: string): T {
