@@ -857,7 +857,7 @@ describe('a read', () => {
     const read = watch(calls.read(one, reader()))
     await pass(10_000)
     expect(sentAfter(http)).toEqual([0, 1_010, 2_020])
-    expect(read.value).toMatchObject({ status: 429, retryAfterMs: null })
+    expect(read.value).toMatchObject({ status: 429, retryAfterMs: 1_000 })
   })
 
   test('never leaves above 80 % of the rate, and is refused at once when its place cannot come in time', async () => {

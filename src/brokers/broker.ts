@@ -194,7 +194,8 @@ interface PlacedRow {
 
 /**
  * Whether a row is one that `query` asks for, `after` aside; whatever the broker was asked to leave out, one that ignores
- * it shows nothing else. A row that cannot be read is kept wherever its time allows it.
+ * it shows nothing else. A row that cannot be read is kept if its time allows that, and so is a row whose time cannot be
+ * read.
  */
 export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: PageQuery): boolean {
   const { statuses, symbol, side, submittedAfter, submittedBefore, olderThan } = query
@@ -202,14 +203,24 @@ export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: Pag
   if (submittedBefore !== null && submittedAt !== null && compareInstants(submittedAt, submittedBefore) >= 0)
     return false
   if (value instanceof UpstreamError) return true
-  // A time that is not known counts as newest.
-  if (submittedBefore !== null && submittedAt === null) return false
+  // A time that the broker does not give counts as newest; one that cannot be read may be any.
+  if (submittedBefore !== null && submittedAt === null && !(value.submittedAt instanceof Error)) return false
   if (olderThan !== null) {
     if (olderThan.ids.includes(id)) return false
     if (at !== null && compareInstants(at, olderThan.at) > 0) return false
   }
   if (statuses !== null && !statuses.some((status) => status === value.status)) return false
   return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
+}
+
+/** Whether a filter by time could not be applied to the row, because its time cannot be read: then the page is not complete. */
+export function isUndatedFor(
+  { submittedAfter, submittedBefore }: PageQuery,
+  submittedAt: string | null,
+  value: Order | UpstreamError,
+): boolean {
+  if ((submittedAfter === null && submittedBefore === null) || submittedAt !== null) return false
+  return value instanceof UpstreamError || value.submittedAt instanceof Error
 }
 
 export interface Page {
@@ -391,6 +402,21 @@ export class UpstreamError extends Error {
     this.reason = failure.reason ?? null
     this.retryAfterMs = failure.retryAfterMs ?? null
     this.rejection = failure.rejection ?? null
+  }
+
+  /** The same failure with another wait, in ms. */
+  withRetryAfter(retryAfterMs: number): UpstreamError {
+    const { kind, message, effect, timedOut, status, brokerCode, reason, rejection, cause } = this
+    return new UpstreamError(kind, message, {
+      effect,
+      timedOut,
+      ...(status === null ? {} : { status }),
+      ...(brokerCode === null ? {} : { brokerCode }),
+      ...(reason === null ? {} : { reason }),
+      ...(rejection === null ? {} : { rejection }),
+      ...(cause === undefined ? {} : { cause }),
+      retryAfterMs,
+    })
   }
 }
 

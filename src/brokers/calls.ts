@@ -337,7 +337,7 @@ export function createCalls(options: CallsOptions): Calls {
 
       const timeout = outcome instanceof UpstreamError && outcome.timedOut ? outcome : null
       if (timeout !== null && attemptMs < times.attemptMs) flight.isCutShort = true
-      pauseIfThrottled(outcome)
+      outcome = withWait(outcome, pauseIfThrottled(outcome))
       // A broker that was not given the time to answer has not failed; otherwise a caller in a hurry could open the
       // breaker for all.
       const isHurried = timeout?.kind === 'no_answer' && attemptMs < times.firstByteMs
@@ -503,8 +503,9 @@ export function createCalls(options: CallsOptions): Calls {
     }
   }
 
-  function pauseIfThrottled(outcome: Answer | UpstreamError): void {
-    if (isThrottled(outcome)) budget.pause(outcome.retryAfterMs ?? throttledMs)
+  /** The wait until the rate budget goes on, in ms; null if the broker did not ask to wait. */
+  function pauseIfThrottled(outcome: Answer | UpstreamError): number | null {
+    return isThrottled(outcome) ? budget.pause(outcome.retryAfterMs ?? throttledMs) : null
   }
 
   return {
@@ -559,6 +560,13 @@ function isOwnDeadline(error: UpstreamError): boolean {
 /** Whether the broker asked to wait, in an envelope of its own or otherwise. */
 function isThrottled(outcome: Answer | UpstreamError): boolean {
   return outcome instanceof UpstreamError ? outcome.kind === 'throttled' : outcome.status === 429
+}
+
+/** A 429 with the wait that the rate budget keeps where the broker gives none that can be read. */
+function withWait(outcome: Answer | UpstreamError, waitMs: number | null): Answer | UpstreamError {
+  if (waitMs === null || outcome.retryAfterMs !== null) return outcome
+  const retryAfterMs = Math.ceil(waitMs)
+  return outcome instanceof UpstreamError ? outcome.withRetryAfter(retryAfterMs) : { ...outcome, retryAfterMs }
 }
 
 function lateError(): UpstreamError {

@@ -147,7 +147,7 @@ export function createTokens({
 
   function takeToken({ status, body, retryAfterMs }: Answer): IssuedToken {
     if (status === 429) {
-      const wait = retryAfterMs === null ? {} : { retryAfterMs }
+      const wait = { retryAfterMs: retryAfterMs ?? failureMs.other }
       throw new UpstreamError('throttled', 'the broker asks to wait with the next token', { status, ...wait })
     }
     if (status >= 400) throw new UpstreamError('refused', `the broker gives no token: HTTP ${status}`, { status: 401 })
@@ -196,7 +196,9 @@ function toStandingMs(error: unknown): number {
 // Whatever became of the request for a token: the call that needs it has not been made.
 function toTokenError(error: unknown): unknown {
   if (!(error instanceof UpstreamError)) return error
-  const { kind, status, retryAfterMs } = error
+  const { kind, status } = error
+  // No token is asked for before.
+  const retryAfterMs = error.retryAfterMs ?? (kind === 'throttled' ? failureMs.other : null)
   const known = {
     effect: 'none' as const,
     ...(status === null ? {} : { status }),
