@@ -1,7 +1,9 @@
 // Instants as RFC 3339 text in UTC. They stay text because a JavaScript Date drops what lies below a millisecond,
 // and two orders may differ in just that.
 
-const instantPattern = /^(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/
+import { expandExponent } from './decimal.ts'
+
+const instantPattern = /^(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,12})?([Zz]|[+-]\d{2}:\d{2})$/
 
 /**
  * The same instant in UTC (`2026-03-09T15:02:11Z`), fraction digits kept, or null when `text` is not an RFC 3339
@@ -31,5 +33,53 @@ export function compareInstants(a: string, b: string): number {
 
 function toSortable(instant: string): string {
   const fraction = instant.slice(20, -1)
-  return instant.slice(0, 19) + fraction.padEnd(9, '0')
+  return instant.slice(0, 19) + fraction.padEnd(12, '0')
+}
+
+const looseInstantPattern =
+  /^(\d{4}-\d{2}-\d{2})(?:[Tt]| {1,2})(\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,12}))? ?(?:([Zz]|UTC|GMT)|([+\-\u2212]\d{2})(?::?(\d{2}))?)$/
+const httpDatePattern = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
+const epochPattern = /^(\d{9,19})(?:\.(\d{1,12}))?$/
+// A number of seconds, or of thousandths, millionths or billionths of them, names an instant in these years in one of the
+// four units at most, because a unit differs from the next by a factor of 1,000.
+const epochSeconds = { first: 946_684_800, end: 4_102_444_800 } // 2000 to 2099
+const epochUnitDigits = [0, 3, 6, 9]
+
+/**
+ * The instant that a broker wrote, in the form of `parseInstant`, with at most 12 digits of a second; null if the text names
+ * none. Takes what brokers send beside RFC 3339: offsets such as `+0000` and `+00`, `UTC`, a blank for the `T`, a comma,
+ * no seconds, HTTP dates, and epoch times of the years 2000 to 2099. A time without a zone names no instant.
+ */
+export function readInstant(value: unknown): string | null {
+  if (typeof value !== 'string' || value.length > 60) return null
+  const text = value.trim()
+  const match = looseInstantPattern.exec(text)
+  if (match !== null) {
+    const [, date = '', minute = '', second = ':00', fraction = '', utc, hours = '', minutes = '00'] = match
+    // A fraction of a minute is none of a second.
+    if (match[3] === undefined && fraction !== '') return null
+    const zone = utc === undefined ? `${hours.replace('\u2212', '-')}:${minutes}` : 'Z'
+    return parseInstant(`${date}T${minute}${second}${fraction === '' ? '' : `.${fraction}`}${zone}`)
+  }
+  if (httpDatePattern.test(text)) {
+    const date = new Date(text)
+    return Number.isNaN(date.getTime()) || date.toUTCString() !== text ? null : toInstant(date.getTime() / 1_000, '')
+  }
+  return readEpoch(text)
+}
+
+function readEpoch(text: string): string | null {
+  const [, digits = '', more = ''] = epochPattern.exec(expandExponent(text) ?? '') ?? []
+  for (const unitDigits of epochUnitDigits) {
+    const end = digits.length - unitDigits
+    const seconds = Number(digits.slice(0, Math.max(0, end)))
+    if (seconds < epochSeconds.first || seconds >= epochSeconds.end) continue
+    return toInstant(seconds, (digits.slice(end) + more).slice(0, 12).replace(/0+$/, ''))
+  }
+  return null
+}
+
+function toInstant(seconds: number, fraction: string): string {
+  const text = new Date(seconds * 1_000).toISOString().slice(0, 19)
+  return `${text}${fraction === '' ? '' : `.${fraction}`}Z`
 }

@@ -446,7 +446,8 @@ describe('an order', () => {
     ['EXPIRED', 'EXPIRED', 'CLOSED'],
     ['REPLACED', 'REPLACED', 'CLOSED'],
     ['SUPERSEDED', 'REPLACED', 'CLOSED'],
-    ['DONE_FOR_DAY', 'UNKNOWN', null],
+    ['DONE_FOR_DAY', 'ACCEPTED', 'OPEN'],
+    ['CALCULATED', 'UNKNOWN', null],
     ['', 'UNKNOWN', null],
   ])('whose ordStatus is %j is %s', async (word, status, state) => {
     answerer = serveLists({ active: [toRow('a', 5, { ordStatus: word, qty: '40', cumQty: '15', leavesQty: '7' })] })

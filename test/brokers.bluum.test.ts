@@ -1180,12 +1180,14 @@ const intervals: Record<string, Case> = {
     expect(requests.map(({ query }) => query)).toEqual([{ limit: '100', offset: '0' }])
   },
 
-  'an order whose time nobody knows counts as newest': async (bench) => {
+  'an order without a time counts as newest, and one whose time cannot be read is always shown': async (bench) => {
     const rows = [toBody({ id: 'ord_0' }), ...toTimedRows(3)]
     for (const submitted_at of [undefined, null, 'soon']) {
       bench.answerList(rows.map((row, index) => (index === 0 ? { ...row, submitted_at } : row)))
       expect(idsOf(await bench.readPage({ submittedAfter: timeOf(3) }))).toEqual(['ord_0', 'ord_1'])
-      expect(idsOf(await bench.readPage({ submittedBefore: timeOf(3) }))).toEqual(['ord_2', 'ord_3'])
+      const before = await bench.readPage({ submittedBefore: timeOf(3) })
+      expect(idsOf(before)).toEqual(submitted_at === 'soon' ? ['ord_0', 'ord_2', 'ord_3'] : ['ord_2', 'ord_3'])
+      expect(before.isComplete).toBe(submitted_at !== 'soon')
     }
   },
 

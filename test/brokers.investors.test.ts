@@ -317,9 +317,11 @@ describe('one order', () => {
     ['filled', '5', 'FILLED', 'CLOSED'],
     ['cancelled', '1', 'CANCELED', 'CLOSED'],
     ['failed', '0', 'REJECTED', 'CLOSED'],
-    // Words of the older generation, and of none.
-    ['canceled', '0', 'UNKNOWN', null],
-    ['accepted', '0', 'UNKNOWN', null],
+    // Words of the older generation, other spellings, and a word of none.
+    ['canceled', '0', 'CANCELED', 'CLOSED'],
+    ['accepted', '0', 'ACCEPTED', 'OPEN'],
+    ['OPEN', '0.001', 'PARTIALLY_FILLED', 'OPEN'],
+    ['Pending', '0', 'ACCEPTED', 'OPEN'],
     ['constructor', '1', 'UNKNOWN', null],
   ])('%s with %s filled is %s', async (word, filled, status, state) => {
     const order = await readOne(connect(), { ...partlyFilled, status: word, filled_quantity: filled })

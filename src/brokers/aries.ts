@@ -6,7 +6,7 @@
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import { compareInstants, parseInstant } from '../instant.ts'
+import { compareInstants, parseInstant, readInstant } from '../instant.ts'
 import { compareNewestFirst, isIdPart, rankOf, stateOf, toAriesId } from '../orders/order.ts'
 import type { Order, OrderKey, OrderRank } from '../orders/order.ts'
 import {
@@ -25,6 +25,7 @@ import {
 import type { AriesAccountField } from './ariesJson.ts'
 import {
   isAskedFor,
+  isUndatedFor,
   isSoughtBy,
   keepReadError,
   keepUpstreamError,
@@ -508,11 +509,14 @@ export function createAries(options: AriesOptions): Broker {
     }
 
     function toPage(due: readonly Row[]): Page {
-      const isComplete = isSorted && !counter.isExceeded
-      const given = due.slice(0, first).map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
-      const hasMore = due.length > first ? true : isAtEnd && isComplete ? false : null
+      const shown = due.slice(0, first)
+      const isUndated = shown.some(({ createdAt, value }) => isUndatedFor(query, createdAt, value))
+      const isSearched = isSorted && !counter.isExceeded
+      const isComplete = isSearched && !isUndated
+      const given = shown.map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
+      const hasMore = due.length > first ? true : isAtEnd && isSearched ? false : null
       const last = given.at(-1)?.position ?? query.after
-      if (isComplete || due.length >= first || frontier === null)
+      if (isSearched || due.length >= first || frontier === null)
         return { rows: given, hasMore, isComplete, position: last }
       // Where the search stopped, all of that instant are still to come, but for what was given.
       const stop = { submittedAt: frontier, id: beforeAllIds }
@@ -651,7 +655,8 @@ function toRank({ at, id }: Row): OrderRank {
 /** Whether a row belongs on a page behind `after`, whatever else is known. */
 function isDue(row: Row, query: PageQuery, after: OrderRank | null): boolean {
   if (after !== null && compareNewestFirst(after, toRank(row)) >= 0) return false
-  return isAskedFor({ ...row, submittedAt: row.at }, query)
+  // The time of a neighbour decides nothing: a row whose own time cannot be read is shown.
+  return isAskedFor({ ...row, submittedAt: row.createdAt }, query)
 }
 
 /** An order can be in both lists, or in two pages of one: what was changed later is what holds. */
@@ -685,8 +690,4 @@ const namelessPrefix = 'row '
 // The same wherever the row stands: it comes in another place of another page, and may be in both lists.
 function toNamelessId(body: unknown): string {
   return `${namelessPrefix}${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
-}
-
-function readInstant(value: unknown): string | null {
-  return typeof value === 'string' ? parseInstant(value) : null
 }

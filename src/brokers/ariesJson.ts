@@ -30,13 +30,13 @@ import {
   parseOptionalWord,
   parseText,
   parseTime,
-  parseWord,
   requireText,
   wordOf,
   zeroToNull,
 } from './fields.ts'
 import type { Body } from './fields.ts'
 import type { Answer } from './http.ts'
+import { parseStatus, parseWord } from './words.ts'
 
 /** What requests may call the account; the newer pages have the second name. */
 export type AriesAccountField = 'accountId' | 'tradingAccountId'
@@ -105,6 +105,7 @@ const timesInForce = {
   AT_THE_CLOSE: 'CLS',
 } as const satisfies Record<string, TimeInForce>
 const extendedHours = 'EXTENDED_HOURS'
+const extendedWords = { [extendedHours]: 'DAY' } as const
 const securityTypes = { CS: 'EQUITY', OPT: 'OPTION', EQUITY: 'EQUITY' } as const satisfies Record<string, SecurityType>
 const rights = { CALL: 'CALL', PUT: 'PUT', C: 'CALL', P: 'PUT' } as const satisfies Record<string, OptionRight>
 // No list of reasons is documented; this one stands in an example.
@@ -161,7 +162,7 @@ function parseOrder(body: unknown, accountId: string): Order {
   if (word === undefined || word === null) {
     throw new UpstreamError('unreadable', 'Aries answered an order without ordStatus')
   }
-  const status = parseWord(statuses, word)
+  const status = parseStatus(statuses, word)
   const state = stateOf(status)
   const quantity = parseDecimal(body, 'qty')
   const filledQuantity = parseDecimal(body, 'cumQty')
@@ -187,7 +188,7 @@ function parseOrder(body: unknown, accountId: string): Order {
     stopPrice: parseDecimal(body, 'stopPrice'),
     trailPercent: null,
     trailPrice: null,
-    extendedHours: timeInForce === 'UNKNOWN' ? null : body['timeInForce'] === extendedHours,
+    extendedHours: timeInForce === 'UNKNOWN' ? null : parseWord(extendedWords, body['timeInForce']) === 'DAY',
     status,
     brokerStatus: typeof word === 'string' ? cleanText(word) : null,
     state,
@@ -299,7 +300,7 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   // Aries writes fields without a value as empty text.
   const clientOrderId = isAbsent(clientId) ? null : typeof clientId === 'string' ? clientId : ''
   const shown = { clientOrderId, differing }
-  const status = parseWord(statuses, body['status'])
+  const status = parseStatus(statuses, body['status'])
   const isRefused = isRefusal(body, status)
   if (isIdPart(clOrdId) && (isRefused || (success === true && status !== 'REJECTED'))) {
     const order = toPlacedOrder(body, sent, isRefused)

@@ -12,6 +12,7 @@ import {
   AccountNeeded,
   findUnsupported,
   isAskedFor,
+  isUndatedFor,
   isSoughtBy,
   keepReadError,
   keepUpstreamError,
@@ -44,7 +45,6 @@ import {
   parseOptionalWord,
   parseText,
   parseTime,
-  parseWord,
   requireText,
   wordOf,
   zeroToNull,
@@ -58,6 +58,7 @@ import { readListPage, createListMemory } from './list.ts'
 import type { ListAnswer, ListRow } from './list.ts'
 import { PageCap } from './pageCap.ts'
 import { scanList } from './scan.ts'
+import { parseStatus, parseWord } from './words.ts'
 
 /** Where Bluum is and who we are there. */
 export interface BluumOptions {
@@ -353,13 +354,14 @@ export function createBluum(options: BluumOptions): Broker {
         judge(row) {
           const { at, value } = row
           if (listedAfter !== null && at !== null && compareInstants(at, listedAfter) < 0) return 'end'
-          const submittedAt = value instanceof UpstreamError ? at : rankOf(value).submittedAt
-          return isAskedFor({ ...row, submittedAt }, query) ? 'take' : 'drop'
+          return isAskedFor({ ...row, submittedAt: toSubmittedAt(at, value) }, query) ? 'take' : 'drop'
         },
       },
       memory,
     )
-    return { ...page, rows: page.rows.map(({ row, position }) => ({ order: row.value, position })) }
+    const isUndated = page.rows.some(({ row }) => isUndatedFor(query, toSubmittedAt(row.at, row.value), row.value))
+    const rows = page.rows.map(({ row, position }) => ({ order: row.value, position }))
+    return { ...page, rows, isComplete: page.isComplete && !isUndated }
   }
 
   async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
@@ -522,6 +524,11 @@ function readListedAt(body: unknown, { readListedAt: read }: Dialect): string | 
   return isBody(body) ? read(body) : null
 }
 
+/** When an order was submitted; of a row that cannot be read, when it was listed. */
+function toSubmittedAt(listedAt: string | null, value: Order | UpstreamError): string | null {
+  return value instanceof UpstreamError ? listedAt : rankOf(value).submittedAt
+}
+
 function toEarlier(instant: string, ms: number): string {
   return ms === 0 ? instant : new Date(Date.parse(instant) - ms).toISOString()
 }
@@ -541,7 +548,7 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
   const filledQuantity = parseDecimal(body, fields.filledQuantity)
   const hasFilled = typeof filledQuantity === 'string' && compareDecimals(filledQuantity, '0') > 0
   const onceFilled = hasFilled ? parseWord(dialect.statusesOnceFilled, body.status) : 'UNKNOWN'
-  const status: OrderStatus = onceFilled === 'UNKNOWN' ? parseWord(dialect.statuses, body.status) : onceFilled
+  const status: OrderStatus = onceFilled === 'UNKNOWN' ? parseStatus(dialect.statuses, body.status) : onceFilled
   const state = stateOf(status)
   return {
     id,
@@ -646,7 +653,7 @@ function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): Plac
   if (isShown('side') && parseWord(sides, body.side) !== sent.side) differing.push('side')
   if (isShown('type') && parseWord(types, body.type) !== sent.type) differing.push('type')
   const order = readWhole(body, sent.accountId, dialect)
-  const status = order?.status ?? parseWord(dialect.statuses, body.status)
+  const status = order?.status ?? parseStatus(dialect.statuses, body.status)
   const told = body[fields.rejectReason]
   const reason = typeof told === 'string' ? cleanText(told) || null : null
   const rejection = status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason } : null

@@ -4,7 +4,7 @@
 //
 // As Bluum's pages stood in 2026-03 and in 2026-07: "Order", "List orders", "Cancel an order", "Error".
 
-import { parseInstant } from '../instant.ts'
+import { readInstant } from '../instant.ts'
 import type {
   CommissionType,
   KnownOrderStatus,
@@ -105,7 +105,7 @@ const accounts: Dialect = {
     REJECTED: { word: 'rejected', isGroup: false },
   },
   commissionTypes: { notional: 'NOTIONAL', qty: 'QTY', bps: 'BPS' },
-  readListedAt: ({ submitted_at: time }) => (typeof time === 'string' ? parseInstant(time) : null),
+  readListedAt: ({ submitted_at: time }) => readInstant(time),
   submittedLaterMs: 0,
   paramsAbout: {},
 }
@@ -148,10 +148,7 @@ const investors: Dialect = {
   },
   commissionTypes: { notional: 'NOTIONAL', per_share: 'QTY', bps: 'BPS' },
   // Every order has been created, while `submitted_at` comes with the custodian and in no order that a list has to follow.
-  readListedAt({ created, submitted_at: time }) {
-    const createdAt = typeof created === 'string' ? parseUnixSeconds(created) : null
-    return createdAt ?? (typeof time === 'string' ? parseInstant(time) : null)
-  },
+  readListedAt: ({ created, submitted_at: time }) => readInstant(created) ?? readInstant(time),
   // What waits for the next open waits over a long weekend.
   submittedLaterMs: 5 * 86_400_000,
   // A bare UUID in the place of an id answers 400.
@@ -159,11 +156,6 @@ const investors: Dialect = {
 }
 
 export const dialects: Readonly<Record<BluumApi, Dialect>> = { accounts, investors }
-
-function parseUnixSeconds(digits: string): string | null {
-  if (!/^\d{1,11}$/.test(digits)) return null
-  return parseInstant(`${new Date(Number(digits) * 1_000).toISOString().slice(0, 19)}Z`)
-}
 
 // ---- what both have in common -----------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 // send what cannot be read at all; one garbled field costs that field and nothing else.
 
 import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
-import { parseInstant } from '../instant.ts'
+import { readInstant } from '../instant.ts'
 import type { Field } from '../orders/order.ts'
 import { UpstreamError } from './broker.ts'
+import { parseWord } from './words.ts'
 
 /** A JSON object as a broker sent it, its numbers as the text of their digits (http.ts). */
 export type Body = Readonly<Record<string, unknown>>
@@ -41,7 +42,7 @@ export function parseBoolean(body: Body, field: string): Field<boolean> {
 
 /** An instant in UTC. A time without a zone cannot be read. */
 export function parseTime(body: Body, field: string): Field<string> {
-  return parseField(body, field, (value) => (typeof value === 'string' ? parseInstant(value) : null))
+  return parseField(body, field, readInstant)
 }
 
 /** What is absent, null or an empty text has no value: which of them a broker uses is not documented anywhere. */
@@ -66,12 +67,7 @@ export function equalDecimals(a: unknown, b: unknown): boolean {
   return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0
 }
 
-/** What a word of the broker is here; UNKNOWN for one that the table lacks, or for what is no word. */
-export function parseWord<Ours extends string>(table: Readonly<Record<string, Ours>>, word: unknown): Ours | 'UNKNOWN' {
-  return (typeof word === 'string' && Object.hasOwn(table, word) ? table[word] : undefined) ?? 'UNKNOWN'
-}
-
-/** The same for a word that may be missing: null where it has no value. */
+/** What a word of the broker is here, as `parseWord`; null if the field has no value. */
 export function parseOptionalWord<Ours extends string>(
   table: Readonly<Record<string, Ours>>,
   word: unknown,
