@@ -696,14 +696,14 @@ const lists: Record<string, Case> = {
   'a list shorter than its page is one call, and two while the broker may cap its pages there': async (bench) => {
     const { answer, readPage } = bench
     const sizes = [
-      [9, 1],
-      [40, 2],
-      [39, 1],
+      [9, 1, null],
+      [40, 2, null],
+      [39, 1, 'AAPL'],
     ] as const
-    for (const [size, calls] of sizes) {
+    for (const [size, calls, symbol] of sizes) {
       requests.length = 0
       answer(...[json(toRows(size)), json([])].slice(0, calls))
-      const page = await readPage({ first: 100 })
+      const page = await readPage({ first: 100, symbol })
       expect(page.rows).toHaveLength(size)
       expect(page).toMatchObject({ hasMore: false, isComplete: true })
       expect(requests).toHaveLength(calls)

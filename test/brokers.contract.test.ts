@@ -1404,7 +1404,7 @@ const pages: Record<string, Case> = {
   },
 
   'a broker that cuts its pages short and says nothing of it is read to the end': async (bench) => {
-    const { account, apart, book, broker, column, keyOf, readPage, toIds, walk } = bench
+    const { account, apart, book, broker, column, keyOf, readPage, toIds } = bench
     book.isSilent = true
     for (const [count, cap, isOldestFirst] of [
       [120, 50, false],
@@ -1441,9 +1441,8 @@ const pages: Record<string, Case> = {
     }
     // Where nothing is cut, a short page costs one call more at the most, and none once a longer one was seen.
     Object.assign(book, { cap: Infinity, isOldestFirst: false })
-    book.facts = toFacts(100, { status: 'ACCEPTED' })
-    expect(await walk({ first: 100 })).toEqual(toIds(book.facts))
-    book.facts = toFacts(60, { status: 'ACCEPTED' })
+    book.facts = [...toFacts(60, { status: 'ACCEPTED' }), ...toFacts(100, { status: 'ACCEPTED', owner: 1 })]
+    await readPage({ first: 100, accountId: column.accounts[1] })
     requests.length = 0
     expect(await readPage({ first: 100 })).toMatchObject({ hasMore: false, isComplete: true })
     // Aries is asked for both of its lists.

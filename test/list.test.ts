@@ -67,11 +67,12 @@ function readPage(
     wantsMore?: boolean
     judge?: (row: ListRow<Row>) => 'take' | 'drop' | 'end'
     most?: number
+    key?: string
   },
 ): Promise<ListPage<Row>> {
   return readListPage<Row>(
     {
-      key: String(filter),
+      key: page.key ?? String(filter),
       fetch: (offset, limit) => book.list(filter, offset, limit),
       limitMax: page.most ?? limitMax,
       mayMove: filter !== null,
@@ -301,20 +302,49 @@ describe.each(orders)('a list sorted %s whose broker caps its pages and says not
 
   it('costs one call more for a short list that may be cut, and none once a longer page was seen', async () => {
     const memory = createListMemory()
-    const cost = async (book: Book, key: 'open' | null = null) => {
+    const cost = async (book: Book, key: string, filter: 'open' | null = null) => {
       const before = book.calls()
-      const page = await readPage(book, memory, key, { after: null, first: 100, most })
-      expect(idsOf(page)).toEqual(newestOf(book, 100, key))
+      const page = await readPage(book, memory, filter, { after: null, first: 100, most, key })
+      expect(idsOf(page)).toEqual(newestOf(book, 100, filter))
       expect(page).toMatchObject({ hasMore: false, isComplete: true })
       return book.calls() - before
     }
     const short = fill(40, Infinity)
-    expect(await cost(short)).toBe(2)
-    expect(await cost(fill(60, Infinity), 'open')).toBe(2)
-    await cost(fill(60, Infinity))
-    expect(await cost(fill(40, Infinity), 'open')).toBe(1)
-    expect(await cost(short)).toBe(1)
-    expect(await cost(fill(9, Infinity))).toBe(1)
+    expect(await cost(short, 'a')).toBe(2)
+    expect(await cost(fill(60, Infinity), 'b', 'open')).toBe(2)
+    await cost(fill(60, Infinity), 'c')
+    expect(await cost(fill(40, Infinity), 'b', 'open')).toBe(1)
+    expect(await cost(short, 'a')).toBe(1)
+    expect(await cost(fill(50, Infinity), 'd')).toBe(1)
+    expect(await cost(fill(9, Infinity), 'c')).toBe(1)
+  })
+
+  it('is read to its end also where the broker begins to cap its pages, or caps them lower, later on', async () => {
+    const caps: number[] = []
+    const memory = createListMemory((rows) => caps.push(rows))
+    for (const cap of [Infinity, 50, 25]) {
+      const book = fill(240, cap)
+      for (let round = 0; round < 2; round++) {
+        const given: string[] = []
+        for (let after: string | null = null; ;) {
+          const page: ListPage<Row> = await readPage(book, memory, null, { after, first: 100, most })
+          given.push(...idsOf(page))
+          if (page.hasMore !== true) break
+          after = page.position
+        }
+        expect(given).toEqual(newestOf(book, 240))
+      }
+    }
+    expect(caps).toEqual([50, 25])
+  })
+
+  it('is believed to have become shorter after one call more', async () => {
+    const memory = createListMemory()
+    for (const count of [240, 40])
+      await readPage(fill(count, Infinity), memory, null, { after: null, first: 100, most })
+    const book = fill(40, Infinity)
+    expect(await readPage(book, memory, null, { after: null, first: 100, most })).toMatchObject({ hasMore: false })
+    expect(book.calls()).toBe(1)
   })
 
   it('is not thought capped because of a page of all the rows that were asked for', async () => {

@@ -155,6 +155,23 @@ describe('a broker that caps its pages and says nothing of it', () => {
     expect(read.data._entities.map((order: { id: string }) => order.id)).toEqual(ids.slice(0, 100))
   })
 
+  it('is noticed also if it begins to do so while the service runs', async () => {
+    const harness = await startForTest()
+    const { accountId } = harness
+    const ids = await idsOf(harness)
+    for (const pageCap of [0, 75, 25]) {
+      await harness.control('PUT', '/switches', { pageCap })
+      const given: string[] = []
+      for (let after: string | null = null; ;) {
+        const { data }: Answer = await harness.run(list, { accountId, after })
+        given.push(...data.orders.nodes.map((node: { id: string }) => node.id))
+        if (!data.orders.pageInfo.hasNextPage) break
+        after = data.orders.pageInfo.endCursor
+      }
+      expect(given).toEqual(ids)
+    }
+  })
+
   it('costs nothing where pages are as long as they are asked for', async () => {
     const harness = await startForTest()
     const other = harness.sandbox.accounts[1]

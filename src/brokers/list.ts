@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { compareInstants, parseInstant } from '../instant.ts'
-import { PageCap } from './pageCap.ts'
+import { PageCap, pageCapMin } from './pageCap.ts'
 import type { PageVerdict } from './pageCap.ts'
 
 /** A row with what places it in the list. */
@@ -35,11 +35,18 @@ export interface ListMemory {
   readonly cap: PageCap
   /** Where each list ended when it was last read from its end. */
   readonly ends: LRUCache<string, number>
+  /** How many rows each list was seen to have, of lists out of which no row moves. */
+  readonly reached: LRUCache<string, number>
 }
 
 /** A memory of nothing yet, of at most 1,000 lists. `onCap` is called when the page cap of the broker has been learnt. */
 export function createListMemory(onCap?: (rows: number) => void): ListMemory {
-  return { direction: null, cap: new PageCap(onCap), ends: new LRUCache({ max: 1_000 }) }
+  return {
+    direction: null,
+    cap: new PageCap(onCap),
+    ends: new LRUCache({ max: 1_000 }),
+    reached: new LRUCache({ max: 1_000 }),
+  }
 }
 
 export interface ListQuery<T> {
@@ -188,9 +195,16 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     const { rows: answered, sent = answered.length, hasMore } = await query.fetch(offset, limit)
     observe(answered)
     const end = offset + answered.length
-    if (answered.length > 0) reach = Math.max(reach, end)
+    const known = mayMove ? 0 : (memory.reached.get(query.key) ?? 0)
+    if (answered.length > 0) {
+      reach = Math.max(reach, end)
+      if (!mayMove) memory.reached.set(query.key, Math.max(known, end))
+    }
     const last = answered.at(-1)
     let verdict = cap.judge({ rows: sent, limit, hasMore })
+    // The list had more rows before: the broker caps its pages since.
+    const hadMore = known > end && sent >= pageCapMin
+    if (verdict === 'end' && hasMore === null && hadMore) verdict = 'doubt'
     if (verdict === 'doubt' && keepsItsEnd() && last && cap.isLastRow(query.key, last.id)) verdict = 'end'
     const rows = place(answered, offset)
     const whole = settleDoubt(rows, offset, limit)
@@ -214,6 +228,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     if (offset > end || offset + limit <= end) return null
     doubtful = null
     const last = shown.at(-1)
+    if (!mayMove) memory.reached.set(query.key, end)
     if (last && keepsItsEnd()) cap.keepLastRow(query.key, last.row.id)
     return page
   }

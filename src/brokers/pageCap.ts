@@ -60,11 +60,12 @@ export class PageCap {
     return rows >= this.toPageSize(limit)
   }
 
-  /** Rows followed a page in doubt. */
+  /** Rows followed a page in doubt, whatever longer pages were seen before. */
   learn(rows: number): void {
+    if (this.#cap !== null && this.#cap.rows <= rows) return
     // A row that came meanwhile looks the same in a list that grows at its end, so a longer page takes this back.
-    if (this.#cap !== null || rows < this.#longest) return
     this.#cap = { rows, isConfirmed: false }
+    this.#longest = rows
     this.#onLearn(rows)
   }
 

@@ -94,7 +94,7 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
     const isShort = hasMore !== true && !cap.isFull(sent, asked)
     const isDoubted = hasMore === null && hasNew && rows.length >= pageCapMin && (doubtsEnd || mayBeCut)
     if (isShort && !isDoubted) return finish(true)
-    doubtful = mayBeCut ? { sent, last } : null
+    doubtful = isShort ? { sent, last } : null
     // Nothing, and more to come: no offset leads there.
     if (rows.length === 0) return finish(false)
     if (isSeenSorted && oldest !== null && compareInstants(oldest, since) < 0) return finish(true)
