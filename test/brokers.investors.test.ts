@@ -577,6 +577,35 @@ describe('lists', () => {
 })
 
 describe('accounts', () => {
+  it.each([
+    // [accounts, rows on a page, calls, calls once that is known]
+    [120, 50, 3, 3],
+    [60, 25, 3, 3],
+    [50, 50, 2, 2],
+    [9, 50, 1, 1],
+    [120, 100, 2, 2],
+  ])('%i of them in bare arrays of at most %i are all listed', async (count, cap, calls, later) => {
+    const ids = Array.from({ length: count }, (_, index) => `inv_${index}`)
+    const notices: string[] = []
+    const broker = connect({ onNotice: (notice) => notices.push(notice) })
+    answerer = ({ query: { limit, offset } }) => {
+      const from = Number(offset)
+      return ok(ids.slice(from, from + Math.min(Number(limit), cap)).map((id) => ({ id })))
+    }
+    for (const most of [calls, later]) {
+      requests.length = 0
+      expect(await broker.accounts(createScope())).toEqual(ids)
+      expect(requests).toHaveLength(most)
+    }
+    expect(notices).toHaveLength(count > cap && cap < 100 ? 1 : 0)
+  })
+
+  it('in a bare array that comes again whatever the offset are listed once', async () => {
+    answerer = () => ok(Array.from({ length: 30 }, (_, index) => ({ id: `inv_${index}` })))
+    expect(await connect().accounts(createScope())).toHaveLength(30)
+    expect(requests).toHaveLength(2)
+  })
+
   it('are the investors, whatever their state, and nothing else of them', async () => {
     answer(ok(read('investors.list.two')))
     expect(await connect().accounts(createScope())).toEqual([investor, otherInvestor])
