@@ -6,7 +6,7 @@ import FederationPlugin from '@pothos/plugin-federation'
 import { GraphQLError, Kind, print } from 'graphql'
 import type { ValueNode } from 'graphql'
 import type { Context } from './context.ts'
-import { isDecimal } from './decimal.ts'
+import { decimalHelp } from './decimal.ts'
 import { parseInstant } from './instant.ts'
 
 interface Types {
@@ -36,34 +36,26 @@ builder.mutationType({
     'Writes. What becomes of one is data, never an error: switch on `__typename` or `outcome`. Every outcome is HTTP 200.',
 })
 
-const decimalHelp = 'write it as a string of plain digits, such as "175.00"'
-
 builder.scalarType('Decimal', {
   description:
     'An exact base-10 number as a string, such as "175.00" or "0.000000001": digits with an optional minus and point, ' +
     'no exponent, no separators, no superfluous leading zeros. Every digit reaches the broker, and every digit of the ' +
-    "broker's comes back. Whole numbers may be sent without quotes; a float literal or JSON float is refused, because " +
-    'it would have lost digits before it arrived.',
+    "broker's comes back. In variables it is always a string: a JSON number is refused, because it may have lost digits " +
+    'before it arrived. Inline, a whole number may be written without quotes; a float is refused. A string that is no decimal ' +
+    'is a problem of its field, reported with all others.',
   serialize: String,
+  // Whether a string is a decimal is checked with the rest of the input, so that all problems are reported at once.
   parseValue(value) {
-    if (typeof value === 'string') return parseDecimal(value)
-    if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value)
-    if (typeof value === 'number') throw new GraphQLError(`A number may have lost digits on its way: ${decimalHelp}.`)
-    throw new GraphQLError(`Not a decimal: ${decimalHelp}.`)
+    if (typeof value === 'string') return value
+    const found = typeof value === 'number' ? 'A JSON number may have lost digits' : 'This is no decimal'
+    throw new GraphQLError(`${found}: ${decimalHelp}`)
   },
   parseLiteral(node: ValueNode) {
-    if (node.kind === Kind.STRING || node.kind === Kind.INT) return parseDecimal(node.value, node)
-    const found = print(node)
-    if (node.kind !== Kind.FLOAT) throw new GraphQLError(`${found} is no Decimal: ${decimalHelp}.`, { nodes: node })
-    throw new GraphQLError(`${found} is a float literal, which loses digits: ${decimalHelp}.`, { nodes: node })
+    if (node.kind === Kind.STRING || node.kind === Kind.INT) return node.value
+    const found = node.kind === Kind.FLOAT ? 'is a float, which loses digits on its way' : 'is no Decimal'
+    throw new GraphQLError(`${print(node)} ${found}: ${decimalHelp}`, { nodes: node })
   },
 })
-
-function parseDecimal(text: string, node: ValueNode | null = null): string {
-  // Longer than any bound a field has, so that the field can name its own; short enough to be no burden.
-  if (text.length <= 100 && isDecimal(text) && !/^-?0\d/.test(text)) return text
-  throw new GraphQLError(`Not a decimal: ${decimalHelp}.`, { nodes: node })
-}
 
 const instantHelp = 'write an RFC 3339 instant with its zone, such as "2026-03-09T15:02:11Z"'
 
@@ -72,9 +64,13 @@ builder.scalarType('DateTime', {
     'An instant, RFC 3339, always answered in UTC: "2026-03-09T15:02:11Z". Fractions of a second are kept as the broker ' +
     'gave them. An input may carry another zone, and must carry one.',
   serialize: String,
-  parseValue(value) {
-    const instant = typeof value === 'string' && value.length <= 40 ? parseInstant(value) : null
-    if (instant === null) throw new GraphQLError(`Not an instant: ${instantHelp}.`)
-    return instant
-  },
+  parseValue: (value) => toInstant(value, null),
+  // With its place in the document, which a value from the variables has by its path.
+  parseLiteral: (node: ValueNode) => toInstant(node.kind === Kind.STRING ? node.value : null, node),
 })
+
+function toInstant(value: unknown, node: ValueNode | null): string {
+  const instant = typeof value === 'string' && value.length <= 40 ? parseInstant(value) : null
+  if (instant === null) throw new GraphQLError(`Not an instant: ${instantHelp}.`, { nodes: node })
+  return instant
+}

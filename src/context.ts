@@ -1,6 +1,7 @@
 // What a resolver may touch, built once per request.
 
 import type { GraphQLError } from 'graphql'
+import type { Tally } from './brokers/broker.ts'
 import type { Caller } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import type { Loaders } from './orders/loaders.ts'
@@ -16,10 +17,12 @@ export interface Context {
   /** Reads of this request; they end when the client leaves. */
   readonly loaders: Loaders
   readonly cursors: Cursors
-  /** Whether it may ask as a federation router: all may where no secret is set for one. */
-  readonly isRouter: boolean
+  /** Why the caller may not ask as a federation router, as a sentence; null if it may. */
+  readonly routerTrouble: string | null
   /** Adds an error to the answer, beside data that stands. */
   readonly report: (error: GraphQLError) => void
   /** Writes; they outlive the client. */
   readonly commands: Commands
+  /** What this request costs upstream, its writes included. */
+  readonly tally: Tally
 }

@@ -8,6 +8,18 @@ export const decimalDigitsMax = 38
 
 const expandLengthMax = 100
 
+/** How a caller writes a decimal, for the message that refuses another form. */
+export const decimalHelp =
+  'write a string of plain digits such as "175.00", with a digit before and after the point, and without separators, blanks, exponent, plus sign or leading zeros.'
+
+/**
+ * Whether a caller may send `text`: a decimal with one spelling of its whole part, and at most 100 characters, which is more
+ * than any field takes.
+ */
+export function isWrittenDecimal(text: string): boolean {
+  return text.length <= expandLengthMax && isDecimal(text) && !/^-?0\d/.test(text)
+}
+
 /** Whether `text` is plain base-10 digits, such as `175.00` or `-3`: no exponent, sign `+`, blanks or separators. */
 export function isDecimal(text: string): boolean {
   return decimalPattern.test(text)

@@ -52,9 +52,7 @@ export function useTrustedDocuments({ documents, isFromRouter }: TrustOptions): 
     allowArbitraryOperations: (request) => documents?.mode !== 'enforce' || isFromRouter(request),
     extractPersistedOperationId: findDocumentId,
     customErrors: {
-      // The exact words that Apollo's server uses, because @urql/exchange-persisted compares the message and not the code.
-      // The client then sends the text, which runs in `allow` mode and is not kept.
-      notFound: () => createRefusal('PERSISTED_QUERY_NOT_FOUND', 'PersistedQueryNotFound'),
+      notFound: () => createNotFound(documents),
       keyNotFound: () =>
         new GraphQLError('Send a document as query, or the id of a trusted one as documentId.', {
           extensions: { code: 'BAD_USER_INPUT', http: { status: 400 } },
@@ -68,21 +66,30 @@ export function useTrustedDocuments({ documents, isFromRouter }: TrustOptions): 
   })
 }
 
-/** The parameters that name a document beside the four of every request: of GraphQL over HTTP, and Relay's. */
-export const documentParameters = ['documentId', 'doc_id']
+/** The parameters that may name a document, beside the four of every request: of GraphQL over HTTP, and Relay's. */
+export const documentParameters = ['documentId', 'doc_id', 'id']
 
 // Apollo's clients, urql's and those of graphql-codegen's pages send it as a hash among the extensions.
 function findDocumentId(params: object, { method, url }: Request): string | null {
   // Of a GET, only the usual four have been read.
   const named = method === 'GET' ? Object.fromEntries(new URL(url).searchParams) : {}
-  const { documentId, doc_id: relayId, extensions }: Record<string, unknown> = { ...named, ...params }
+  const { documentId, doc_id: relayId, id: name, extensions }: Record<string, unknown> = { ...named, ...params }
   const persisted = isObject(extensions) && isObject(extensions['persistedQuery']) ? extensions['persistedQuery'] : {}
-  const id = documentId ?? relayId ?? persisted['sha256Hash']
+  const id = documentId ?? relayId ?? persisted['sha256Hash'] ?? name
   return typeof id === 'string' ? id : null
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
+}
+
+// The exact words of Apollo's server, because @urql/exchange-persisted compares the message and not the code. The client then
+// sends the text, which runs in `allow` mode and is not kept. Without a manifest no id is ever known, and they need not ask by one again.
+function createNotFound(documents: TrustedDocuments | null): GraphQLError {
+  if (documents === null) return createRefusal('PERSISTED_QUERY_NOT_SUPPORTED', 'PersistedQueryNotSupported')
+  if (documents.mode !== 'enforce') return createRefusal('PERSISTED_QUERY_NOT_FOUND', 'PersistedQueryNotFound')
+  const help = 'No trusted document has this id: add the document to the manifest of TRUSTED_DOCUMENTS.'
+  return createRefusal('PERSISTED_QUERY_NOT_FOUND', help)
 }
 
 function createRefusal(code: string, message: string): GraphQLError {

@@ -19,7 +19,9 @@ export const errorCodes = {
   DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
   BROKER_BAD_RESPONSE:
     "The broker's answer cannot be read, or lacks what it should hold; the message says so of an order that is not shown now, with `retryAfterMs`.",
-  PERSISTED_QUERY_NOT_FOUND: 'No document is known by the id that was sent; send its text.',
+  PERSISTED_QUERY_NOT_FOUND:
+    'No document is known by the id that was sent; send its text, or add it to the manifest if only trusted documents run.',
+  PERSISTED_QUERY_NOT_SUPPORTED: 'This service has no manifest of trusted documents; send the text of each document.',
   QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',

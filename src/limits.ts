@@ -30,9 +30,9 @@ const rootFieldsMax = {
 }
 const costMax = 500
 const pageSizeDefault = 50
-// Of all lists of an answer together, rows within rows counted as often as they come. A price adds up what is asked of
-// brokers, which rows of one account share; but each is written out, and 60 KB of references could ask for 100 MB.
-const rowsMax = 20_000
+// Rows of all lists of an answer together, rows within rows counted as often as they come. A price adds up what is asked of
+// brokers, which rows of one account share; but each row is written out: so many are 3 MB, whose JSON takes 20 ms in one piece.
+const rowsMax = 5_000
 
 // By field, wherever it stands: an order and a page of orders are calls at a broker, a write is one that counts.
 const fieldCosts = new Map<string, number>([

@@ -5,10 +5,13 @@ import { createServer as createHttpServer } from 'node:http'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { setImmediate as waitForTurn } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { gunzip } from 'node:zlib'
 import { isLoopback } from './config.ts'
 
-// Of a request.
-const bodyBytesMax = 100_000
+// Bytes of a request's body, after it is decoded. A router asks for 1,000 entities at once, each with its account and type
+// names, which are 205 bytes with the longest ids in use.
+const bodyBytesMax = 256_000
 
 // As they stand in a request, letter by letter. Yoga would take whatever ends in the path of GraphQL, also behind a `?`,
 // and puts its URL together out of the header host and a target that may name another host: what cannot be read then is
@@ -26,6 +29,8 @@ export interface ListenerOptions {
   isLoopbackOnly: boolean
   /** Names, in lower case and without a port, that a request may give where only this machine is served. */
   publicHosts?: readonly string[]
+  /** Origins whose pages may read refusals; none if it is not given. */
+  corsOrigins?: readonly string[]
   /** How long a connection without a request is kept, in ms; 65 s if it is not given. */
   keepAliveMs?: number
   /** How long the sending of one answer may take; 30 s if it is not given. */
@@ -50,7 +55,7 @@ export interface Listener {
  * looks for it.
  */
 export function createListener(answer: RequestListener, options: ListenerOptions): Listener {
-  const { isLoopbackOnly, publicHosts = [], keepAliveMs = 65_000 } = options
+  const { isLoopbackOnly, publicHosts = [], corsOrigins = [], keepAliveMs = 65_000 } = options
   const { sendMs = 30_000, unsentBytesMax = 128_000_000 } = options
   // By connection, what it asked and has no whole answer to: the first is under way, the others wait.
   const lines = new Map<Socket, { response: ServerResponse; start: () => void }[]>()
@@ -147,10 +152,21 @@ export function createListener(answer: RequestListener, options: ListenerOptions
     if (expect !== undefined && !/^100-continue$/i.test(expect)) {
       return refuse(request, response, 417, 'BAD_USER_INPUT', 'Of the header expect only 100-continue is known.')
     }
-    if (!(await boundBody(request, response))) {
-      return refuse(request, response, 413, 'BAD_USER_INPUT', `The body is too large: at most ${bodyBytesMax} bytes.`)
-    }
+    const problem = await readBody(request, response)
+    if (problem !== null) return refuse(request, response, problem.status, 'BAD_USER_INPUT', problem.message)
     answer(request, response)
+  }
+
+  function refuse(
+    request: IncomingMessage,
+    response: ServerResponse,
+    status: number,
+    code: string,
+    message: string,
+  ): void {
+    const { origin } = request.headers
+    const isListed = origin !== undefined && corsOrigins.includes(origin)
+    sendRefusal(request, response, { status, code, message, allowOrigin: isListed ? origin : null })
   }
 
   return {
@@ -193,40 +209,79 @@ export function toRequestId(header: string | string[] | null | undefined): strin
   return typeof header === 'string' && /^[\w.:-]{1,64}$/.test(header) ? header : randomUUID()
 }
 
-// The node:http parser holds a body to its content-length; one without is read here, up to the bound.
-async function boundBody(request: IncomingMessage & { body?: Buffer }, response: ServerResponse): Promise<boolean> {
-  const length = request.headers['content-length']
-  if (Number(length) > bodyBytesMax) return false
-  if (request.headers.expect !== undefined && request.httpVersion === '1.1') response.writeContinue()
-  if (length !== undefined || request.headers['transfer-encoding'] === undefined) return true
+const gunzipWithin = promisify(gunzip)
+
+interface BodyProblem {
+  status: 400 | 413 | 415
+  message: string
+}
+
+const tooLarge: BodyProblem = { status: 413, message: `The body is too large: at most ${bodyBytesMax} bytes.` }
+
+/**
+ * Bounds the body, and decodes one in gzip. A body with a length and without an encoding is left to Yoga, because node:http
+ * holds it to its length. Returns what is wrong with it, or null.
+ */
+async function readBody(
+  request: IncomingMessage & { body?: Buffer },
+  response: ServerResponse,
+): Promise<BodyProblem | null> {
+  const { 'content-length': length, 'content-encoding': encoding = 'identity', expect } = request.headers
+  if (Number(length) > bodyBytesMax) return tooLarge
+  const isGzip = /^(x-)?gzip$/i.test(encoding.trim())
+  if (!isGzip && !/^(identity)?$/i.test(encoding.trim())) {
+    return { status: 415, message: 'The body has an unknown content-encoding: send it in gzip, or as it is.' }
+  }
+  if (expect !== undefined && request.httpVersion === '1.1') response.writeContinue()
+  const hasNone = length === undefined && request.headers['transfer-encoding'] === undefined
+  if (hasNone || (length !== undefined && !isGzip)) return null
   const chunks: Buffer[] = []
   let bytes = 0
   try {
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       chunks.push(chunk)
       bytes += chunk.length
-      if (bytes > bodyBytesMax) return false
+      if (bytes > bodyBytesMax) return tooLarge
     }
   } catch {
-    // The client is gone in the middle of its body; nobody reads what is answered.
-    return false
+    // The client has gone in the middle of its body; nobody reads the answer.
+    return tooLarge
   }
-  // Yoga takes a body that was read before from here.
-  request.body = Buffer.concat(chunks)
-  return true
+  const body = Buffer.concat(chunks)
+  if (!isGzip) {
+    // Yoga takes a body that was read before from here.
+    request.body = body
+    return null
+  }
+  try {
+    request.body = await gunzipWithin(body, { maxOutputLength: bodyBytesMax })
+    return null
+  } catch (error) {
+    const isBomb = error instanceof RangeError
+    return isBomb ? tooLarge : { status: 400, message: 'The body is not in gzip, as its content-encoding says.' }
+  }
 }
 
-function refuse(
-  request: IncomingMessage,
-  response: ServerResponse,
-  status: number,
-  code: string,
-  message: string,
-): void {
+interface Refusal {
+  status: number
+  code: string
+  message: string
+  /** The origin of a page that may read it. */
+  allowOrigin: string | null
+}
+
+function sendRefusal(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+  const { status, code, message, allowOrigin } = refusal
   const requestId = toRequestId(request.headers['x-request-id'])
   const body = JSON.stringify({ errors: [{ message, extensions: { code, requestId } }] })
   response.writeHead(status, {
     ...safeHeaders,
+    ...(allowOrigin !== null && {
+      'access-control-allow-origin': allowOrigin,
+      'access-control-expose-headers': exposedHeaders.join(', '),
+      vary: 'Origin',
+    }),
+    ...(status === 415 && { 'accept-encoding': 'gzip' }),
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
     connection: 'close',
@@ -238,6 +293,9 @@ function refuse(
   if (request.method !== 'HEAD') response.write(body)
   request.once('end', () => response.end()).resume()
 }
+
+/** The headers of an answer that a page of a listed origin may read. */
+export const exposedHeaders = ['x-request-id', 'retry-after']
 
 function isHost(host: string): boolean {
   return /^([\w.-]+|\[[\da-f:.]+\])(:\d*)?$/i.test(host) && URL.canParse(`http://${host}`)

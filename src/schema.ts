@@ -5,6 +5,7 @@ import type { DocumentNode, GraphQLField, GraphQLSchema } from 'graphql'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
 import { createInputError } from './errors.ts'
+import { takeTurn } from './orders/rowTurns.ts'
 import './orders/mutations.ts'
 import './orders/queries.ts'
 
@@ -41,8 +42,8 @@ function guardForRouter(
 ): void {
   const { name, resolve = defaultFieldResolver } = field
   field.resolve = (source, args, context, info) => {
-    if (!context.isRouter) {
-      throw createInputError(`${name} is for the router alone, which sends its secret in x-router-secret.`, 'FORBIDDEN')
+    if (context.routerTrouble !== null) {
+      throw createInputError(`${context.routerTrouble} ${name} needs the secret of the router.`, 'FORBIDDEN')
     }
     if ((args.representations?.length ?? 0) > representationsMax) {
       throw createInputError(`representations: at most ${representationsMax} at once.`)
@@ -55,7 +56,11 @@ function guardForRouter(
         throw createInputError('representations: each needs the __typename of an entity of this graph.')
       }
       const resolved: unknown = await resolve(source, { representations: [representation] }, context, info)
-      return Array.isArray(resolved) ? (resolved[0] as unknown) : null
+      // Awaited before the turn: a rejection that nobody waits for would end the process.
+      const entity: unknown = Array.isArray(resolved) ? await resolved[0] : null
+      const turn = takeTurn(1)
+      if (turn) await turn
+      return entity
     })
   }
 }
@@ -68,7 +73,11 @@ function toTypeName(representation: unknown): unknown {
 
 /** The SDL of the subgraph as `_service` answers it, sorted, so that a change shows as the lines it changes. */
 export function printSchema(schema: GraphQLSchema): string {
-  const { data, errors } = graphqlSync({ schema, source: '{ _service { sdl } }', contextValue: { isRouter: true } })
+  const { data, errors } = graphqlSync({
+    schema,
+    source: '{ _service { sdl } }',
+    contextValue: { routerTrouble: null },
+  })
   const service: unknown = data?._service
   if (errors || typeof service !== 'object' || service === null || !('sdl' in service)) {
     throw new Error('the schema does not print itself', { cause: errors?.[0] })

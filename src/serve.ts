@@ -114,6 +114,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     isReady: () => !isStopping,
   })
   const listener = createListener(server.answer, {
+    corsOrigins: config.corsOrigins,
     isLoopbackOnly: isLoopback(config.host),
     publicHosts: config.publicHosts,
     keepAliveMs: config.keepAliveMs,

@@ -5,7 +5,7 @@ import type { RequestListener } from 'node:http'
 import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
 import type { DocumentNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import { createYoga } from 'graphql-yoga'
-import type { GraphiQLOptions, Plugin, YogaInitialContext } from 'graphql-yoga'
+import type { GraphiQLOptions, GraphQLParams, Plugin, YogaInitialContext } from 'graphql-yoga'
 import { LRUCache } from 'lru-cache'
 import { createTally } from './brokers/broker.ts'
 import type { Brokers, Tally } from './brokers/broker.ts'
@@ -16,7 +16,7 @@ import { createInputError, createRateError, DeadlineExceeded, toClientError } fr
 import type { Caller, Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './limits.ts'
-import { safeHeaders, toRequestId } from './listener.ts'
+import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Rate } from './rates.ts'
@@ -92,7 +92,7 @@ export function createServer(options: ServerOptions): Server {
       useReadiness(options.isReady),
       useSafeHeaders(),
       useJsonAnswers(),
-      useNoForms(),
+      useNoForms(options.corsOrigins),
       useIdentity(options),
       useTrustedDocuments({
         documents: options.trustedDocuments,
@@ -111,7 +111,7 @@ export function createServer(options: ServerOptions): Server {
     // Yoga's default reflects any origin, with credentials; and a list would tell other origins `null`, which is one too.
     cors: (request) => {
       const origin = options.corsOrigins.find((allowed) => allowed === request.headers.get('origin'))
-      return origin === undefined ? false : { ...corsOptions, origin: [origin] }
+      return origin === undefined ? false : { ...corsOptions, origin: [origin], allowedHeaders: readAsked(request) }
     },
     multipart: false,
     // Counted in the listener: Yoga's own count costs a third of a small request.
@@ -145,16 +145,18 @@ export function createServer(options: ServerOptions): Server {
 const corsOptions = {
   credentials: false,
   methods: ['POST', 'GET'],
-  allowedHeaders: [
-    'content-type',
-    'authorization',
-    'x-request-id',
-    'x-request-timeout-ms',
-    'x-graphql-yoga-csrf',
-    'apollo-require-preflight',
-  ],
-  exposedHeaders: ['x-request-id'],
+  exposedHeaders,
   maxAge: 600,
+}
+
+/**
+ * The headers that a preflight asks for. A listed origin may send them all: tracing and client names come and go, and none of
+ * them carries a credential of its own accord.
+ */
+function readAsked(request: Request): string[] {
+  const asked = request.headers.get('access-control-request-headers') ?? ''
+  const names = asked.split(',').map((name) => name.trim().toLowerCase())
+  return names.filter((name) => /^[!#$%&'*+.^_`|~\da-z-]{1,100}$/.test(name)).slice(0, 100)
 }
 
 // The longest answer after which a connection is kept for the next request.
@@ -195,9 +197,10 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
     caller,
     loaders: createLoaders(options.brokers, scope, caller),
     cursors: options.cursors,
-    isRouter: options.routerSecret === null || hasShownSecret(options, request),
+    routerTrouble: describeSecret(options, request),
     report: (error) => void reported.push(error),
     commands: options.commands,
+    tally,
   }
 }
 
@@ -206,6 +209,13 @@ function hasShownSecret({ routerSecret: secret }: ServerOptions, request: Reques
   if (secret === null) return false
   const hash = (text: string): Buffer => createHash('sha256').update(text).digest()
   return timingSafeEqual(hash(secret), hash(request.headers.get('x-router-secret') ?? ''))
+}
+
+/** What is wrong with the router's secret in a request, as a sentence; null if it is right, or none is configured. */
+function describeSecret(options: ServerOptions, request: Request): string | null {
+  if (options.routerSecret === null || hasShownSecret(options, request)) return null
+  const isMissing = request.headers.get('x-router-secret') === null
+  return isMissing ? 'The header x-router-secret is missing.' : 'The secret in the header x-router-secret is wrong.'
 }
 
 function parseTimeout(header: string | null): number | null {
@@ -277,7 +287,12 @@ function useSafeHeaders(): ServerPlugin {
 function useJsonAnswers(): ServerPlugin {
   return {
     onRequestParse({ request, endResponse, serverContext: { requestId }, fetchAPI }) {
-      if (takesJson(request.headers.get('accept'))) return
+      const accept = request.headers.get('accept')
+      if (takesJson(accept)) {
+        // Yoga knows one spelling of the charset that every answer has.
+        if (accept?.includes('charset')) request.headers.set('accept', accept.replaceAll(utf8Pattern, ''))
+        return
+      }
       const extensions = { code: 'BAD_USER_INPUT', requestId }
       const error = { message: 'Answers are JSON: ask with accept: application/json.', extensions }
       endResponse(fetchAPI.Response.json({ errors: [error] }, { status: 406 }))
@@ -285,31 +300,39 @@ function useJsonAnswers(): ServerPlugin {
   }
 }
 
+const utf8Pattern = /;\s*charset\s*=\s*"?utf-?8"?/gi
+
 const jsonTypes = ['application/graphql-response+json', 'application/json', 'application/*', '*/*']
 
 function takesJson(accept: string | null): boolean {
   if (!accept) return true
   return accept.split(',').some((each) => {
-    const [type = '', ...parameters] = each.toLowerCase().replaceAll(/\s/g, '').split(';')
-    const isUnwanted = parameters.some((given) => /^q=0(\.0*)?$|charset=(?!utf-8$)/.test(given))
+    const [type = '', ...parameters] = each.toLowerCase().replaceAll(/[\s"]/g, '').split(';')
+    const isUnwanted = parameters.some((given) => /^q=0(\.0*)?$|^charset=(?!utf-?8$)/.test(given))
     return jsonTypes.includes(type) && !isUnwanted
   })
 }
 
 // Forms, plain text and bare GETs are what a foreign page can send without asking. The library's check for this names
 // neither header nor fix, and lets other content types through to other parsers.
-function useNoForms(): ServerPlugin {
+function useNoForms(corsOrigins: readonly string[]): ServerPlugin {
   return {
     onRequestParse({ request, requestParser, setRequestParser }) {
       if (request.method === 'POST') {
         const type = request.headers.get('content-type') ?? ''
-        if (/^application\/json\s*(;|$)/i.test(type)) return
-        throw createHttpError(415, 'Send the request with content-type: application/json.')
+        if (!/^application\/json\s*(;|$)/i.test(type)) {
+          throw createHttpError(415, 'Send the request with content-type: application/json.')
+        }
+        return setRequestParser(parseJsonBody)
       }
       // What is neither is refused by Yoga.
       if (request.method !== 'GET') return
-      if (!preflightHeaders.some((name) => request.headers.has(name))) {
-        throw createHttpError(403, `A GET needs one of the headers ${preflightHeaders.join(', ')}; any value will do.`)
+      if (!isFromOwnPage(request, corsOrigins) && !preflightHeaders.some((name) => request.headers.has(name))) {
+        throw createHttpError(
+          403,
+          `A GET from elsewhere than a page of this origin or of CORS_ORIGINS needs one of the headers ` +
+            `${preflightHeaders.join(', ')}; any value will do.`,
+        )
       }
       setRequestParser((toParse) => {
         try {
@@ -324,6 +347,34 @@ function useNoForms(): ServerPlugin {
 
 const preflightHeaders = ['x-graphql-yoga-csrf', 'apollo-require-preflight']
 
+// Both headers are the browser's own: no page can set them.
+function isFromOwnPage({ headers }: Request, corsOrigins: readonly string[]): boolean {
+  return headers.get('sec-fetch-site') === 'same-origin' || corsOrigins.includes(headers.get('origin') ?? '')
+}
+
+const bodyParameters = ['query', 'variables', 'operationName', 'extensions', ...documentParameters]
+
+// Clients send parameters of their own beside those of GraphQL over HTTP, and some a byte order mark.
+async function parseJsonBody(request: Request): Promise<GraphQLParams> {
+  const text = (await request.text()).replace(/^\uFEFF/, '')
+  const body = parseJson(text)
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw createHttpError(
+      400,
+      'The body has to be one JSON object with a query; send each operation in its own request.',
+    )
+  }
+  return Object.fromEntries(Object.entries(body).filter(([name]) => bodyParameters.includes(name)))
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw createHttpError(400, 'The body is not JSON.')
+  }
+}
+
 function createHttpError(status: number, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { http: { status } } })
 }
@@ -331,11 +382,23 @@ function createHttpError(status: number, message: string): GraphQLError {
 // Before anything of the document is looked at: who is nobody learns nothing of the schema either.
 function useIdentity(options: ServerOptions): ServerPlugin {
   return {
-    async onParams({ request, context }) {
+    async onParams({ request, params, context }) {
       const authorization = request.headers.get('authorization')
-      context.caller = await options.identity.identify(authorization, hasShownSecret(options, request))
+      try {
+        context.caller = await options.identity.identify(authorization, hasShownSecret(options, request))
+      } catch (error) {
+        throw toRouterError(error, params.query, describeSecret(options, request))
+      }
     },
   }
+}
+
+// A router without its secret has no token either, and would look for one.
+function toRouterError(error: unknown, document: unknown, trouble: string | null): unknown {
+  if (trouble === null || !(error instanceof GraphQLError)) return error
+  if (typeof document !== 'string' || !/\b_(service|entities)\b/.test(document)) return error
+  const message = `${trouble} \`_service\` and \`_entities\` need it; other documents need a token.`
+  return new GraphQLError(message, { extensions: error.extensions })
 }
 
 // Where nobody says who they are, all are one caller.
@@ -386,6 +449,8 @@ function useLimits(): ServerPlugin {
     onExecute({ args, setResultAndStopExecution }) {
       const operation = getOperationAST(args.document, args.operationName)
       if (!operation) return
+      const state: RequestState = args.contextValue
+      if (operation.name) state.operationName ??= operation.name.value.slice(0, operationNameLengthMax)
       const refusal = findThrown(() => checkCost(args.document, operation, args.variableValues ?? {}))
       if (refusal) setResultAndStopExecution({ errors: [refusal] })
     },
@@ -411,6 +476,9 @@ function useNoIntrospection(): ServerPlugin {
   }
 }
 
+// Characters of an operation's name in the log.
+const operationNameLengthMax = 100
+
 // Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause
 // and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
 function useResultShape(
@@ -419,7 +487,9 @@ function useResultShape(
 ): ServerPlugin {
   return {
     onParams({ params, context }) {
-      if (typeof params.operationName === 'string') context.operationName = params.operationName.slice(0, 100)
+      if (typeof params.operationName === 'string') {
+        context.operationName = params.operationName.slice(0, operationNameLengthMax)
+      }
     },
     onResultProcess({ request, result, setResult, serverContext }) {
       if (Symbol.asyncIterator in result || Array.isArray(result)) return

@@ -148,7 +148,7 @@ describe('where others are run too', () => {
       const extensions = { persistedQuery: { version: 1, sha256Hash } }
       expect((await post(harness, { query, extensions })).data).toBeDefined()
       if (index % 100 === 0) {
-        expect(codesOf(await post(harness, { extensions }))).toEqual(['PERSISTED_QUERY_NOT_FOUND'])
+        expect(codesOf(await post(harness, { extensions }))).toEqual(['PERSISTED_QUERY_NOT_SUPPORTED'])
       }
     }
   })

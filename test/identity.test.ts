@@ -52,6 +52,24 @@ describe('a token', () => {
     expect(harness.log().join('')).not.toContain('somebody')
   })
 
+  it('tells a router that its secret is missing or wrong, instead of asking it for a token', async () => {
+    const guarded = await startHarness({ ...tokenEnv, ROUTER_SECRET: 'the-secret-of-the-router-0001' })
+    onTestFinished(() => guarded.close())
+    for (const query of ['{ _service { sdl } }', '{ _entities(representations: []) { __typename } }']) {
+      const missing = await guarded.run(query)
+      expect(missing.status).toBe(401)
+      const help = '`_service` and `_entities` need it; other documents need a token.'
+      expect(missing.errors?.[0]?.message).toBe(`The header x-router-secret is missing. ${help}`)
+      const wrong = await guarded.run(query, {}, { 'x-router-secret': 'nope' })
+      expect(wrong.errors?.[0]?.message).toBe(`The secret in the header x-router-secret is wrong. ${help}`)
+      const withToken = await guarded.run(query, {}, { authorization: `Bearer ${await sign(all)}` })
+      expect(withToken.errors?.[0]?.message).toMatch(
+        /^The header x-router-secret is missing\. _(service|entities) needs/,
+      )
+    }
+    expect((await guarded.run('{ __typename }')).errors?.[0]?.message).not.toContain('x-router-secret')
+  })
+
   it('E01 is needed', async () => {
     for (const headers of [{}, { authorization: '' }, { authorization: 'Basic abc' }, { authorization: 'Bearer' }]) {
       const answer = await harness.run(query, {}, headers)

@@ -6,7 +6,7 @@
 // in the record of the placement, or as a cancel request of its own (cancelRequests.ts).
 
 import { AccountNeeded, createTally, OrderWithheld, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers, CancelTarget } from '../brokers/broker.ts'
+import type { Broker, Brokers, CancelTarget, Tally } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
@@ -45,6 +45,8 @@ interface Canceler {
   principal: string
   /** Whether an account is one of theirs; orders of others are to them as if they did not exist. */
   sees: (accountId: string) => boolean
+  /** Counts the upstream calls made for it; they are not counted unless it is given. */
+  tally?: Tally
 }
 
 const anybody: Canceler = { principal: 'caller', sees: () => true }
@@ -98,6 +100,8 @@ interface Flight {
   isAsked: boolean
   /** Monotonic ms. */
   deadline: number
+  /** Of the first who asked. */
+  tally: Tally
 }
 
 /** An order to cancel, and who asks for it. */
@@ -195,7 +199,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     until: number,
   ): Promise<CancelOrderResult> {
     if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
-    const flight = flights.get(orderId) ?? startFlight(broker, orderId, accountId)
+    const flight = flights.get(orderId) ?? startFlight(broker, { orderId, accountId, by })
     const caller: Caller = { flight, hasLeft: false, isOwner: false }
     const target = { orderId, accountId, by }
     const result = await within<CancelOrderResult | null>(clock, until, join(broker, caller, target), () => null)
@@ -236,11 +240,12 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
   }
 
-  function startFlight(broker: Broker, orderId: string, accountId: string | null): Flight {
+  function startFlight(broker: Broker, { orderId, accountId, by }: Target): Flight {
     const deadline = clock.monotonic() + replyMs
     const placement = findPlacement(broker, orderId)
-    const before = track(readBefore(broker, { orderId, accountId, placement }, deadline))
-    const flight: Flight = { accountId, placement, before, result: null, seen: null, isAsked: false, deadline }
+    const { tally = createTally() } = by
+    const before = track(readBefore(broker, { orderId, accountId, placement, tally }, deadline))
+    const flight: Flight = { accountId, placement, before, result: null, seen: null, isAsked: false, deadline, tally }
     flights.set(orderId, flight)
     const forget = (): void => {
       if (flights.get(orderId) === flight) flights.delete(orderId)
@@ -253,12 +258,18 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   async function readBefore(
     broker: Broker,
-    { orderId, accountId, placement }: Pick<Target, 'orderId' | 'accountId'> & Pick<Flight, 'placement'>,
+    {
+      orderId,
+      accountId,
+      placement,
+      tally,
+    }: Pick<Target, 'orderId' | 'accountId'> & Pick<Flight, 'placement' | 'tally'>,
     deadline: number,
   ): Promise<Order | null | UpstreamError> {
     const known = await placement
     const until = known === null ? deadline : Math.min(deadline, clock.monotonic() + readBeforeMs)
-    return await readOrder(broker, orderId, accountId ?? known?.accountId ?? null, until)
+    const key = { id: orderId, accountId: accountId ?? known?.accountId ?? null }
+    return await readOrder(broker, key, until, tally)
   }
 
   async function join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
@@ -267,7 +278,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
       // Under another account than ours: of a broker that reads orders only so, that says nothing.
       if (caller.hasLeft) return toUnread(orderId)
-      caller.flight = startFlight(broker, orderId, accountId)
+      caller.flight = startFlight(broker, target)
       before = await caller.flight.before
     }
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
@@ -357,7 +368,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
       if (mayAskAgain && posts < postsMax) {
         posts++
-        const answer = await ask(broker, target, deadline)
+        const answer = await ask(broker, target, flight)
         if (answer !== null && !(answer instanceof UpstreamError)) {
           flight.seen = answer
           if (answer.state === 'CLOSED') return toFinal(answer, false)
@@ -376,7 +387,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       }
       // Whatever the broker answered: what it says of the order now decides.
       if (unreached === null || hasReached) {
-        const after = await readOrder(broker, id, target.account.id, deadline)
+        const after = await readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
         if (after !== null && !(after instanceof UpstreamError)) {
           flight.seen = after
           if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
@@ -438,7 +449,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
-      const scan = await broker.scan(query, { ...toScope(until), isForCancel: false })
+      const scan = await broker.scan(query, { ...toScope(until, by.tally), isForCancel: false })
       // It may have come in here meanwhile.
       const found = await store.find({ broker: broker.id, accountId, clientOrderId })
       if (found !== null) return await cancelByKey(broker, key, until)
@@ -515,7 +526,8 @@ export function createCancels(options: CancelsOptions): Cancels {
         await cancelById(broker, { orderId, accountId: wish.accountId, by: ourselves }, clock.monotonic() + replyMs)
         continue
       }
-      const order = await readOrder(broker, orderId, wish.accountId, clock.monotonic() + readMs)
+      const key = { id: orderId, accountId: wish.accountId }
+      const order = await readOrder(broker, key, clock.monotonic() + readMs)
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
       return await settle(wish, order)
     }
@@ -542,10 +554,17 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- the broker -----------------------------------------------------------------------------------------------------
 
-  async function ask(broker: Broker, order: CancelTarget, deadline: number): Promise<Order | null | UpstreamError> {
+  async function ask(
+    broker: Broker,
+    order: CancelTarget,
+    { deadline, tally }: Flight,
+  ): Promise<Order | null | UpstreamError> {
     try {
-      return await broker.cancel(order, toEpoch(deadline))
+      const answer = await broker.cancel(order, toEpoch(deadline))
+      tally.calls++
+      return answer
     } catch (error) {
+      if (error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
       if (error instanceof UpstreamError) return error
       throw error
     }
@@ -553,17 +572,17 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   async function readOrder(
     broker: Broker,
-    id: string,
-    accountId: string | null,
+    { id, accountId }: { id: string; accountId: string | null },
     deadline: number,
+    tally?: Tally,
   ): Promise<Order | null | UpstreamError> {
     const key = { broker: broker.id, id, accountId, mustBeWhole: false }
-    const [order = null] = await broker.orders([key], toScope(deadline))
+    const [order = null] = await broker.orders([key], toScope(deadline, tally))
     return order
   }
 
-  function toScope(deadline: number) {
-    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, caller: null, tally: createTally() }
+  function toScope(deadline: number, tally = createTally()) {
+    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, caller: null, tally }
   }
 
   function toEpoch(deadline: number): number {

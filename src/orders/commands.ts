@@ -3,7 +3,7 @@
 // "not known" is an answer of its own, never a failure.
 
 import { createTally, UpstreamError } from '../brokers/broker.ts'
-import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
+import type { Broker, Brokers, PlaceAnswer, Tally } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import type { Rate } from '../rates.ts'
@@ -65,6 +65,8 @@ interface PlaceWishes {
   acknowledged: readonly string[]
   /** Who it is, as the audit names it; `caller` unless told. */
   principal?: string
+  /** Counts the upstream calls of the send; they are not counted unless it is given. */
+  tally?: Tally
 }
 
 export interface CommandsOptions {
@@ -330,11 +332,12 @@ export function createCommands(options: CommandsOptions): Commands {
     const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
       flight.placement = await records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
     }
+    const { tally = createTally() } = wishes
     let hasBegun = false
     try {
       const twin = await findTwin(reserved, wishes.acknowledged)
       if (twin !== null) return await keepNotSent(toBlocked(twin))
-      const preImage = await readPreImage(broker, reserved)
+      const preImage = await readPreImage(broker, reserved, tally)
       // That may have taken long enough for another to be lost.
       const later = await findTwin(reserved, wishes.acknowledged)
       if (later !== null) return await keepNotSent(toBlocked(later))
@@ -361,9 +364,10 @@ export function createCommands(options: CommandsOptions): Commands {
           if (flight.wasLeft) reconciler.follow(sending, flight.ended)
         },
       })
+      tally.calls++
       const verdict = await judge(flight.placement ?? reserved, answer)
       if (verdict === 'contradiction') return await lose('contradiction', null, flight)
-      if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, flight)
+      if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, { flight, tally })
       flight.order = answer.order
       const { orderId, rejection } = answer
       const foundBy = 'RESPONSE' as const
@@ -377,6 +381,7 @@ export function createCommands(options: CommandsOptions): Commands {
       // The id that the broker answered with belongs to another key: that answer was about something else.
       if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
     } catch (error) {
+      if (hasBegun && error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
       // Where it had begun, it left once, and the broker did not look at it.
       if (error instanceof NotToBeSent) {
         return error.outcome === null ? undefined : await keepNotSent(error.outcome, hasBegun)
@@ -422,13 +427,17 @@ export function createCommands(options: CommandsOptions): Commands {
    * Reads the order that an answer named and that has to be confirmed, again while the broker's reads lag, and binds it. The
    * lookups go on beside it, and know the order id too.
    */
-  async function confirm(broker: Broker, orderId: string, flight: Flight): Promise<void> {
+  async function confirm(
+    broker: Broker,
+    orderId: string,
+    { flight, tally }: { flight: Flight; tally: Tally },
+  ): Promise<void> {
     await lose('unconfirmed', null, flight, orderId)
     const until = clock.monotonic() + times.replyMs
     for (let waitMs = confirmMs.first; ; waitMs = Math.min(waitMs * 2, confirmMs.longest)) {
       const { placement } = flight
       if (placement?.state !== 'UNKNOWN') return
-      const order = await readOrder(broker, orderId, placement.accountId, until)
+      const order = await readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
       if (order !== null) {
         if (!isConfirmed(placement, order) || (await isTaken(placement, order))) return
         flight.order = order
@@ -450,9 +459,13 @@ export function createCommands(options: CommandsOptions): Commands {
     return owner !== null && owner.opId !== opId
   }
 
-  async function readOrder(broker: Broker, id: string, accountId: string, until: number): Promise<Order | null> {
+  async function readOrder(
+    broker: Broker,
+    { id, accountId, tally }: { id: string; accountId: string; tally: Tally },
+    until: number,
+  ): Promise<Order | null> {
     const deadline = clock.now() + Math.max(0, until - clock.monotonic())
-    const scope = { signal: closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
+    const scope = { signal: closing.signal, deadline, isForCancel: false, caller: null, tally }
     const key = { broker: broker.id, id, accountId, mustBeWhole: true }
     try {
       const [order = null] = await broker.orders([key], scope)
@@ -505,7 +518,11 @@ export function createCommands(options: CommandsOptions): Commands {
   }
 
   /** What is there before the order is sent; null where that need not be known, or could not be read. */
-  async function readPreImage(broker: Broker, { request, createdAt, sendBy }: Placement): Promise<PreImage | null> {
+  async function readPreImage(
+    broker: Broker,
+    { request, createdAt, sendBy }: Placement,
+    tally: Tally,
+  ): Promise<PreImage | null> {
     if (broker.capabilities.clientIdEcho) return null
     const { accountId, symbol, side } = request
     const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'preImage' as const }
@@ -516,7 +533,7 @@ export function createCommands(options: CommandsOptions): Commands {
       deadline,
       isForCancel: false,
       caller: null,
-      tally: createTally(),
+      tally,
     }
     const work = broker.scan(query, scope).then(
       ({ orders, isComplete }) => ({ orderIds: orders.map(({ id }) => id), isComplete }),

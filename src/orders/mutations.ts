@@ -43,6 +43,7 @@ builder.mutationFields((t) => ({
           timeoutMs: context.timeoutMs,
           acknowledged: input.acknowledgeUnresolved ?? [],
           principal: toPrincipal(caller),
+          tally: context.tally,
         },
       )
       return withFresh(result, context)
@@ -66,7 +67,7 @@ builder.mutationFields((t) => ({
           clientOrderId: input.clientOrderId ?? null,
         },
         context.timeoutMs,
-        { principal: toPrincipal(caller), sees: caller.sees },
+        { principal: toPrincipal(caller), sees: caller.sees, tally: context.tally },
       )
       return withFresh(result, context)
     },

@@ -10,6 +10,7 @@ import type { OrderFilter, TradingAccount } from './order.ts'
 import { readPage } from './page.ts'
 import type { OrderConnection } from './page.ts'
 import { OrderPlacementObject } from './results.ts'
+import { takeTurn } from './rowTurns.ts'
 import { OrderConnectionObject, OrderFilterInput, OrderObject, TradingAccountObject, BrokerEnum } from './types.ts'
 
 const idsMax = 100
@@ -137,13 +138,13 @@ interface PageInput {
   after?: string | null | undefined
 }
 
-function readOrders(
+async function readOrders(
   context: Context,
   account: TradingAccount,
   { filter, first, after }: PageInput,
   info: GraphQLResolveInfo,
 ): Promise<OrderConnection> {
-  return readPage(context, account, {
+  const page = await readPage(context, account, {
     filter: {
       statuses: filter?.statuses ?? null,
       state: filter?.state ?? null,
@@ -156,6 +157,9 @@ function readOrders(
     after: after ?? null,
     wantsMore: isSelected(info, ['pageInfo', 'hasNextPage']),
   })
+  const turn = takeTurn(page.edges.length)
+  if (turn) await turn
+  return page
 }
 
 // Whether the document selects the field at `path` below this one. A field under @skip or @include counts as selected.

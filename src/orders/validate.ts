@@ -1,7 +1,7 @@
 // A placement's rules, checked before anything is recorded or sent: all problems at once, so that a form can mark
 // every field in one go. Pure.
 
-import { compareDecimals, countDigits, decimalDigitsMax } from '../decimal.ts'
+import { compareDecimals, countDigits, decimalDigitsMax, decimalHelp, isWrittenDecimal } from '../decimal.ts'
 import { isAccountId } from './order.ts'
 import type { NewOrder, OrderTypeSent } from './order.ts'
 
@@ -131,32 +131,44 @@ function checkCommission({ commission, commissionType }: NewOrder): OrderInputPr
     if (commissionType === null) return []
     return [createProblem('commission', 'REQUIRED', 'A commissionType needs a commission.')]
   }
-  if (commissionType === 'BPS' && countDigits(commission).fraction > 2) {
+  if (commissionType === 'BPS' && isWrittenDecimal(commission) && countDigits(commission).fraction > 2) {
     return [createProblem('commission', 'TOO_PRECISE', 'Basis points take at most 2 decimals.')]
   }
   return []
 }
 
+const sizes = ['quantity', 'notional', 'limitPrice', 'stopPrice', 'trailPercent', 'trailPrice'] as const
+
 function checkDecimals(order: NewOrder): OrderInputProblem[] {
-  const problems: OrderInputProblem[] = []
-  for (const field of ['quantity', 'notional', 'limitPrice', 'stopPrice', 'trailPercent', 'trailPrice'] as const) {
+  return [...sizes, 'commission' as const].flatMap((field) => {
     const value = order[field]
-    if (value !== null && compareDecimals(value, '0') <= 0) {
-      problems.push(createProblem(field, 'NOT_POSITIVE', `${field} must be above zero.`))
-    }
-    if (value !== null) problems.push(...checkLength(field, value))
+    return value === null ? [] : checkDecimal(field, value)
+  })
+}
+
+function checkDecimal(field: (typeof sizes)[number] | 'commission', value: string): OrderInputProblem[] {
+  if (!isWrittenDecimal(value)) {
+    return [createProblem(field, 'BAD_FORMAT', `${field} is ${quote(value)}, which is no decimal: ${decimalHelp}`)]
   }
-  if (order.commission !== null) {
-    // Minus zero too: a broker takes no sign here.
-    if (order.commission.startsWith('-')) {
-      problems.push(createProblem('commission', 'NOT_POSITIVE', 'commission must not be negative.'))
-    }
-    problems.push(...checkLength('commission', order.commission))
+  const problems: OrderInputProblem[] = []
+  // Minus zero is refused as a commission too: a broker takes no sign here.
+  if (field === 'commission' && value.startsWith('-')) {
+    problems.push(createProblem(field, 'NOT_POSITIVE', 'commission must not be negative.'))
+  }
+  if (field !== 'commission' && compareDecimals(value, '0') <= 0) {
+    problems.push(createProblem(field, 'NOT_POSITIVE', `${field} must be above zero.`))
+  }
+  if (countDigits(value).total > decimalDigitsMax) {
+    problems.push(createProblem(field, 'TOO_LONG', `${field} may have at most ${decimalDigitsMax} digits.`))
   }
   return problems
 }
 
-function checkLength(field: string, value: string): OrderInputProblem[] {
-  if (countDigits(value).total <= decimalDigitsMax) return []
-  return [createProblem(field, 'TOO_LONG', `${field} may have at most ${decimalDigitsMax} digits.`)]
+const quotedCharactersMax = 40
+
+/** A caller's text for a message: short, and without characters that move a cursor or turn text around. */
+function quote(text: string): string {
+  const shown = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '�')
+  const isShort = shown.length <= quotedCharactersMax
+  return JSON.stringify(isShort ? shown : `${shown.slice(0, quotedCharactersMax)}…`.toWellFormed())
 }
