@@ -6,6 +6,7 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { deflateRawSync, deflateSync, gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { createAries } from '../src/brokers/aries.ts'
@@ -182,6 +183,8 @@ interface Reply {
   status: number
   headers: Record<string, string>
   text: string
+  /** Sent in the place of the text. */
+  bytes?: Buffer
   /** The connection breaks: before the head of the answer, or in the middle of its body. */
   cut?: 'before' | 'within'
 }
@@ -729,10 +732,14 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
     response.destroy()
     return
   }
-  const length = String(Buffer.byteLength(reply.text) + (reply.cut === 'within' ? 1 : 0))
-  response.writeHead(reply.status, reply.status === 204 ? {} : { ...reply.headers, 'content-length': length })
-  if (reply.cut === 'within') response.write(reply.text, () => response.destroy())
-  else response.end(reply.text)
+  const sent = reply.bytes ?? Buffer.from(reply.text)
+  const length = String(sent.length + (reply.cut === 'within' ? 1 : 0))
+  response.writeHead(
+    reply.status,
+    reply.status === 204 ? reply.headers : { ...reply.headers, 'content-length': length },
+  )
+  if (reply.cut === 'within') response.write(sent, () => response.destroy())
+  else response.end(sent)
 }
 
 beforeAll(async () => {
@@ -1025,20 +1032,139 @@ const reads: Record<string, Case> = {
     expect(scope.tally.batched).toBeGreaterThanOrEqual(97)
   },
 
+  'reads an empty list however it is spelled, and never an order that way': async ({
+    book,
+    broker,
+    say,
+    scan,
+    ...bench
+  }) => {
+    const replies: [Reply, boolean][] = [
+      [json([]), true],
+      [json(null), true],
+      [json({ orders: null, data: null, accounts: null, nextCursor: null }), true],
+      [json({ data: null }), true],
+      [json({ object: 'list', has_more: false, data: [], orders: [], accounts: [], nextCursor: '' }), true],
+      [json({ data: [], orders: [], accounts: [] }), true],
+      [raw('', 204), true],
+      [raw('', 204, { 'content-type': 'text/html' }), true],
+      // Nothing at all proves nothing to a search.
+      [raw(''), false],
+      [raw(' \n'), false],
+      [json({ object: 'list', has_more: false, nextCursor: '0' }), false],
+    ]
+    for (const [reply, isProof] of replies) {
+      const name = `${reply.status} ${reply.text}`
+      // Aries' accounts say since when there can be orders.
+      book.reply = ({ path }) => (/\/(accounts|investors)$/.test(path) ? null : reply)
+      const empty = { rows: [], hasMore: false, isComplete: true }
+      expect(await broker.pages([bench.toQuery()], createScope()), name).toMatchObject([empty])
+      expect(await scan(), name).toEqual({ ids: [], isComplete: isProof })
+      const [order] = await broker.orders([bench.keyOf('ord_1')], createScope())
+      const isAbsent = broker.offer.readsOne === 'inLists' && isProof && reply.status === 200
+      if (isAbsent) expect(order, name).toBeNull()
+      else expect(order, name).toMatchObject({ kind: 'unreadable' })
+      say(reply)
+      expect(await broker.accounts(createScope()), name).toEqual([])
+    }
+  },
+
+  'reads JSON in other wrappings and encodings, and refuses HTML and what it cannot decode': async (bench) => {
+    const { book, column, readPage, toIds, account } = bench
+    book.facts = toFacts(3)
+    const isList = ({ path }: Seen): boolean => path.includes(account.replace('aries:', ''))
+    const send = (change: (reply: Reply) => Reply): void => {
+      book.reply = (seen) => {
+        const told = isList(seen) ? column.answer(seen, book) : null
+        return told && change(told)
+      }
+    }
+    const typed =
+      (type: string | null) =>
+      (reply: Reply): Reply => {
+        const { 'content-type': _, ...headers } = reply.headers
+        return { ...reply, headers: type === null ? headers : { ...headers, 'content-type': type } }
+      }
+    const types = [
+      'text/plain',
+      'text/json; charset=utf-8',
+      'application/problem+json',
+      'application/vnd.api+json',
+      null,
+    ]
+    for (const type of types) {
+      send(typed(type))
+      expect(idsOf(await readPage()), String(type)).toEqual(toIds(book.facts))
+    }
+    const encoded =
+      (name: string, encode: (text: string) => Buffer) =>
+      (reply: Reply): Reply => ({
+        ...reply,
+        headers: { ...reply.headers, 'content-encoding': name },
+        bytes: encode(reply.text),
+      })
+    for (const [name, encode] of [
+      ['gzip', gzipSync],
+      ['X-GZip', gzipSync],
+      ['deflate', deflateSync],
+      ['deflate', deflateRawSync],
+    ] as const) {
+      send(encoded(name, encode))
+      expect(idsOf(await readPage()), name).toEqual(toIds(book.facts))
+    }
+    const bomb = gzipSync(`[${' '.repeat(8_000_000)}]`)
+    for (const [change, reason, detail] of [
+      [typed('text/html'), 'contentType', 'text/html'],
+      [encoded('br', Buffer.from), 'encoding', 'br'],
+      [encoded('gzip', Buffer.from), 'encoding', 'gzip'],
+      [encoded('gzip', () => bomb), 'tooLarge', 'gzip'],
+      [(reply: Reply): Reply => ({ ...reply, text: '{"a": 1]' }), 'notJson', 'byte 7'],
+    ] as const) {
+      send(change)
+      const error = await errorOf(readPage())
+      expect(error, detail).toMatchObject({ kind: 'unreadable', refusal: { reason } })
+      expect(error.refusal?.detail).toContain(detail)
+    }
+  },
+
+  'a value that is no JSON costs its field, and neither its order nor its page': async (bench) => {
+    const { book, column, readPage, readOne, toIds } = bench
+    const words = ['NaN', 'Infinity', '-Infinity', 'undefined', '.5', '+1', '01', '1.', 'None', 'True', '', '"\\x"']
+    const whole = await readOne({ createdAt: timeOf(5), status: 'ACCEPTED' })
+    for (const word of words) {
+      // `num:` is taken off when the text is made.
+      const raws = { quantity: `num:${word.replaceAll('"', '@')}` }
+      book.reply = (seen) => {
+        const reply = column.answer(seen, book)
+        return reply && { ...reply, text: reply.text.replaceAll('@', '"') }
+      }
+      const order = await readOne({ createdAt: timeOf(5), status: 'ACCEPTED', raw: raws })
+      expect(order.quantity, word).toBeInstanceOf(UpstreamError)
+      expect(order, word).toEqual({ ...whole, quantity: order.quantity })
+      book.facts = toFacts(5).map((fact, index) => (index === 2 ? { ...fact, raw: raws } : fact))
+      const page = await readPage()
+      expect(idsOf(page), word).toEqual(toIds(book.facts))
+      expect(page.isComplete).toBe(true)
+    }
+    // A control character costs nothing.
+    book.reply = (seen) => {
+      const reply = column.answer(seen, book)
+      return reply && { ...reply, text: reply.text.replaceAll('USD', 'U\tSD') }
+    }
+    expect(await readOne({ createdAt: timeOf(5) })).toMatchObject({ currency: 'U SD' })
+  },
+
   'what is no answer is never an empty one: orders, pages and accounts (C17, C20)': async ({
     broker,
     say,
     ...bench
   }) => {
     const replies = [
-      raw('', 204),
-      raw(''),
       raw('{'),
+      raw('[NaN'),
       html(200),
-      json(null),
       json('[]'),
       json({}),
-      json({ orders: null, data: null, accounts: null }),
       json({ orders: {}, data: {}, accounts: {} }),
     ]
     for (const reply of replies) {

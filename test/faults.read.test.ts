@@ -414,7 +414,7 @@ describe('garbage', () => {
     expect(waitedMs).toBeLessThan(7_000)
   })
 
-  it('C12 a gzip bomb is refused unopened', async () => {
+  it('C12 a gzip bomb is refused, and memory stays flat', async () => {
     await harness.setRules({ match: onOne, fault: { kind: 'gzipBomb', bytes: 100_000_000 } })
     await readOne(demoId())
     await harness.clearCalls()

@@ -230,13 +230,16 @@ describe('an answer', () => {
     })
   })
 
-  test.for(['application/json; charset=utf-8', 'Application/JSON', 'application/problem+json'])(
-    'may call itself %s',
-    async (type) => {
-      const upstream = await serve(whole(200, { 'content-type': type }, '{"name":"Zoë"}'))
-      expect((await open(upstream.url).read(get)).body).toEqual({ name: 'Zoë' })
-    },
-  )
+  test.for([
+    'application/json; charset=utf-8',
+    'Application/JSON',
+    'application/problem+json',
+    'text/plain',
+    'text/json',
+  ])('may call itself %s', async (type) => {
+    const upstream = await serve(whole(200, { 'content-type': type }, '{"name":"Zoë"}'))
+    expect((await open(upstream.url).read(get)).body).toEqual({ name: 'Zoë' })
+  })
 
   test('of 4xx with a JSON body is returned, for the adapter to judge', async () => {
     const upstream = await serve(json(422, '{"code":"NO_FUNDS"}'))
@@ -489,19 +492,17 @@ describe('it may have happened', () => {
   test.for<[string, number, Record<string, string | string[]>, string | Buffer]>([
     ['an HTML page under 4xx', 403, { 'content-type': 'text/html' }, `<p>${answerSecret}</p>`],
     ['JSON that calls itself HTML', 200, { 'content-type': 'text/html' }, '{"id":"1"}'],
-    ['JSON of no type', 200, {}, '{"id":"1"}'],
     ['JSON of two types', 200, { 'content-type': 'application/json, text/html' }, '{"id":"1"}'],
     ['an empty body', 200, type, ''],
     ['an empty body of no type', 201, { 'content-length': '0' }, ''],
     ['an empty 404', 404, type, ''],
     ['204', 204, {}, ''],
-    ['a body that is not JSON', 200, type, `{"id":${answerSecret}}`],
+    ['a body that is not JSON', 200, type, `{"id":"${answerSecret}" "1"}`],
     ['JSON that ends early', 200, type, '{"id":"1"'],
     ['JSON that is not UTF-8', 200, type, Buffer.from([0x22, 0xff, 0x22])],
     ['JSON nested beyond reason', 200, type, '['.repeat(200_000) + ']'.repeat(200_000)],
-    ['a compressed body', 200, { ...type, 'content-encoding': 'gzip' }, gzipSync('{"id":"1"}')],
+    ['a body that only claims to be gzip', 200, { ...type, 'content-encoding': 'gzip' }, '{"id":"1"}'],
     ['a body that only claims to be compressed', 200, { ...type, 'content-encoding': 'br' }, '{"id":"1"}'],
-    ['a compressed body under 4xx', 422, { ...type, 'content-encoding': 'gzip' }, gzipSync('{"id":"1"}')],
     ['an encoding named twice', 200, { ...type, 'content-encoding': ['identity', 'gzip'] }, gzipSync('{"id":"1"}')],
   ])('when the answer is %s', async ([, status, headers, body]) => {
     const upstream = await serve(whole(status, headers, body))

@@ -16,13 +16,15 @@ import {
   checkCancelAnswer,
   findUnsupportedByAries,
   isTokenRefused,
+  parseList,
+  parseNextCursor,
   parsePlaceAnswer,
   readOrder,
   takeBody,
   toCancelRequest,
   toRequest,
 } from './ariesJson.ts'
-import type { AriesAccountField } from './ariesJson.ts'
+import type { AriesList, AriesAccountField } from './ariesJson.ts'
 import {
   isAskedFor,
   isUndatedFor,
@@ -94,10 +96,21 @@ interface CallsLeft {
   openingFailure: UpstreamError | null
   /** Everything that was created since has been looked through; null before the first window of the history. */
   searchedSince: string | null
+  /** A list came without a body or without its rows: that proves nothing to a search. */
+  isDoubtful: boolean
+  /** The same, or a list came as a 204: that does not say of one order that it is not there. */
+  isUnsaid: boolean
 }
 
 function countCalls(most: number): CallsLeft {
-  return { left: most, isExceeded: false, openingFailure: null, searchedSince: null }
+  return {
+    left: most,
+    isExceeded: false,
+    openingFailure: null,
+    searchedSince: null,
+    isDoubtful: false,
+    isUnsaid: false,
+  }
 }
 
 /** A row of a list. */
@@ -149,11 +162,12 @@ export function createAries(options: AriesOptions): Broker {
   // ---- calls ----------------------------------------------------------------------------------------------------
 
   // Aries, "Authentication": Bearer tokens of about an hour. A 401 is repeated once, with the next token.
-  async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
+  async function readList(call: ReadCall, name: 'orders' | 'accounts', scope: ReadScope): Promise<AriesList> {
     const token = await tokens.current(scope.signal)
     const answer = await calls.read(withToken(call, token), scope)
     const next = answer.status === 401 ? await tokens.renew(token, scope.signal) : null
-    return takeBody(note(next === null ? answer : await calls.read(withToken(call, next), scope)), 'read')
+    const last = note(next === null ? answer : await calls.read(withToken(call, next), scope))
+    return parseList(takeBody(last, 'read'), last.status, name)
   }
 
   /** Notes what the answer tells of our credential. A token may just have expired, so it is the answer to the next one. */
@@ -180,22 +194,16 @@ export function createAries(options: AriesOptions): Broker {
     call: Pick<ReadCall, 'path' | 'lane'> & { query: Record<string, string> },
     accountId: string,
     scope: ReadScope,
-  ): Promise<{ rows: Row[]; next: string | null }> {
-    let body: unknown
+  ): Promise<Pick<AriesList, 'emptiness'> & { rows: Row[]; next: string | null }> {
+    let list: AriesList
     try {
-      body = await read({ ...call, times: readTimes.page, tags: [accountId] }, scope)
+      list = await readList({ ...call, times: readTimes.page, tags: [accountId] }, 'orders', scope)
     } catch (error) {
       if (isAccountRefused(error)) await noteRefusedAccount(accountId, scope)
       throw error
     }
-    if (!isBody(body) || !Array.isArray(body['orders'])) {
-      throw new UpstreamError('unreadable', 'Aries answered a list that is none')
-    }
-    const { nextCursor } = body
-    if (typeof nextCursor !== 'string' || !/^\d{1,20}$/.test(nextCursor)) {
-      throw new UpstreamError('unreadable', 'Aries answered a list without a readable nextCursor')
-    }
-    return { rows: toRows(body['orders'], accountId), next: /^0+$/.test(nextCursor) ? null : nextCursor }
+    const { rows, emptiness } = list
+    return { rows: toRows(rows, accountId), next: parseNextCursor(list), emptiness }
   }
 
   /** Page by page behind `call`, each row as often as the broker shows it, to its end or to that of the calls. */
@@ -212,7 +220,9 @@ export function createAries(options: AriesOptions): Broker {
       }
       counter.left--
       const query: Record<string, string> = cursor === null ? call.query : { ...call.query, cursor }
-      const { rows, next } = await readRows({ ...call, query }, accountId, scope)
+      const { rows, next, emptiness } = await readRows({ ...call, query }, accountId, scope)
+      if (emptiness === 'doubtful') counter.isDoubtful = true
+      if (emptiness !== null) counter.isUnsaid = true
       yield rows
       if (next === null) return
       if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor stands still')
@@ -317,12 +327,10 @@ export function createAries(options: AriesOptions): Broker {
 
   // Aries, "Accounts". Which of the ids an order wants is not said, so the opening date is kept under each.
   async function listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
-    const body = await read({ path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }, scope)
-    if (!isBody(body) || !Array.isArray(body['accounts'])) {
-      throw new UpstreamError('unreadable', 'Aries answered a list of accounts that is none')
-    }
-    hasListed = true
-    const accounts = body['accounts'].filter(isBody)
+    const call: ReadCall = { path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }
+    const { rows, emptiness } = await readList(call, 'accounts', scope)
+    hasListed = emptiness === null
+    const accounts = rows.filter(isBody)
     // The id of the setting last: it holds where ids of two columns are the same.
     for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
       for (const account of accounts) {
@@ -424,6 +432,9 @@ export function createAries(options: AriesOptions): Broker {
       }
       if (missing.size > 0 && hasNameless) {
         throw new UpstreamError('unreadable', 'the order may be one whose clOrdId cannot be read')
+      }
+      if (missing.size > 0 && counter.isUnsaid) {
+        throw new UpstreamError('unreadable', 'Aries answered a list without a body, so an order may be missing')
       }
       for (const id of missing) found.set(id, null)
     } catch (error) {
@@ -538,7 +549,7 @@ export function createAries(options: AriesOptions): Broker {
     for await (const part of walkHistory(accountId, scope, history)) {
       for (const row of part.rows) keepNewer(rows, row)
     }
-    let isComplete = !counter.isExceeded
+    let isComplete = !counter.isExceeded && !counter.isDoubtful
     const orders: Order[] = []
     for (const { createdAt, value } of rows.values()) {
       if (value instanceof UpstreamError) {

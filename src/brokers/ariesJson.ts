@@ -243,6 +243,49 @@ function readReason(body: Body): string | null {
   return null
 }
 
+// ---- lists ------------------------------------------------------------------------------------------------------
+
+/** A list of orders or accounts. */
+export interface AriesList {
+  rows: readonly unknown[]
+  nextCursor: unknown
+  /**
+   * How an empty list came that does not say that it is one: as a 204, or, which proves less, without a body or without its
+   * rows. Null for all other lists.
+   */
+  emptiness: 'noContent' | 'doubtful' | null
+}
+
+/** An empty list may be an array, null, an envelope with null or without rows, a 204 or nothing. Throws UpstreamError. */
+export function parseList(body: unknown, status: number, name: 'orders' | 'accounts'): AriesList {
+  if (body === undefined) {
+    return { rows: [], nextCursor: null, emptiness: status === 204 ? 'noContent' : 'doubtful' }
+  }
+  if (body === null || (Array.isArray(body) && body.length === 0))
+    return { rows: [], nextCursor: null, emptiness: null }
+  if (isBody(body)) {
+    const { nextCursor } = body
+    const rows = body[name]
+    if (Array.isArray(rows)) return { rows, nextCursor, emptiness: null }
+    if (rows === null || (rows === undefined && body['data'] === null)) return { rows: [], nextCursor, emptiness: null }
+    // A field without a value may be left out.
+    if (rows === undefined && nextCursor !== undefined) return { rows: [], nextCursor, emptiness: 'doubtful' }
+  }
+  throw new UpstreamError('unreadable', `Aries answered a list of ${name} that is none`)
+}
+
+/**
+ * The cursor of the next page, null behind the last one, which is 0, null, empty, or left out of an empty page.
+ * Throws UpstreamError for what is no cursor.
+ */
+export function parseNextCursor({ rows, nextCursor }: AriesList): string | null {
+  if (nextCursor === null || nextCursor === '') return null
+  if (nextCursor === undefined && rows.length === 0) return null
+  if (typeof nextCursor === 'string' && /^\d{1,20}$/.test(nextCursor))
+    return /^0+$/.test(nextCursor) ? null : nextCursor
+  throw new UpstreamError('unreadable', 'Aries answered a list without a readable nextCursor')
+}
+
 // ---- placing ----------------------------------------------------------------------------------------------------
 
 // The OSI symbol of an option, which the newer release takes in the place of a ticker.

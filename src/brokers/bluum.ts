@@ -147,8 +147,9 @@ export function createBluum(options: BluumOptions): Broker {
     return since !== undefined && typeof owner?.at === 'string' && compareInstants(owner.at, since) < 0
   }
 
-  async function read(call: ReadCall, scope: ReadScope): Promise<unknown> {
-    return takeBody(await watch(calls.read(call, scope)), dialect)
+  async function readList(call: ReadCall, scope: ReadScope): Promise<List> {
+    const answer = await watch(calls.read(call, scope))
+    return parseList(takeBody(answer, dialect), answer.status)
   }
 
   /** Notes what the answer tells of our key pair. */
@@ -321,8 +322,8 @@ export function createBluum(options: BluumOptions): Broker {
       mayMove: filter.status !== null,
       async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
         const query = { ...words, limit: String(limit), offset: String(offset) }
-        const body = await read({ path: listPath, query, lane, times: readTimes.page, tags: [accountId] }, scope)
-        const list = parseList(body)
+        const call: ReadCall = { path: listPath, query, lane, times: readTimes.page, tags: [accountId] }
+        const list = await readList(call, scope)
         const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, dialect))
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
         const unique = [...new Map(all.map((row) => [row.id, row])).values()]
@@ -332,7 +333,7 @@ export function createBluum(options: BluumOptions): Broker {
         }
         // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
         const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
-        return { rows, sent: all.length, hasMore: isLonger ? true : list.hasMore }
+        return { rows, sent: all.length, hasMore: isLonger ? true : list.hasMore, isDoubtful: list.isDoubtful }
       },
     }
   }
@@ -393,7 +394,7 @@ export function createBluum(options: BluumOptions): Broker {
       const limit = accountPages.toLimit(pageSizeMax)
       const query = { limit: String(limit), offset: String(offset) }
       const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
-      const list = parseList(await read(dialect.pagesAccounts ? { ...page, query } : page, scope))
+      const list = await readList(dialect.pagesAccounts ? { ...page, query } : page, scope)
       const before = ids.size
       for (const row of list.rows) if (isBody(row) && isBluumId(row.id)) ids.add(row.id)
       if (!dialect.pagesAccounts) return [...ids]
@@ -496,11 +497,27 @@ function takeBody(answer: Answer, dialect: Dialect): unknown {
   throw toRefusal(answer, dialect)
 }
 
-// A list is a bare array in the reference and `{object, data, has_more}` in the vendor's newer pages.
-function parseList(body: unknown): { rows: readonly unknown[]; hasMore: boolean | null } {
-  if (Array.isArray(body)) return { rows: body, hasMore: null }
-  if (isBody(body) && Array.isArray(body.data)) {
-    return { rows: body.data, hasMore: typeof body.has_more === 'boolean' ? body.has_more : null }
+interface List {
+  rows: readonly unknown[]
+  /** The broker's word; null if it gives none. */
+  hasMore: boolean | null
+  /** The list is empty because the answer holds nothing, which is no word of the broker's that there are no rows. */
+  isDoubtful: boolean
+}
+
+// A list is a bare array in the reference and `{object, data, has_more}` in the vendor's newer pages. An empty one may also
+// be null, an envelope with null or without rows, a 204 or an answer without a body.
+function parseList(body: unknown, status: number): List {
+  if (Array.isArray(body)) return { rows: body, hasMore: null, isDoubtful: false }
+  if (body === undefined) return { rows: [], hasMore: false, isDoubtful: status !== 204 }
+  if (body === null) return { rows: [], hasMore: false, isDoubtful: false }
+  if (isBody(body)) {
+    const hasMore = typeof body.has_more === 'boolean' ? body.has_more : null
+    if (Array.isArray(body.data)) return { rows: body.data, hasMore, isDoubtful: false }
+    const isNull = body.data === null || (body.data === undefined && body.orders === null)
+    if (isNull) return { rows: [], hasMore: hasMore ?? false, isDoubtful: false }
+    const hasNoRows = body.data === undefined && body.object === 'list'
+    if (hasNoRows) return { rows: [], hasMore: hasMore ?? false, isDoubtful: true }
   }
   throw new UpstreamError('unreadable', 'Bluum answered a list that is none')
 }

@@ -360,6 +360,12 @@ const effects: Record<UpstreamErrorKind, UpstreamEffect> = {
   unreadable: 'unknown', // an answer that we cannot take for the broker's word
 }
 
+/** Why an answer, a row or a field cannot be used. `detail` holds no order data: it is logged. */
+export interface AnswerRefusal {
+  reason: 'contentType' | 'encoding' | 'redirect' | 'tooLarge' | 'noBody' | 'notJson' | 'notHttp' | 'field' | 'content'
+  detail: string
+}
+
 /** What more is known of a failed call. */
 export interface UpstreamFailure {
   /** Set only where the kind's own effect does not hold. */
@@ -376,6 +382,8 @@ export interface UpstreamFailure {
   retryAfterMs?: number
   /** Set when this is the broker's final no to an order, and which no it is. */
   rejection?: OrderRejectionCode
+  /** Set when the answer, or a part of it, cannot be used. */
+  refusal?: AnswerRefusal
   cause?: unknown
 }
 
@@ -390,6 +398,7 @@ export class UpstreamError extends Error {
   readonly reason: string | null
   readonly retryAfterMs: number | null
   readonly rejection: OrderRejectionCode | null
+  readonly refusal: AnswerRefusal | null
 
   /** `message` is for logs and says what happened, without what the broker sent. */
   constructor(kind: UpstreamErrorKind, message: string, failure: UpstreamFailure = {}) {
@@ -402,11 +411,13 @@ export class UpstreamError extends Error {
     this.reason = failure.reason ?? null
     this.retryAfterMs = failure.retryAfterMs ?? null
     this.rejection = failure.rejection ?? null
+    // An adapter's message says what of the content is wrong, without what the broker sent.
+    this.refusal = failure.refusal ?? (kind === 'unreadable' ? { reason: 'content', detail: message } : null)
   }
 
   /** The same failure with another wait, in ms. */
   withRetryAfter(retryAfterMs: number): UpstreamError {
-    const { kind, message, effect, timedOut, status, brokerCode, reason, rejection, cause } = this
+    const { kind, message, effect, timedOut, status, brokerCode, reason, rejection, refusal, cause } = this
     return new UpstreamError(kind, message, {
       effect,
       timedOut,
@@ -414,6 +425,7 @@ export class UpstreamError extends Error {
       ...(brokerCode === null ? {} : { brokerCode }),
       ...(reason === null ? {} : { reason }),
       ...(rejection === null ? {} : { rejection }),
+      ...(refusal === null ? {} : { refusal }),
       ...(cause === undefined ? {} : { cause }),
       retryAfterMs,
     })

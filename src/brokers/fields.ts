@@ -22,7 +22,8 @@ export function requireText(body: Body, field: string): string {
   const value = body[field]
   const text = typeof value === 'string' ? cleanText(value) : ''
   if (text !== '') return text
-  throw new UpstreamError('unreadable', `the broker answered an order without a readable ${field}`)
+  const message = `the broker answered an order without a readable ${field}`
+  throw new UpstreamError('unreadable', message, { refusal: { reason: 'field', detail: field } })
 }
 
 /** A text, cleaned. */
@@ -53,7 +54,8 @@ export function isAbsent(value: unknown): boolean {
 function parseField<T>(body: Body, field: string, parse: (value: unknown) => T | null): Field<T> {
   const value = body[field]
   if (isAbsent(value)) return null
-  return parse(value) ?? new UpstreamError('unreadable', `the broker answered an order whose ${field} cannot be read`)
+  const message = `the broker answered an order whose ${field} cannot be read`
+  return parse(value) ?? new UpstreamError('unreadable', message, { refusal: { reason: 'field', detail: field } })
 }
 
 /** An average price before the first fill is sent as zero; nothing trades at zero. */

@@ -4,10 +4,13 @@
 
 import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
+import { promisify } from 'node:util'
+import { gunzip, inflate, inflateRaw } from 'node:zlib'
 import { type Dispatcher, Pool } from 'undici'
 
 import { isIdPart } from '../orders/order.ts'
-import { UpstreamError, type UpstreamErrorKind, type UpstreamFailure } from './broker.ts'
+import { UpstreamError, type AnswerRefusal, type UpstreamErrorKind, type UpstreamFailure } from './broker.ts'
+import { NotJson, parseJson } from './json.ts'
 import { createTunnels } from './tunnel.ts'
 
 /** What all calls to one broker share. */
@@ -54,10 +57,13 @@ export interface Call {
   onSent?: () => void
 }
 
-/** A whole JSON answer with a 2xx or 4xx status; whose words a 4xx speaks is for the adapter to tell. */
+/** A whole answer with a 2xx or 4xx status: JSON, or nothing. The adapter decides whose words a 4xx speaks. */
 export interface Answer {
   status: number
-  /** The parsed body, each number in it as the string of its digits. */
+  /**
+   * The parsed body, each number in it as the string of its digits, and each value that cannot be read as `{}` (json.ts).
+   * Undefined for a 2xx to a GET that has no body: a 204, or no bytes.
+   */
   body: unknown
   /** From `Retry-After`, 0 to 60,000; null when there was none that can be read. */
   retryAfterMs: number | null
@@ -129,7 +135,7 @@ export function createHttp(options: HttpOptions): Http {
   const pathPrefix = url.pathname.replace(/\/$/, '')
   const now = options.now ?? Date.now
 
-  const poolOptions: Pool.Options = {
+  const poolOptions = {
     // Over HTTP/2 undici repeats a refused POST without telling anyone; and pipelining would let one hanging answer
     // hold up the calls behind it after their headers have left.
     allowH2: false,
@@ -140,7 +146,7 @@ export function createHttp(options: HttpOptions): Http {
     headersTimeout: 0,
     bodyTimeout: 0,
     ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
-  }
+  } satisfies Pool.Options
   const readPool = new Pool(url.origin, { ...poolOptions, connections: options.readConnections ?? 64 })
   const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
   const cancelPool = new Pool(url.origin, { ...poolOptions, connections: options.cancelConnections ?? 4 })
@@ -274,7 +280,7 @@ export function createHttp(options: HttpOptions): Http {
           if (!settle()) return
           if (refusal !== null) reject(refusal)
           else if (head === null) reject(new Error('undici ended an answer that it had not begun'))
-          else readAnswer(call.method, head, Buffer.concat(chunks), resolve, reject)
+          else readAnswer(call.method, head, Buffer.concat(chunks), poolOptions.maxResponseSize).then(resolve, reject)
         },
         onResponseError(_controller, error) {
           fail(toBreak(error))
@@ -345,58 +351,100 @@ function refuseHead(method: string, head: Head): UpstreamError | null {
   if (status >= 500 || status === 408) {
     return new UpstreamError('failed', `${method} answered with status ${status}`, toFailure(head))
   }
-  if (status >= 300 && status < 400) return toUnreadable(method, head, 'a redirect, which is never followed')
-  if (head.contentEncoding !== null && head.contentEncoding.trim().toLowerCase() !== 'identity') {
-    return toUnreadable(method, head, 'an encoding that was not asked for')
+  if (status >= 300 && status < 400)
+    return toUnreadable(method, head, { reason: 'redirect', detail: 'a redirect, which is never followed' })
+  if (toDecoding(head) === null) {
+    const encoding = cleanHeader(head.contentEncoding ?? '')
+    return toUnreadable(method, head, { reason: 'encoding', detail: `the content-encoding ${encoding}` })
   }
+  // A 204 has no body, whatever its headers say.
+  if (status === 204) return null
   const mediaType = (head.contentType ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
-  if (mediaType !== 'application/json' && !/^application\/[^\s/]+\+json$/.test(mediaType)) {
-    return toUnreadable(method, head, 'no JSON by its content-type')
+  if (!jsonTypes.test(mediaType)) {
+    return toUnreadable(method, head, { reason: 'contentType', detail: `the content-type ${cleanHeader(mediaType)}` })
   }
   return null
 }
 
-function readAnswer(
-  method: string,
-  head: Head,
-  bytes: Buffer,
-  resolve: (answer: Answer) => void,
-  reject: (error: UpstreamError) => void,
-): void {
-  let body: unknown
+// Gateways send JSON as plain text or without a type. HTML stays HTML, even if it parses.
+const jsonTypes = /^(|text\/plain|(application|text)\/(x-)?json|[a-z]+\/[^\s/,]+\+json)$/
+
+type Decoding = 'identity' | 'gzip' | 'deflate'
+
+/** How the body was encoded, though identity was asked for; null for what cannot be decoded here. */
+function toDecoding({ contentEncoding }: Head): Decoding | null {
+  const name = (contentEncoding ?? '').trim().toLowerCase()
+  if (name === '' || name === 'identity') return 'identity'
+  if (name === 'gzip' || name === 'x-gzip') return 'gzip'
+  return name === 'deflate' ? 'deflate' : null
+}
+
+// A header is the peer's text and goes to the log.
+function cleanHeader(value: string): string {
+  return value.replaceAll(/[^a-z0-9!#$&^_.+/ ,;=-]/gi, '?').slice(0, 60)
+}
+
+async function readAnswer(method: string, head: Head, received: Buffer, bytesMax: number): Promise<Answer> {
+  const { status, retryAfterMs } = head
+  const isRead = method === 'GET' && status < 300
+  if (status === 204 && isRead) return { status, body: undefined, retryAfterMs }
+  let bytes = received
   try {
-    body = parseJson(bytes)
-  } catch {
-    // Without the parser's error, which quotes the body.
-    reject(toUnreadable(method, head, bytes.length === 0 ? 'an empty body' : 'a body that is not JSON'))
-    return
+    bytes = await decode(received, toDecoding(head) ?? 'identity', bytesMax)
+  } catch (error) {
+    const isTooLong = Object(error).code === 'ERR_BUFFER_TOO_LARGE'
+    const encoding = head.contentEncoding ?? ''
+    throw toUnreadable(
+      method,
+      head,
+      isTooLong
+        ? { reason: 'tooLarge', detail: `a body that ${cleanHeader(encoding)} unfolds to more than ${bytesMax} bytes` }
+        : { reason: 'encoding', detail: `a body that is not ${cleanHeader(encoding)}` },
+    )
   }
-  resolve({ status: head.status, body, retryAfterMs: head.retryAfterMs })
+  if (isBlank(bytes)) {
+    if (isRead) return { status, body: undefined, retryAfterMs }
+    throw toUnreadable(method, head, { reason: 'noBody', detail: 'an empty body' })
+  }
+  try {
+    return { status, body: parseJson(bytes), retryAfterMs }
+  } catch (error) {
+    // Without the parser's error, which quotes the body.
+    if (!(error instanceof NotJson)) throw error
+    throw toUnreadable(method, head, { reason: 'notJson', detail: `a body that is ${error.message}` })
+  }
 }
 
-// A price is no double: each number stays the digits that the broker wrote. Throws on anything that is not JSON in
-// UTF-8, and on nesting too deep to walk.
-function parseJson(bytes: Buffer): unknown {
-  const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  const body: unknown = JSON.parse(text)
-  // A reviver costs several times the parse, and brokers write most numbers as strings anyway.
-  if (!hasNumber(body)) return body
-  return JSON.parse(text, (_key, value: unknown, context?: { source?: string }) =>
-    typeof value === 'number' ? context?.source : value,
-  )
+function isBlank(bytes: Buffer): boolean {
+  return bytes.length < 64 && bytes.toString('latin1').trim() === ''
 }
 
-function hasNumber(value: unknown): boolean {
-  if (typeof value === 'number') return true
-  return typeof value === 'object' && value !== null && Object.values(value).some(hasNumber)
+const [unzip, inflateZlib, inflateBare] = [promisify(gunzip), promisify(inflate), promisify(inflateRaw)]
+
+/** Throws what zlib throws: ERR_BUFFER_TOO_LARGE once more than `bytesMax` come out. */
+async function decode(bytes: Buffer, decoding: Decoding, bytesMax: number): Promise<Buffer> {
+  if (decoding === 'identity' || bytes.length === 0) return bytes
+  const bounds = { maxOutputLength: bytesMax }
+  if (decoding === 'gzip') {
+    // The last four bytes are the length. One that says that it is too long is not unfolded at all, which keeps memory flat.
+    const isGzip = bytes.length >= 18 && bytes.readUInt16BE(0) === 0x1f8b
+    const length = isGzip ? bytes.readUInt32LE(bytes.length - 4) : 0
+    if (length > bytesMax) throw Object.assign(new Error('too long'), { code: 'ERR_BUFFER_TOO_LARGE' })
+    return await unzip(bytes, bounds)
+  }
+  // `deflate` is a zlib stream by its standard, and a bare one by some servers. A zlib stream begins with a checked header.
+  const [first = 0, second = 0] = bytes
+  const isZlib = (first & 0x0f) === 8 && (first * 256 + second) % 31 === 0
+  return await (isZlib ? inflateZlib : inflateBare)(bytes, bounds)
 }
 
 // A 429 without an envelope of the broker's still says when to come back, but it may be a proxy's, sent after the
 // request had passed: it proves nothing.
-function toUnreadable(method: string, head: Head, what: string): UpstreamError {
-  const message = `${method} answered with status ${head.status} and ${what}`
-  if (head.status === 429) return new UpstreamError('throttled', message, { ...toFailure(head), effect: 'unknown' })
-  return new UpstreamError('unreadable', message, toFailure(head))
+function toUnreadable(method: string, head: Head, refusal: AnswerRefusal): UpstreamError {
+  const message = `${method} answered with status ${head.status} and ${refusal.detail}`
+  const failure = { ...toFailure(head), refusal }
+  if (head.status === 429) return new UpstreamError('throttled', message, { ...failure, effect: 'unknown' })
+  return new UpstreamError('unreadable', message, failure)
 }
 
 function toBreakError(method: string, sent: boolean, head: Head | null, end: Break): UpstreamError {
@@ -409,15 +457,17 @@ function toBreakError(method: string, sent: boolean, head: Head | null, end: Bre
   if (head === null) {
     // An answer came, but it is not HTTP, its head has no end, or it gives two lengths.
     const isNonsense = /^(HPE_|HTTPParserError$|UND_ERR_(HEADERS_OVERFLOW|RES_CONTENT_LENGTH_MISMATCH)$)/.test(end.code)
-    if (isNonsense) return new UpstreamError('unreadable', `${method} answered with nonsense: ${end.code}`, failure)
+    if (isNonsense) {
+      const refusal: AnswerRefusal = { reason: 'notHttp', detail: `nonsense: ${end.code}` }
+      return new UpstreamError('unreadable', `${method} answered with nonsense: ${end.code}`, { ...failure, refusal })
+    }
     return new UpstreamError('no_answer', `${method} sent, no answer: ${end.code}`, failure)
   }
   if (end.code === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
-    return new UpstreamError(
-      'unreadable',
-      `${method} answered with status ${head.status} and too large a body`,
-      failure,
-    )
+    return new UpstreamError('unreadable', `${method} answered with status ${head.status} and too large a body`, {
+      ...failure,
+      refusal: { reason: 'tooLarge', detail: 'too large a body' },
+    })
   }
   return new UpstreamError('no_answer', `${method} answered with status ${head.status}, cut: ${end.code}`, failure)
 }

@@ -27,6 +27,8 @@ export interface ListAnswer<T> {
   sent?: number
   /** The broker's word; null if it gives none. */
   hasMore: boolean | null
+  /** There are no rows because the answer holds nothing, which proves nothing to a search. */
+  isDoubtful?: boolean
 }
 
 /** What was observed of a broker's lists, kept by its adapter across requests. Holds no rows. */

@@ -65,7 +65,8 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
   let doubtful: { sent: number; last: string | undefined } | null = null
   for (let call = 1; call <= callsMax; call++) {
     const asked = cap.toLimit(limit)
-    const { rows, sent = rows.length, hasMore } = await fetch(offset, asked)
+    const { rows, sent = rows.length, hasMore, isDoubtful = false } = await fetch(offset, asked)
+    if (isDoubtful) isWhole = false
     // Rows of this page that an earlier one showed prove that none between the two was stepped over.
     if (call > 1 && !rows.some(({ id, value }) => seen.has(id) && !(value instanceof UpstreamError))) isWhole = false
     const hasNew = rows.some(({ id }) => !seen.has(id))
