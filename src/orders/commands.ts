@@ -2,6 +2,7 @@
 // once; again only after proof that the first time it was not processed. What became of it is told as it is known, and
 // "not known" is an answer of its own, never a failure.
 
+import { LRUCache } from 'lru-cache'
 import { createTally, UpstreamError } from '../brokers/broker.ts'
 import type { Broker, Brokers, PlaceAnswer, Tally } from '../brokers/broker.ts'
 import { within } from '../clock.ts'
@@ -149,6 +150,7 @@ export function createCommands(options: CommandsOptions): Commands {
   const unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
   const flights = new Map<string, Flight>()
   const changingBrokers = new Set<BrokerId>()
+  const notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
   const closing = new AbortController()
   let housework: Promise<unknown> = Promise.resolve()
 
@@ -159,7 +161,9 @@ export function createCommands(options: CommandsOptions): Commands {
       if (isSettled(placement)) flight.settled.resolve()
     }
     if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
-    noteChanges(placement)
+    // The send and a lookup may both find the order, and each is told of the change.
+    if (notedPlacements.get(placement.opId) === undefined) noteChanges(placement)
+    notedPlacements.set(placement.opId, true)
     // A cancel may have been requested while the outcome was unknown.
     cancels.resume(placement)
   })
