@@ -1691,6 +1691,14 @@ const filters: Record<string, Case> = {
     }
   },
 
+  'a list can be filtered by each symbol that it can show': async ({ book, toIds, walk }) => {
+    const symbols = ['BRK B', 'M&M', 'aapl', 'AAPL  260116C00250000', 'Ünï', 'a=b&c', '100%', 'AAPL']
+    book.facts = symbols.map((symbol, index) => toFact(`ord_${index + 1}`, index, { symbol }))
+    for (const [index, symbol] of symbols.entries()) {
+      expect(await walk({ symbol }), symbol).toEqual(toIds(book.facts.slice(index, index + 1)))
+    }
+  },
+
   'filters hold together': async ({ book, broker, toIds, walk }) => {
     book.facts = mixed(broker)
     for (const ignoresFilters of ignoring(broker)) {

@@ -405,13 +405,22 @@ describe('lists', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('refuses a symbol that is none, and names the field', async () => {
-    const { errors } = await harness.run(listOrders, { accountId: harness.accountId, filter: { symbol: 'aapl' } })
-    expect(errors?.[0]).toMatchObject({
-      message: expect.stringContaining('filter.symbol'),
-      extensions: { code: 'BAD_USER_INPUT' },
-    })
+  it.each(['aapl', 'BRK B', 'M&M', 'AAPL  260116C00250000', 'Ünï'])('takes the filter symbol %s', async (symbol) => {
+    const { data, errors } = await harness.run(listOrders, { accountId: harness.accountId, filter: { symbol } })
+    expect(errors).toBeUndefined()
+    expect(data.orders.nodes).toEqual([])
   })
+
+  it.each(['', ' A', 'A\u0007', 'A'.repeat(201)])(
+    'refuses the filter symbol %j, and names the field',
+    async (symbol) => {
+      const { errors } = await harness.run(listOrders, { accountId: harness.accountId, filter: { symbol } })
+      expect(errors?.[0]).toMatchObject({
+        message: expect.stringContaining('filter.symbol'),
+        extensions: { code: 'BAD_USER_INPUT' },
+      })
+    },
+  )
 
   it('refuses more than 100 ids at once', async () => {
     const ids = Array.from({ length: 101 }, (_, index) => `ord_${index}`)

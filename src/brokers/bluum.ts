@@ -351,7 +351,11 @@ export function createBluum(options: BluumOptions): Broker {
         after: query.after,
         first: query.first,
         wantsMore: query.wantsMore,
-        searches: submittedAfter !== null || submittedBefore !== null || isGroup,
+        searches:
+          submittedAfter !== null ||
+          submittedBefore !== null ||
+          isGroup ||
+          (symbol !== null && !isSentAsFilter(symbol)),
         judge(row) {
           const { at, value } = row
           if (listedAfter !== null && at !== null && compareInstants(at, listedAfter) < 0) return 'end'
@@ -477,6 +481,11 @@ interface ListFilter extends Pick<PageQuery, 'symbol' | 'side'> {
   status: KnownOrderStatus | null
 }
 
+// A symbol in another form than a ticker's is not sent, because the broker may refuse it: such a filter is finished here.
+function isSentAsFilter(symbol: string | null): symbol is string {
+  return symbol !== null && /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(symbol)
+}
+
 const wholeList: ListFilter = { status: null, symbol: null, side: null }
 
 function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: Dialect): Record<string, string> {
@@ -484,7 +493,7 @@ function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: D
   if (filter === undefined) throw new RangeError(`Bluum lists no orders by the status ${status}`)
   return {
     ...(filter === null ? {} : { status: filter.word }),
-    ...(symbol === null ? {} : { symbol }),
+    ...(isSentAsFilter(symbol) ? { symbol } : {}),
     ...(side === null ? {} : { side: wordOf(sides, side) }),
   }
 }

@@ -7,7 +7,7 @@ import { createInputError } from '../errors.ts'
 import type { Loaders } from './loaders.ts'
 import { compareNewestFirst, rankOf, stateOf } from './order.ts'
 import type { Order, OrderFilter, TradingAccount } from './order.ts'
-import { isSymbol, symbolHelp } from './validate.ts'
+import { isShownSymbol } from './validate.ts'
 
 const pageSizeDefault = 50
 
@@ -39,7 +39,11 @@ export async function readPage(
 ): Promise<OrderConnection> {
   const size = first ?? pageSizeDefault
   if (size < 1 || size > pageSizeMax) throw createInputError(`first must be from 1 to ${pageSizeMax}.`)
-  if (filter.symbol !== null && !isSymbol(filter.symbol)) throw createInputError(`filter.symbol: ${symbolHelp}`)
+  if (filter.symbol !== null && !isShownSymbol(filter.symbol)) {
+    throw createInputError(
+      'filter.symbol must be a symbol as orders show it: 1 to 200 printable characters without blanks at its ends.',
+    )
+  }
   const lists = toLists(loaders, account, filter)
   const start = after === null ? { positions: lists.map(() => null), boundary: null } : cursors.decode(after, lists)
   const pages: Page[] = []

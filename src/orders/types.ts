@@ -377,7 +377,9 @@ export const OrderFilterInput = builder.inputType('OrderFilter', {
         'Only orders that may still trade, or only final ones. An order whose status is UNKNOWN is neither: it shows in ' +
         'lists without `state` and `statuses` only.',
     }),
-    symbol: t.string({ description: 'The ticker, in capitals, such as AAPL.' }),
+    symbol: t.string({
+      description: 'The symbol exactly as orders show it, such as AAPL or BRK B: 1 to 200 printable characters.',
+    }),
     side: t.field({ type: OrderSideInput, description: 'Which way the order trades.' }),
     submittedAfter: t.field({
       type: 'DateTime',

@@ -29,12 +29,24 @@ export function createProblem(field: string, code: OrderInputProblemCode, messag
 }
 
 /** The form that `isSymbol` takes, for the message that refuses another one. */
-export const symbolHelp =
+const symbolHelp =
   'write the ticker in capitals as the exchange lists it, such as AAPL or BRK.B: letters A–Z, digits and . - / only, at most 20.'
 
 /** Whether `text` can be a ticker. Lower case is refused rather than raised: some exchanges tell tickers apart by it. */
-export function isSymbol(text: string): boolean {
+function isSymbol(text: string): boolean {
   return /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(text)
+}
+
+/** Whether an order can show `text` as its symbol, which adapters clean of what cannot be printed. */
+export function isShownSymbol(text: string): boolean {
+  return /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,200}$/u.test(text) && text.trim() === text && text.isWellFormed()
+}
+
+/** What is wrong with a symbol that `isSymbol` refuses, and the form that it takes. */
+function describeSymbol(text: string): string {
+  const refused = [...new Set(text.match(/[^A-Z0-9./-]/gu))].slice(0, 5).map((each) => JSON.stringify(each))
+  const what = refused.length > 0 ? `Symbol may not contain ${refused.join(', ')}` : 'Symbol cannot be read'
+  return `${what}: ${symbolHelp}`
 }
 
 type PriceField = 'limitPrice' | 'stopPrice' | 'trailPercent' | 'trailPrice'
@@ -53,7 +65,7 @@ export function findProblems(order: NewOrder): OrderInputProblem[] {
   return [
     ...checkAccount(order.accountId),
     ...checkKey(order.clientOrderId),
-    ...(isSymbol(order.symbol) ? [] : [createProblem('symbol', 'BAD_FORMAT', `Symbol: ${symbolHelp}`)]),
+    ...(isSymbol(order.symbol) ? [] : [createProblem('symbol', 'BAD_FORMAT', describeSymbol(order.symbol))]),
     ...checkSize(order),
     ...checkPrices(order),
     ...checkCommission(order),

@@ -35,7 +35,7 @@ export type OrderFilter = {
   submittedAfter?: string | null | undefined;
   /** Submitted before this instant. The search is bounded, see `isComplete`. */
   submittedBefore?: string | null | undefined;
-  /** The ticker, in capitals, such as AAPL. */
+  /** The symbol exactly as orders show it, such as AAPL or BRK B: 1 to 200 printable characters. */
   symbol?: string | null | undefined;
 };
 
