@@ -3,6 +3,7 @@
 // says nothing but where to look for it in the log.
 
 import { GraphQLError, responsePathAsArray } from 'graphql'
+import type { AnswerRefusal } from './brokers/broker.ts'
 import type { GraphQLResolveInfo } from 'graphql'
 import { AccountNeeded, OrderWithheld, SearchEnded, UpstreamError } from './brokers/broker.ts'
 
@@ -84,6 +85,12 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
   }
   const masked = describe('INTERNAL_SERVER_ERROR', 'Something went wrong here. The request id finds it in the log.')
   return { error: locate(masked, located), isBug: true }
+}
+
+/** Why the answer of a broker behind `thrown` cannot be used; null if it is about something else. */
+export function findRefusal(thrown: unknown): AnswerRefusal | null {
+  const cause = findCause(thrown)
+  return cause instanceof UpstreamError ? cause.refusal : null
 }
 
 /** An error beside an answer that stands without `what`, because of a broker's trouble. */

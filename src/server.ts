@@ -12,7 +12,7 @@ import type { Brokers, Tally } from './brokers/broker.ts'
 import type { Context } from './context.ts'
 import type { TrustedDocuments } from './config.ts'
 import { documentParameters, useTrustedDocuments } from './documents.ts'
-import { createInputError, createRateError, DeadlineExceeded, toClientError } from './errors.ts'
+import { createInputError, createRateError, DeadlineExceeded, findRefusal, toClientError } from './errors.ts'
 import type { Caller, Identity } from './identity.ts'
 import type { Commands } from './orders/commands.ts'
 import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './limits.ts'
@@ -20,6 +20,8 @@ import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Rate } from './rates.ts'
+import { createRefusalLog } from './refusals.ts'
+import type { NoteRefusal } from './refusals.ts'
 import type { Log } from './telemetry.ts'
 
 // All reads of a request together, where the caller does not say how long it waits.
@@ -485,6 +487,7 @@ function useResultShape(
   log: Log,
   { mayExplain, maySuggest }: { mayExplain: boolean; maySuggest: boolean },
 ): ServerPlugin {
+  const noteRefusal = createRefusalLog(log)
   return {
     onParams({ params, context }) {
       if (typeof params.operationName === 'string') {
@@ -502,7 +505,9 @@ function useResultShape(
       // Of a document that nothing came of, a few errors tell as much as all.
       const told = result.data === undefined ? thrown.slice(0, errorsMax) : thrown
       const errors =
-        told.length === 0 ? undefined : told.map((each) => toAnswered(each, { requestId, log, maySuggest }))
+        told.length === 0
+          ? undefined
+          : told.map((each) => toAnswered(each, { requestId, log, maySuggest, noteRefusal }))
       const explained = mayExplain && request.headers.get('x-blotter-explain') === '1'
       setResult({
         ...result,
@@ -523,9 +528,21 @@ function useResultShape(
 
 function toAnswered(
   thrown: GraphQLError,
-  { requestId, log, maySuggest }: { requestId: string; log: Log; maySuggest: boolean },
+  {
+    requestId,
+    log,
+    maySuggest,
+    noteRefusal,
+  }: {
+    requestId: string
+    log: Log
+    maySuggest: boolean
+    noteRefusal: NoteRefusal
+  },
 ): GraphQLError {
   const { error, isBug } = toClientError(thrown)
+  const refusal = findRefusal(thrown)
+  if (refusal !== null) noteRefusal(refusal, requestId)
   // What graphql suggests are names of the schema, one guess at a time.
   if (!maySuggest) error.message = error.message.replaceAll(/ Did you mean [^?]*\?/g, '')
   if (isBug) log.error({ requestId, path: error.path, err: thrown.originalError ?? thrown }, 'a request met a bug')

@@ -701,8 +701,8 @@ test('each attempt is told to who listens, without headers or bodies', async () 
   const ids = upstream.requests.map((request) => request.headers['x-request-id'])
   const ms = expect.any(Number)
   expect(events).toEqual([
-    { method: 'GET', path: '/orders', status: 200, kind: null, ms, requestId: ids[0] },
-    { method: 'POST', path: '/orders', status: 503, kind: 'failed', ms, requestId: ids[1] },
+    { method: 'GET', path: '/orders', status: 200, kind: null, ms, requestId: ids[0], refusal: null },
+    { method: 'POST', path: '/orders', status: 503, kind: 'failed', ms, requestId: ids[1], refusal: null },
   ])
 })
 

@@ -104,6 +104,8 @@ interface UpstreamCallEvent {
   kind: UpstreamErrorKind | null
   ms: number
   requestId: string
+  /** Why the answer cannot be used. */
+  refusal: AnswerRefusal | null
 }
 
 interface Head {
@@ -294,6 +296,7 @@ export function createHttp(options: HttpOptions): Http {
     const startedAt = performance.now()
     let status: number | null = null
     let kind: UpstreamErrorKind | null = null
+    let refusal: AnswerRefusal | null = null
     try {
       const answer = await exchange(pool, call, requestId, signal)
       status = answer.status
@@ -302,12 +305,13 @@ export function createHttp(options: HttpOptions): Http {
       if (error instanceof UpstreamError) {
         status = error.status
         kind = error.kind
+        refusal = error.refusal
       }
       throw error
     } finally {
       if (upstreamChannel.hasSubscribers) {
         const ms = performance.now() - startedAt
-        const event: UpstreamCallEvent = { method: call.method, path: call.path, status, kind, ms, requestId }
+        const event: UpstreamCallEvent = { method: call.method, path: call.path, status, kind, ms, requestId, refusal }
         upstreamChannel.publish(event)
       }
     }
