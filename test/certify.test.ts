@@ -264,7 +264,7 @@ describe('certify', () => {
     ['an order that the broker refuses', {}, 'BLUM-422-001'],
     ['a price that is none', { limitPrice: 'cheap' }, '--limit-price has to be'],
     ['a price of nothing', { limitPrice: '0' }, 'above zero'],
-    ['a symbol that is none', { symbol: 'aapl' }, 'Symbol: write the ticker in capitals'],
+    ['a symbol that is none', { symbol: 'aapl' }, 'write the ticker in capitals'],
     ['an account that is none', { accountId: '../x' }, 'cannot be an account id'],
     ['an account that is not there', { accountId: 'acc-404' }, 'BLUM-404-001'],
   ])('breaks off over %s, with nothing placed', async (_, options, words) => {
