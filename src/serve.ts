@@ -20,6 +20,7 @@ import { rememberOrders } from './orders/seen.ts'
 import type { BoundOrder } from './orders/seen.ts'
 import { createRate } from './rates.ts'
 import type { Rate } from './rates.ts'
+import { createRefusalLog, noteWriteRefusals } from './refusals.ts'
 import { createSchema } from './schema.ts'
 import { startSandbox } from './sandbox/server.ts'
 import type { Sandbox } from './sandbox/server.ts'
@@ -61,6 +62,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     else log.error(error === null ? {} : { err: error }, message)
   }
   const { operationsPerSecond, placementsPerSecond } = config.limits
+  const noteRefusal = createRefusalLog(log)
   const schema = createSchema()
   if (config.trustedDocuments) checkDocuments(config.trustedDocuments, schema, config.introspection)
   const notices = listNotices(config)
@@ -104,6 +106,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     commands,
     cursors: createCursors(toCursorSecret(config, sandbox)),
     log,
+    noteRefusal,
     identity: createIdentity(config.auth, identityListener, config.proxy),
     routerSecret: config.routerSecret?.reveal() ?? null,
     introspection: config.introspection,
@@ -129,7 +132,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     const onNotice: OnNotice = (message, { level = 'warn', fields } = {}) =>
       log[level]({ broker: id, ...fields }, message)
     const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
-    return rememberOrders(broker, {
+    return rememberOrders(noteWriteRefusals(broker, noteRefusal), {
       findBound,
       onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
     })

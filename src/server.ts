@@ -20,7 +20,6 @@ import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
 import { createLoaders } from './orders/loaders.ts'
 import type { Cursors } from './orders/page.ts'
 import type { Rate } from './rates.ts'
-import { createRefusalLog } from './refusals.ts'
 import type { NoteRefusal } from './refusals.ts'
 import type { Log } from './telemetry.ts'
 
@@ -37,6 +36,8 @@ export interface ServerOptions {
   commands: Commands
   cursors: Cursors
   log: Log
+  /** Notes why an answer of a broker could not be used for an operation. */
+  noteRefusal: NoteRefusal
   identity: Identity
   /** What a federation router has to send in `x-router-secret`; null asks nobody. */
   routerSecret: string | null
@@ -103,7 +104,11 @@ export function createServer(options: ServerOptions): Server {
       useCallerRates(options.rates),
       useLimits(),
       ...(options.introspection ? [] : [useNoIntrospection()]),
-      useResultShape(log, { mayExplain: options.graphiqlTabs !== null, maySuggest: options.introspection }),
+      useResultShape(log, {
+        mayExplain: options.graphiqlTabs !== null,
+        maySuggest: options.introspection,
+        noteRefusal: options.noteRefusal,
+      }),
     ],
     graphqlEndpoint: '/graphql',
     extraParamNames: documentParameters,
@@ -485,9 +490,8 @@ const operationNameLengthMax = 100
 // and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
 function useResultShape(
   log: Log,
-  { mayExplain, maySuggest }: { mayExplain: boolean; maySuggest: boolean },
+  { mayExplain, maySuggest, noteRefusal }: { mayExplain: boolean; maySuggest: boolean; noteRefusal: NoteRefusal },
 ): ServerPlugin {
-  const noteRefusal = createRefusalLog(log)
   return {
     onParams({ params, context }) {
       if (typeof params.operationName === 'string') {

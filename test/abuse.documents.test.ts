@@ -246,6 +246,7 @@ describe('E13 a bug in the middle of a document', () => {
         commands: { cancel: bug } as unknown as Commands,
         cursors: createCursors('secret'),
         log,
+        noteRefusal: () => {},
         identity: createIdentity({ kind: 'none' }, { onKeysTrouble() {}, onClaimTrouble() {} }),
         routerSecret: null,
         introspection: true,

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { createRefusalLog } from '../src/refusals.ts'
-import { startForTest } from './harness.ts'
+import { limitBuy, startForTest } from './harness.ts'
 
 it('warns of each reason once a minute, with the number of suppressed lines, and logs all at debug', () => {
   const lines: object[] = []
@@ -40,4 +40,21 @@ it('logs why an answer or a field cannot be used, with the request id of the ope
     { requestId: 'request-0001', reason: 'contentType', detail: expect.stringContaining('text/html') },
     { requestId: 'request-0001', reason: 'field', detail: 'qty' },
   ])
+})
+
+it('logs why the answers to a placement and to lookups cannot be used', async () => {
+  const harness = await startForTest({ PLACE_LOOKUP_MS: '20', PLACE_REPLY_MS: '300', BREAKER: 'off' })
+  const warned = (): string[] =>
+    harness
+      .log()
+      .filter((line) => line.includes('"warn"') && line.includes('cannot be used'))
+      .map((line) => String((JSON.parse(line) as { reason: unknown }).reason))
+  await harness.setRules(
+    { match: { method: 'POST', path: '/orders$' }, fault: { kind: 'contentType', value: 'text/html' } },
+    { match: { method: 'GET', path: '/orders' }, fault: { kind: 'invalidJson' } },
+  )
+  const place = 'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { outcome } }'
+  const { data } = await harness.run(place, { input: limitBuy(harness) })
+  expect(data.placeOrder.outcome).toBe('UNKNOWN')
+  expect(warned()).toEqual(expect.arrayContaining(['contentType', 'notJson']))
 })
