@@ -1070,7 +1070,8 @@ const batches: Record<string, Case> = {
   'of a list whose connection breaks, what fails singly has its own error': async ({ dialect, answerBy }) => {
     const ids = toRows(5).map((row) => String(row.id))
     answerBy(({ path }) => {
-      if (path.endsWith('/orders')) return { ...html(200), text: '[', headers: { 'content-length': '9' } }
+      if (path.endsWith('/orders'))
+        return { ...html(200), text: '[', headers: { 'content-length': '9', connection: 'close' } }
       const id = path.split('/').at(-1)
       if (id === ids[1]) return json(dialect.refusal('BLUM-404-001', 'No such order.'), 404)
       return id === ids[2] ? json({}) : json(toBody({ id }))

@@ -35,6 +35,7 @@ beforeAll(async () => {
   columns.set('accounts', { harness: accounts, accountId: accounts.accountId, openOrderId: demo.openOrderId })
   columns.set('investors', { harness: investors, accountId: ids[0] ?? '', openOrderId: demo.openOrderId })
   const name = aries.accounts[0] ?? ''
+  await investors.control('PUT', '/switches', { investorCancels: 'atOnce' })
   columns.set('aries', { harness: accounts, accountId: `aries:${name}`, openOrderId: await findOpen(accounts, name) })
 })
 afterAll(() => Promise.all(['accounts', 'investors'].map((name) => columnOf(name).harness.close())))
@@ -44,7 +45,7 @@ afterEach(async () => {
     await harness.setRules()
     await harness.control('PUT', '/switches', {
       readLag: 'none',
-      investorCancels: 'later',
+      investorCancels: 'atOnce',
       clientOrderIdForm: 'unchanged',
     })
     await harness.clearCalls()
@@ -99,7 +100,7 @@ describe.each(dialects)('over %s, a cancel right after placing while the reads o
   test.each(['orderId', 'clientOrderId'])('by %s is asked for by what the record knows', async (by) => {
     const column = columnOf(name)
     const { harness } = column
-    await harness.control('PUT', '/switches', { readLag: 'seconds', investorCancels: 'atOnce' })
+    await harness.control('PUT', '/switches', { readLag: 'seconds' })
     const { orderId, accountId, clientOrderId } = await placeResting(column)
     await harness.clearCalls()
     const input = by === 'orderId' ? { orderId } : { accountId, clientOrderId }
