@@ -37,6 +37,7 @@ builder.mutationType({
 })
 
 builder.scalarType('Decimal', {
+  specifiedByURL: 'https://www.w3.org/TR/xmlschema11-2/#decimal',
   description:
     'An exact base-10 number as a string, such as "175.00" or "0.000000001": digits with an optional minus and point, ' +
     'no exponent, no separators, no superfluous leading zeros. Every digit reaches the broker, and every digit of the ' +
@@ -60,6 +61,7 @@ builder.scalarType('Decimal', {
 const instantHelp = 'write an RFC 3339 instant with its zone, such as "2026-03-09T15:02:11Z"'
 
 builder.scalarType('DateTime', {
+  specifiedByURL: 'https://www.rfc-editor.org/rfc/rfc3339#section-5.6',
   description:
     'An instant, RFC 3339, always answered in UTC: "2026-03-09T15:02:11Z". Fractions of a second are kept as the broker ' +
     'gave them. An input may carry another zone, and must carry one.',

@@ -41,7 +41,8 @@ export interface Config {
   readonly proxy: ProxySettings | null
   /** Whether calls stop for a while when the broker keeps failing. */
   readonly breaker: boolean
-  readonly sandbox: { readonly seed: string; readonly port: number }
+  /** Ports on loopback; 0 picks a free one. */
+  readonly sandbox: { readonly seed: string; readonly port: number; readonly controlPort: number }
   /** Folder of what has to survive a restart. */
   readonly dataDir: string
   /** What a federation router has to show; null asks nobody. */
@@ -414,9 +415,19 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
 
   const isSandbox = read('BLUUM_URL') === undefined && read('ARIES_URL') === undefined
   if (!isSandbox) {
-    for (const name of ['SANDBOX_SEED', 'SANDBOX_PORT']) {
+    for (const name of ['SANDBOX_SEED', 'SANDBOX_PORT', 'SANDBOX_CONTROL_PORT']) {
       if (read(name) !== undefined) problems.push(`${name} has no meaning with a real broker: unset it`)
     }
+  }
+
+  function readSandbox(): Config['sandbox'] {
+    const seed = read('SANDBOX_SEED') ?? 'blotter'
+    const port = readInteger('SANDBOX_PORT', 0, 0, 65_535)
+    const controlPort = readInteger('SANDBOX_CONTROL_PORT', 0, 0, 65_535)
+    if (port !== 0 && port === controlPort) {
+      problems.push(`SANDBOX_PORT and SANDBOX_CONTROL_PORT are both ${port}: set two ports, or 0 for a free one`)
+    }
+    return Object.freeze({ seed, port, controlPort })
   }
 
   const auth = readAuth()
@@ -501,10 +512,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     ariesCapabilities: readCapabilities('ARIES_CAPABILITIES'),
     proxy: readProxy(),
     breaker: readChoice('BREAKER', 'on', ['on', 'off']) === 'on',
-    sandbox: Object.freeze({
-      seed: read('SANDBOX_SEED') ?? 'blotter',
-      port: readInteger('SANDBOX_PORT', 0, 0, 65_535),
-    }),
+    sandbox: readSandbox(),
     dataDir: read('DATA_DIR') ?? '.blotter',
     routerSecret: readRouterSecret(),
     auth,

@@ -23,7 +23,8 @@ const usage = `Usage: blotter COMMAND
 
   serve          the GraphQL server; over the embedded sandbox where no broker is configured
   check-config   say whether the settings can be used, and what is wrong with them
-  print-schema   print the subgraph's SDL
+  print-schema [--api]
+                 print the subgraph's SDL; with --api that of the API alone, for tools of frontends
   sandbox        run the sandbox broker alone
 
 Beside the service, or without it, on the store in DATA_DIR:
@@ -57,8 +58,7 @@ async function run([command, ...args]: string[]): Promise<void> {
       parse(args, {})
       return print(await checkConfig(process.env))
     case 'print-schema':
-      parse(args, {})
-      return await runPrintSchema()
+      return await runPrintSchema(parse(args, { api: { type: 'boolean', default: false } }).values.api)
     case 'sandbox':
       parse(args, {})
       return await runSandbox()
@@ -167,9 +167,9 @@ async function runService(): Promise<void> {
   closeOnBug(service)
 }
 
-async function runPrintSchema(): Promise<void> {
-  const { createSchema, printSchema } = await import('./schema.ts')
-  process.stdout.write(printSchema(createSchema()))
+async function runPrintSchema(isApi: boolean): Promise<void> {
+  const { createSchema, printApiSchema, printSchema } = await import('./schema.ts')
+  process.stdout.write((isApi ? printApiSchema : printSchema)(createSchema()))
 }
 
 async function runSandbox(): Promise<void> {

@@ -67,7 +67,7 @@ export async function startSandboxAlone(env: Env): Promise<Sandbox> {
   const { dataDir, sandbox, bluumRequestsPerSecond: requestsPerSecond } = readConfig(env)
   const stateFile = join(dataDir, 'sandbox.sqlite')
   const { startSandbox } = await import('./sandbox/server.ts')
-  return await startSandbox({ stateFile, seed: sandbox.seed, port: sandbox.port, requestsPerSecond })
+  return await startSandbox({ ...sandbox, stateFile, requestsPerSecond })
 }
 
 // ---- placements -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The schema: the features, each imported for its effect on the builder, and how the whole is printed.
 
-import { Kind, defaultFieldResolver, graphqlSync, isUnionType, parse, print, visit } from 'graphql'
+import { Kind, defaultFieldResolver, graphqlSync, isUnionType, parse, print, specifiedDirectives, visit } from 'graphql'
 import type { DocumentNode, GraphQLField, GraphQLSchema } from 'graphql'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
@@ -83,6 +83,30 @@ export function printSchema(schema: GraphQLSchema): string {
     throw new Error('the schema does not print itself', { cause: errors?.[0] })
   }
   return `${print(sortDocument(parse(String(service.sdl))))}\n`
+}
+
+/**
+ * The SDL of the API alone, for tools of frontends: plain GraphQL, without what only federation routers read. Sorted like
+ * the SDL of the subgraph.
+ */
+export function printApiSchema(schema: GraphQLSchema): string {
+  const { definitions } = parse(printSchema(schema))
+  const kept = definitions.filter((node) => {
+    if (node.kind === Kind.SCHEMA_EXTENSION || node.kind === Kind.DIRECTIVE_DEFINITION) return false
+    return !('name' in node && node.name && isOfFederation(node.name.value))
+  })
+  const document = visit({ kind: Kind.DOCUMENT, definitions: kept } satisfies DocumentNode, {
+    FieldDefinition: (node) => (isOfFederation(node.name.value) ? null : undefined),
+    Directive: ({ name }) => (specifiedDirectiveNames.has(name.value) ? undefined : null),
+  })
+  return `${print(document)}\n`
+}
+
+const specifiedDirectiveNames = new Set(specifiedDirectives.map(({ name }) => name))
+
+// `_Any`, `_service`, `federation__FieldSet` and the like: the names that federation keeps for itself.
+function isOfFederation(name: string): boolean {
+  return /^(_|federation__|link__)/.test(name)
 }
 
 function sortDocument(document: DocumentNode): DocumentNode {

@@ -266,6 +266,7 @@ async function startEmbedded(config: Config): Promise<Sandbox> {
       stateFile: join(dataDir, 'sandbox.sqlite'),
       seed: sandbox.seed,
       port: sandbox.port,
+      controlPort: sandbox.controlPort,
       requestsPerSecond: bluumRequestsPerSecond,
     })
     return { ...embedded, accounts: listSandboxAccounts('BLUUM', config, embedded) }

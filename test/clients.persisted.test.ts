@@ -64,10 +64,12 @@ describe('a client that sends the hash of an unknown document sends its text aft
   })
 
   it("Apollo Client's persisted queries link, for queries and mutations", async () => {
+    const all = { errorPolicy: 'all' } as const
     const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
     const client = new ApolloClient({
       link: new PersistedQueryLink({ sha256 }).concat(new HttpLink({ uri: harness.url, fetch: fetchNoted })),
       cache: new InMemoryCache(),
+      defaultOptions: { query: all, watchQuery: all, mutate: all },
     })
     sent.length = 0
     const { data } = await client.query({ query: readStatus, variables })

@@ -9,10 +9,12 @@ import {
   isIntrospectionType,
   isObjectType,
   parse,
+  validateSchema,
+  visit,
 } from 'graphql'
 import type { GraphQLSchema } from 'graphql'
 import { describe, expect, it } from 'vitest'
-import { createSchema, printSchema } from '../src/schema.ts'
+import { createSchema, printApiSchema, printSchema } from '../src/schema.ts'
 
 const committed = readFileSync(new URL('../schema.graphql', import.meta.url), 'utf8')
 
@@ -39,6 +41,51 @@ describe('schema.graphql', () => {
         /@listSize\(slicingArguments: \["first"\], sizedFields: \["edges", "nodes"\], requireOneSlicingArgument: false\)/g,
       ),
     ).toHaveLength(2)
+  })
+})
+
+describe('schema.api.graphql', () => {
+  const api = readFileSync(new URL('../schema.api.graphql', import.meta.url), 'utf8')
+
+  it('is what the code prints; run `npm run generate` after a change', () => {
+    expect(printApiSchema(createSchema())).toBe(api)
+  })
+
+  it('16 builds with graphql-js alone, and is the schema of the service without federation', () => {
+    const built = buildSchema(api)
+    expect(validateSchema(built)).toEqual([])
+    const own = describeMembers(createSchema()).filter((member) => !/^(Query\._)/.test(member))
+    expect(describeMembers(built)).toEqual(expect.arrayContaining(own))
+    expect(describeMembers(built)).toHaveLength(own.length)
+    expect(describeMembers(built).length).toBeGreaterThan(150)
+  })
+
+  it('16 has nothing of federation, and keeps the descriptions', () => {
+    const names = new Set<string>()
+    visit(parse(api), { Name: ({ value }) => void names.add(value) })
+    const federal = [
+      'link',
+      'key',
+      'shareable',
+      'cost',
+      'listSize',
+      '_service',
+      '_entities',
+      '_Any',
+      '_Entity',
+      '_Service',
+    ]
+    expect(federal.filter((name) => names.has(name))).toEqual([])
+    const descriptionsOf = (sdl: string): string[] => {
+      const found: string[] = []
+      visit(parse(sdl), {
+        FieldDefinition: ({ name, description }) => {
+          if (!name.value.startsWith('_')) found.push(`${name.value}: ${description?.value}`)
+        },
+      })
+      return found
+    }
+    expect(descriptionsOf(api)).toEqual(descriptionsOf(committed).filter((each) => !each.startsWith('sdl: ')))
   })
 })
 

@@ -319,8 +319,9 @@ describe('the other commands', () => {
     expect((await finish(['--version'], {})).out).toBe('0.1.0\n')
   })
 
-  it('print-schema prints the SDL', async () => {
+  it('print-schema prints the SDL, with --api that of the API without federation', async () => {
     expect((await finish(['print-schema'], {})).out).toContain('type Order @key')
+    expect((await finish(['print-schema', '--api'], {})).out).toContain('type Order {')
   })
 
   it('an unknown command is an error that shows the commands', async () => {

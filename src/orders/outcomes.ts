@@ -180,6 +180,8 @@ export type OrderPlacementState = 'IN_PROGRESS' | 'UNKNOWN' | 'PLACED' | 'REJECT
 
 /** What became of a `placeOrder`. Instants as RFC 3339 in UTC. */
 export interface OrderPlacement {
+  /** Opaque, for caches of clients; see `toPlacementId`. */
+  id: string
   accountId: string
   clientOrderId: string
   state: OrderPlacementState
@@ -197,7 +199,8 @@ export interface OrderPlacement {
 /** A record, or what is left of it, as the caller sees it at `at` (epoch ms). */
 export function toOrderPlacement(found: Placement | Tombstone, at: number): OrderPlacement {
   const { accountId, clientOrderId, orderId, createdAt, resolvedAt } = found
-  const known = { accountId, clientOrderId, orderId, createdAt: toInstant(createdAt) }
+  const id = toPlacementId(accountId, clientOrderId)
+  const known = { id, accountId, clientOrderId, orderId, createdAt: toInstant(createdAt) }
   if (isTombstone(found)) {
     const state = orderId === null ? 'NOT_PLACED' : 'PLACED'
     const rest = {
@@ -220,6 +223,11 @@ export function toOrderPlacement(found: Placement | Tombstone, at: number): Orde
     resolvedAt: resolvedAt === null || state === 'IN_PROGRESS' ? null : toInstant(resolvedAt),
     result: toPlaceResult(found, { replayed: true, order: null, at }),
   }
+}
+
+// The prefix keeps it apart from the ids of orders and accounts, because some caches know objects by their id alone.
+function toPlacementId(accountId: string, clientOrderId: string): string {
+  return `placement_${Buffer.from(JSON.stringify([accountId, clientOrderId])).toString('base64url')}`
 }
 
 function toInstant(ms: number): string {

@@ -315,7 +315,8 @@ const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
 })
 
 const OrderMatchEnum = builder.enumType('OrderMatch', {
-  description: 'How an order was recognised as the one of a placement. May grow.',
+  description:
+    'How an order was recognised as the one of a placement. May grow: a value that you do not know is one more way.',
   values: {
     RESPONSE: { description: 'The broker answered the placement with it.' },
     CLIENT_ORDER_ID: {
@@ -332,6 +333,12 @@ const OrderMatchEnum = builder.enumType('OrderMatch', {
 export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlacement').implement({
   description: 'What became of a `placeOrder`, also after a restart.',
   fields: (t) => ({
+    id: t.exposeID('id', {
+      nullable: false,
+      description:
+        'Opaque. Made of `accountId` and `clientOrderId`, the same on every read: a key for caches of clients. No argument ' +
+        'takes it.',
+    }),
     accountId: t.exposeID('accountId', { nullable: false, description: 'The account that was traded for.' }),
     clientOrderId: t.exposeID('clientOrderId', { nullable: false, description: 'The key of the placement.' }),
     state: t.expose('state', { type: OrderPlacementStateEnum, nullable: false, description: 'Where it stands.' }),

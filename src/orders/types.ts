@@ -33,7 +33,7 @@ type Described<Value extends string> = Record<Value, { description: string }>
 const unknown = { UNKNOWN: { description: 'The broker used a word that this API does not know yet.' } }
 
 export const BrokerEnum = builder.enumType('Broker', {
-  description: 'A broker behind this API.',
+  description: 'A broker behind this API. May grow: keep a default branch for a broker that you do not know.',
   values: {
     BLUUM: { description: "Bluum's trading API." },
     ARIES: { description: "Aries' order API." },

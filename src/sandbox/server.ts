@@ -28,6 +28,7 @@ export interface SandboxOptions {
   seed: string
   /** The broker's loopback port; 0, the default, picks a free one. */
   port?: number
+  /** The loopback port of the control API; 0, the default, picks a free one. */
   controlPort?: number
   /** Of the key pair; 1000 by default. */
   requestsPerSecond?: number
