@@ -19,7 +19,9 @@ if (process.env['TMPDIR'] === undefined && existsSync(memory)) {
 class LongFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const { long = [], short = [] } = Object.groupBy(await super.sort(files), ({ moduleId }) =>
-      /\/(?:process|process\.store|faults\.read|orders\.model|slow\.http)\.test\.ts$/.test(moduleId) ? 'long' : 'short',
+      /\/(?:process\/process|process\/store|faults\/read|trading\/model|server\/slow\.http)\.test\.ts$/.test(moduleId)
+        ? 'long'
+        : 'short',
     )
     return [...long, ...short]
   }

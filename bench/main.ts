@@ -91,7 +91,7 @@ interface Row {
 const roles = {
   /** Starts a sandbox for each rate, all of the same seed: same accounts, same orders. */
   async broker(rates: readonly number[]): Promise<Upstream[]> {
-    const { startSandbox } = await import('../src/sandbox/server.ts')
+    const { startSandbox } = await import('../sandbox/server.ts')
     const sandboxes = rates.map((requestsPerSecond) =>
       startSandbox({ stateFile: ':memory:', seed: 'blotter', requestsPerSecond }),
     )
@@ -102,8 +102,8 @@ const roles = {
 
   /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used. */
   async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
-    const { readConfig } = await import('../src/config.ts')
-    const { serve } = await import('../src/serve.ts')
+    const { readConfig } = await import('../src/config/config.ts')
+    const { serve } = await import('../src/cli/serve.ts')
     const services = options.map(({ upstream, requestsPerSecond, dataDir, capabilities, env }) =>
       serve(
         readConfig({

@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { NewOrder } from '../src/orders/order.ts'
+import type { NewOrder } from '../src/domain/order.ts'
 import { fillStore } from '../test/fill-store.ts'
 
 /** What the parent of the bench has to measure with. */

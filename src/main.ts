@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { ParseArgsOptionsConfig } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
-import { ConfigError, readConfig, StartError } from './config.ts'
-import { brokerIds, toAriesId } from './orders/order.ts'
+import { ConfigError, readConfig, StartError } from './config/config.ts'
+import { brokerIds, toAriesId } from './domain/order.ts'
 import {
   certifyBroker,
   checkConfig,
@@ -15,9 +15,9 @@ import {
   showPlacement,
   startSandboxAlone,
   verifyAudit,
-} from './operator.ts'
-import type { Sandbox } from './sandbox/server.ts'
-import type { Service } from './serve.ts'
+} from './cli/operator.ts'
+import type { Sandbox } from '../sandbox/server.ts'
+import type { Service } from './cli/serve.ts'
 
 const usage = `Usage: blotter COMMAND
 
@@ -160,7 +160,7 @@ async function runService(): Promise<void> {
   // By default a small heap may grow fourfold before it is collected, and junk of 90 KB a request makes it: 3,000 of those
   // left 130 to 180 MB of garbage in the process. So they leave a third of it, for a few percent of CPU.
   setFlagsFromString('--heap-growing-percent=35')
-  const { serve } = await import('./serve.ts')
+  const { serve } = await import('./cli/serve.ts')
   const service = await serve(readConfig(process.env))
   if (service.sandbox) print(toGreeting(service.url, service.sandbox))
   closeOnSignal(service)
@@ -168,7 +168,7 @@ async function runService(): Promise<void> {
 }
 
 async function runPrintSchema(isApi: boolean): Promise<void> {
-  const { createSchema, printApiSchema, printSchema } = await import('./schema.ts')
+  const { createSchema, printApiSchema, printSchema } = await import('./graph/schema.ts')
   process.stdout.write((isApi ? printApiSchema : printSchema)(createSchema()))
 }
 

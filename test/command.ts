@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { Sandbox } from '../src/sandbox/server.ts'
+import type { Sandbox } from '../sandbox/server.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 

@@ -9,6 +9,6 @@ import { existsSync } from 'node:fs'
  */
 export default function fillCompileCache(): void {
   if (existsSync(process.env['NODE_COMPILE_CACHE'] ?? '')) return
-  const source = "await import('./src/serve.ts'); await import('./src/operator.ts')"
+  const source = "await import('./src/cli/serve.ts'); await import('./src/cli/operator.ts')"
   execFileSync(process.execPath, ['--input-type=module', '--eval', source], { stdio: 'ignore' })
 }

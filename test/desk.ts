@@ -2,8 +2,8 @@
 // broker's request log, the record and its audit.
 
 import { expect } from 'vitest'
-import { compareDecimals } from '../src/decimal.ts'
-import { openSqliteStore, toStoreFile } from '../src/store/sqlite.ts'
+import { compareDecimals } from '../src/domain/decimal.ts'
+import { openSqliteStore, toStoreFile } from '../src/store/sqlite/sqliteStore.ts'
 import type { limitBuy, Answer, Harness, LoggedCall } from './harness.ts'
 
 export type PlaceInput = ReturnType<typeof limitBuy>

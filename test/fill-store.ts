@@ -2,11 +2,11 @@
 // own code would wait for the disk 30,000 times.
 
 import { DatabaseSync } from 'node:sqlite'
-import { brokerOf } from '../src/orders/order.ts'
-import type { NewOrder } from '../src/orders/order.ts'
-import { advance, createPlacement } from '../src/orders/placement.ts'
-import type { Placement, PlacementEvent } from '../src/orders/placement.ts'
-import { openSqliteStore } from '../src/store/sqlite.ts'
+import { brokerOf } from '../src/domain/order.ts'
+import type { NewOrder } from '../src/domain/order.ts'
+import { advance, createPlacement } from '../src/trading/placement/placement.ts'
+import type { Placement, PlacementEvent } from '../src/trading/placement/placement.ts'
+import { openSqliteStore } from '../src/store/sqlite/sqliteStore.ts'
 import { hashAuditRow, hashRecord } from '../src/store/store.ts'
 
 /** What the store is to remember. */

@@ -1,10 +1,10 @@
 // A broker's JSON, field by field. Brokers leave fields out, send null or an empty text, drop the quotes of a decimal, or
 // send what cannot be read at all; one garbled field costs that field and nothing else.
 
-import { compareDecimals, expandExponent, isDecimal } from '../decimal.ts'
-import { readInstant } from '../instant.ts'
-import type { Field } from '../orders/order.ts'
-import { UpstreamError } from './broker.ts'
+import { compareDecimals, expandExponent, isDecimal } from '../domain/decimal.ts'
+import { readInstant } from '../domain/instant.ts'
+import type { Field } from '../domain/order.ts'
+import { UpstreamError } from '../upstream/errors.ts'
 import { parseWord } from './words.ts'
 
 /** A JSON object as a broker sent it, its numbers as the text of their digits (http.ts). */

@@ -1,7 +1,7 @@
 // Words that brokers share: the same status is `canceled` on one page, `Cancelled` on the next and `PENDING_CANCEL` or
 // `pendingCancel` in an answer. Spelling never decides, so a word is compared without case and separators.
 
-import type { KnownOrderStatus, OrderStatus } from '../orders/order.ts'
+import type { KnownOrderStatus, OrderStatus } from '../domain/order.ts'
 
 type Words<Ours extends string> = Readonly<Record<string, Ours>>
 

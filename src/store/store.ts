@@ -2,8 +2,8 @@
 // that only one process can do, so that a database which several share can stand behind it.
 
 import { createHash } from 'node:crypto'
-import type { BrokerId } from '../orders/order.ts'
-import type { Placement, PlacementState } from '../orders/placement.ts'
+import type { BrokerId } from '../domain/order.ts'
+import type { Placement, PlacementState } from '../trading/placement/placement.ts'
 
 /** The key of a placement, as its caller gave it. */
 export interface PlacementKey {

@@ -1,12 +1,13 @@
 // A broker as a model: orders that exist or do not, and a network in front of them that loses, delays and garbles.
 // It knows the truth, and shows no more of it than its traits allow.
 
-import { UpstreamError } from '../../src/brokers/broker.ts'
-import type { Broker, BrokerCapabilities, PlaceAnswer, ReadScope, Scan } from '../../src/brokers/broker.ts'
-import { dialects } from '../../src/brokers/dialects.ts'
-import { compareDecimals } from '../../src/decimal.ts'
-import { stateOf } from '../../src/orders/order.ts'
-import type { NewOrder, Order, OrderStatus } from '../../src/orders/order.ts'
+import { UpstreamError } from '../../src/upstream/errors.ts'
+import type { Broker, BrokerCapabilities, PlaceAnswer, Scan } from '../../src/brokers/broker.ts'
+import type { ReadScope } from '../../src/upstream/readScope.ts'
+import { dialects } from '../../src/brokers/bluum/dialects.ts'
+import { compareDecimals } from '../../src/domain/decimal.ts'
+import { stateOf } from '../../src/domain/order.ts'
+import type { NewOrder, Order, OrderStatus } from '../../src/domain/order.ts'
 import type { Process, World } from './world.ts'
 
 // ---- what it is like --------------------------------------------------------------------------------------------

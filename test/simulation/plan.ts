@@ -1,8 +1,8 @@
 // What a history is made of, all of it out of its seed: a broker with its traits, what callers want and when, and what
 // goes wrong. Each kind of fault is left out of most histories, or the frequent ones would hide what the rare ones do.
 
-import type { createCommands } from '../../src/orders/commands.ts'
-import type { NewOrder } from '../../src/orders/order.ts'
+import type { createCommands } from '../../src/trading/placeOrder.ts'
+import type { NewOrder } from '../../src/domain/order.ts'
 import { cancelFates, idChanges, placeFates, readFates, termChanges } from './model.ts'
 import type { Changes, Traits } from './model.ts'
 import type { CrashPlan, Random, StoreFault } from './world.ts'

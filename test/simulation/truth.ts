@@ -15,17 +15,17 @@
 //   12  every call is answered in time
 //   13  no order is sent while an equal one was without an outcome, unless a caller acknowledged that one
 
-import { UpstreamError } from '../../src/brokers/broker.ts'
-import { compareDecimals } from '../../src/decimal.ts'
-import type { NewOrder, Order } from '../../src/orders/order.ts'
+import { UpstreamError } from '../../src/upstream/errors.ts'
+import { compareDecimals } from '../../src/domain/decimal.ts'
+import type { NewOrder, Order } from '../../src/domain/order.ts'
 import type {
   CancelOrderResult,
   CancelRefusalCode,
   OrderPlacement,
   PlaceOrderResult,
-} from '../../src/orders/outcomes.ts'
-import { isWished } from '../../src/orders/placement.ts'
-import type { Placement, PlacementState } from '../../src/orders/placement.ts'
+} from '../../src/trading/outcomes.ts'
+import { isWished } from '../../src/trading/placement/placement.ts'
+import type { Placement, PlacementState } from '../../src/trading/placement/placement.ts'
 import { isTombstone, StoreError } from '../../src/store/store.ts'
 import type { Store } from '../../src/store/store.ts'
 import { createExchange, isEqualRequest, isOpen } from './model.ts'

@@ -2,10 +2,10 @@
 // die or freeze wherever they wait. Same seed, same world, to the last line of its trace.
 
 import { createHash } from 'node:crypto'
-import type { Clock } from '../../src/clock.ts'
+import type { Clock } from '../../src/domain/clock.ts'
 import { StoreError } from '../../src/store/store.ts'
 import type { AuditEntry, Store } from '../../src/store/store.ts'
-import type { Placement } from '../../src/orders/placement.ts'
+import type { Placement } from '../../src/trading/placement/placement.ts'
 
 // ---- chance -----------------------------------------------------------------------------------------------------
 

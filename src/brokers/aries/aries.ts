@@ -1,0 +1,696 @@
+// Aries' order API: its tokens, and its two lists of orders in place of all other reads. It has no read of one order and
+// filters nothing, so every read looks through lists; what they hold stands in ariesJson.ts.
+//
+// As Aries' pages stood in 2026-06: "Authentication", "Active orders", "Order history", "Accounts". They publish no rate,
+// and do not say whether the lists are consistent with each other.
+
+import { createHash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import { compareInstants, parseInstant, readInstant } from '../../domain/instant.ts'
+import { compareNewestFirst, isIdPart, rankOf, stateOf, toAriesId } from '../../domain/order.ts'
+import type { Order, OrderKey, OrderRank } from '../../domain/order.ts'
+import {
+  accountName,
+  accountOf,
+  ariesOffer,
+  checkCancelAnswer,
+  findUnsupportedByAries,
+  isTokenRefused,
+  parseList,
+  parseNextCursor,
+  parsePlaceAnswer,
+  readOrder,
+  takeBody,
+  toCancelRequest,
+  toRequest,
+} from './ariesJson.ts'
+import type { AriesList, AriesAccountField } from './ariesJson.ts'
+import { isAskedFor, isUndatedFor, isSoughtBy, scanCallsMax, SearchEnded, toCapabilities } from '../broker.ts'
+import { keepReadError, keepUpstreamError, UpstreamError } from '../../upstream/errors.ts'
+import type { Broker, BrokerCapability, Page, PageQuery, Scan, ScanQuery } from '../broker.ts'
+import type { ReadScope } from '../../upstream/readScope.ts'
+import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
+import type { ReadCall } from '../../upstream/calls.ts'
+import { isBody } from '../fields.ts'
+import type { Body } from '../fields.ts'
+import { createHttp, path } from '../../upstream/http.ts'
+import type { Answer, Call } from '../../upstream/http.ts'
+import { createCredentialWatch } from '../../upstream/notices.ts'
+import type { OnNotice } from '../../upstream/notices.ts'
+import { createTokens } from './tokens.ts'
+import type { OAuthCredential } from './tokens.ts'
+
+/** The ids that Aries' list of accounts has of each. */
+const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
+type AriesAccountId = (typeof ariesAccountIds)[number]
+
+/** Where Aries is and who we are there. */
+export interface AriesOptions {
+  /** Base URL without a version, such as `https://api.aries.com`: the paths name theirs. */
+  url: string
+  /** The URL of the HTTP proxy to connect through; null or absent connects directly. */
+  proxyUrl?: string | null
+  credential: OAuthCredential
+  accountField: AriesAccountField
+  /** Which of the ids in the list of accounts names an account to the order API: no page says. */
+  tradingId: AriesAccountId
+  /** No rate is published; 80 % of this one is used. */
+  requestsPerSecond: number
+  /** Whether calls stop for a while when the broker keeps failing. */
+  breaker: boolean
+  /** What `certify` has seen this broker do; nothing unless told. */
+  capabilities?: readonly BrokerCapability[]
+  /** Called with what an operator has to know. */
+  onNotice?: OnNotice
+}
+
+// ---- bounds -----------------------------------------------------------------------------------------------------
+
+/** The most rows that a list answers with. */
+const rowsMax = 500
+// "At most 90 days after from." A second less, so that rounding to seconds stays within.
+const windowMs = 90 * 86_400_000 - 1_000
+// Nothing is looked for before that in an account whose opening date is not known.
+const longAgoMs = 10 * 365 * 86_400_000
+// So many windows in a row without an order end one read of such an account; a page goes on behind them with its cursor.
+const emptyWindowsMax = 3
+const dayMs = 86_400_000
+// Calls that one read of a page, or of orders, may take.
+const callsPerReadMax = 20
+// So far the broker's clock may be ahead of ours: orders of its last minutes are in the list too.
+const clockSkewMs = 300_000
+
+/** Calls that a read may still make, and whether a bound ended it: then it has not seen all. */
+interface CallsLeft {
+  left: number
+  isExceeded: boolean
+  /** Why it is not known when the account was opened; null if it is, or if nobody had to know. */
+  openingFailure: UpstreamError | null
+  /** Everything that was created since has been looked through; null before the first window of the history. */
+  searchedSince: string | null
+  /** A list came without a body or without its rows: that proves nothing to a search. */
+  isDoubtful: boolean
+  /** The same, or a list came as a 204: that does not say of one order that it is not there. */
+  isUnsaid: boolean
+}
+
+function countCalls(most: number): CallsLeft {
+  return {
+    left: most,
+    isExceeded: false,
+    openingFailure: null,
+    searchedSince: null,
+    isDoubtful: false,
+    isUnsaid: false,
+  }
+}
+
+/** A row of a list. */
+interface Row {
+  /** As in our graph; of a row that cannot be read, what is known of it. */
+  id: string
+  /** When it was created, as `parseInstant` returns it; null where that cannot be read. */
+  createdAt: string | null
+  /** Where it stands: the same, or, in a list that is sorted by it, as its neighbour. */
+  at: string | null
+  updatedAt: string | null
+  value: Order | UpstreamError
+}
+
+/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
+export function createAries(options: AriesOptions): Broker {
+  const { accountField, tradingId } = options
+  const { url: baseUrl, proxyUrl = null } = options
+  const tokenHttp = createHttp({ baseUrl, proxyUrl, headers: {}, writeConnections: 1 })
+  const onNotice = options.onNotice ?? (() => {})
+  const credential = createCredentialWatch(onNotice)
+  const tokens = createTokens({
+    http: tokenHttp,
+    credential: options.credential,
+    onNotice,
+    onRefused: (reason) => credential.refused(reason),
+  })
+  const calls = createCalls({
+    onNotice,
+    http: createHttp({ baseUrl, proxyUrl, headers: {} }),
+    requestsPerSecond: options.requestsPerSecond,
+    breaker: options.breaker,
+  })
+  // What never changes of an order: when it was created, and, once it is so, that the active list has it no more.
+  const known = new LRUCache<string, { at: string | null; isPast: boolean }>({
+    maxSize: 50_000,
+    sizeCalculation: () => 1,
+  })
+  // The columns of the list of accounts that the operator has been told of: once for each.
+  const toldColumns = new Set<AriesAccountId | null>()
+  let hasListed = false
+  let hasToldRefused = false
+  // What the list of accounts says of each id in it: in which column, and when the account was opened.
+  const listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
+    maxSize: 40_000,
+    sizeCalculation: () => 1,
+  })
+
+  // ---- calls ----------------------------------------------------------------------------------------------------
+
+  // Aries, "Authentication": Bearer tokens of about an hour. A 401 is repeated once, with the next token.
+  async function readList(call: ReadCall, name: 'orders' | 'accounts', scope: ReadScope): Promise<AriesList> {
+    const token = await tokens.current(scope.signal)
+    const answer = await calls.read(withToken(call, token), scope)
+    const next = answer.status === 401 ? await tokens.renew(token, scope.signal) : null
+    const last = note(next === null ? answer : await calls.read(withToken(call, next), scope))
+    return parseList(takeBody(last, 'read'), last.status, name)
+  }
+
+  /** Notes what the answer tells of our credential. A token may just have expired, so it is the answer to the next one. */
+  function note(answer: Answer): Answer {
+    if (answer.status === 401) credential.refused('HTTP 401')
+    if (answer.status < 400) credential.accepted()
+    return answer
+  }
+
+  async function write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
+    const token = await tokens.current()
+    const answer = await send(withToken(call, token))
+    // In Aries' own words, or a proxy may have said it after it had forwarded the order.
+    if (!isTokenRefused(answer)) return note(answer)
+    // That no token is to be had says less than what the broker said.
+    const next = await tokens.renew(token).catch(() => null)
+    return note(next === null ? answer : await send(withToken(call, next)))
+  }
+
+  // ---- lists ----------------------------------------------------------------------------------------------------
+
+  /** One page of a list, and the cursor of the next one; null behind the last. */
+  async function readRows(
+    call: Pick<ReadCall, 'path' | 'lane'> & { query: Record<string, string> },
+    accountId: string,
+    scope: ReadScope,
+  ): Promise<Pick<AriesList, 'emptiness'> & { rows: Row[]; next: string | null }> {
+    let list: AriesList
+    try {
+      list = await readList({ ...call, times: readTimes.page, tags: [accountId] }, 'orders', scope)
+    } catch (error) {
+      if (isAccountRefused(error)) await noteRefusedAccount(accountId, scope)
+      throw error
+    }
+    const { rows, emptiness } = list
+    return { rows: toRows(rows, accountId), next: parseNextCursor(list), emptiness }
+  }
+
+  /** Page by page behind `call`, each row as often as the broker shows it, to its end or to that of the calls. */
+  async function* walk(
+    call: Parameters<typeof readRows>[0],
+    accountId: string,
+    scope: ReadScope,
+    counter: CallsLeft,
+  ): AsyncGenerator<Row[], void> {
+    for (let cursor: string | null = null; ;) {
+      if (counter.left === 0) {
+        counter.isExceeded = true
+        return
+      }
+      counter.left--
+      const query: Record<string, string> = cursor === null ? call.query : { ...call.query, cursor }
+      const { rows, next, emptiness } = await readRows({ ...call, query }, accountId, scope)
+      if (emptiness === 'doubtful') counter.isDoubtful = true
+      if (emptiness !== null) counter.isUnsaid = true
+      yield rows
+      if (next === null) return
+      if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor stands still')
+      cursor = next
+    }
+  }
+
+  // Aries, "Active orders": all that are open, and what ended today, in no documented order.
+  async function readActive(
+    accountId: string,
+    scope: ReadScope,
+    { lane, counter, source }: { lane: ReadCall['lane']; counter: CallsLeft; source?: 'db' },
+  ): Promise<Map<string, Row>> {
+    const rows = new Map<string, Row>()
+    const query = { limit: String(rowsMax), ...(source === undefined ? {} : { source }) }
+    const activePath = path`/v2/accounts/${accountName(accountId)}/orders`
+    for await (const page of walk({ path: activePath, lane, query }, accountId, scope, counter)) {
+      for (const row of page) {
+        keepNewer(rows, row)
+        known.set(row.id, { at: row.createdAt, isPast: false })
+      }
+    }
+    return rows
+  }
+
+  /**
+   * Aries, "Order history": by the time of creation, newest first, in windows of at most 90 days; whether it has the orders
+   * of the active list too is not clear. Begins at `to`, ends at `from` or when the account was opened; both to the second,
+   * outwards, because the digits that a row shows may be fewer than those that are compared there. Ends early, and with
+   * `isExceeded`, where the calls do, and after some empty windows of an account whose opening date is not known.
+   */
+  async function* walkHistory(
+    accountId: string,
+    scope: ReadScope,
+    { from, to, limit, lane, counter }: HistoryQuery,
+  ): AsyncGenerator<HistoryPart, void> {
+    const historyPath = path`/v2/accounts/${accountName(accountId)}/orders/history`
+    let end = Math.ceil(toMs(to) / 1_000) * 1_000
+    let start = from === null ? -Infinity : Math.floor(toMs(from) / 1_000) * 1_000
+    let oldest: string | null = null
+    let isOpeningKnown = true
+    let emptyWindows = 0
+    for (let isFirst = true; start <= end; isFirst = false) {
+      const windowStart = Math.max(end - windowMs, start)
+      let isEmpty = true
+      const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
+      // What stands before all that has a time was given before, where the list begins in its middle.
+      let reached = isFirst ? null : toText(end)
+      for await (const page of walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
+        const rows = page.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
+        oldest = earlier(reached, oldest)
+        if (rows.length > 0) isEmpty = false
+        yield { rows, reached }
+      }
+      if (counter.isExceeded) return
+      counter.searchedSince = toText(windowStart)
+      yield { rows: [], reached: toText(windowStart) }
+      // Only now, because most of what is asked for is young.
+      if (isFirst && windowStart > start) {
+        const opened = await findStart(accountId, scope, { lane, counter, oldest })
+        start = Math.max(start, opened.ms)
+        isOpeningKnown = opened.isKnown
+      }
+      if (windowStart <= start) return
+      emptyWindows = isEmpty ? emptyWindows + 1 : 0
+      if (!isOpeningKnown && emptyWindows >= emptyWindowsMax) {
+        counter.isExceeded = true
+        return
+      }
+      end = windowStart
+    }
+  }
+
+  /**
+   * Epoch ms from which on the account can have orders, to the second, and whether it was told; `oldest` is an order that it
+   * has.
+   */
+  async function findStart(
+    accountId: string,
+    scope: ReadScope,
+    { lane, counter, oldest }: Pick<HistoryQuery, 'lane' | 'counter'> & { oldest: string | null },
+  ): Promise<{ ms: number; isKnown: boolean }> {
+    if (!listed.has(accountId) && counter.left > 0) {
+      counter.left--
+      try {
+        await listAccounts(scope, lane)
+        if (!listed.has(accountId)) noteColumn(null)
+      } catch (error) {
+        // Without it more is looked through than need be.
+        counter.openingFailure = keepUpstreamError(error)
+      }
+    }
+    const account = listed.get(accountId)
+    if (account && account.column !== tradingId) noteColumn(account.column)
+    const opened = account?.openedAt ?? null
+    // A day before: the clocks of two systems. A time that its orders contradict is not that of its opening.
+    const openedMs = opened === null ? Infinity : toMs(opened) - dayMs
+    const isKnown = openedMs <= (oldest === null ? Date.now() : toMs(oldest))
+    const at = isKnown ? openedMs : Date.now() - longAgoMs
+    return { ms: Math.floor(at / 1_000) * 1_000, isKnown }
+  }
+
+  // Aries, "Accounts". Which of the ids an order wants is not said, so the opening date is kept under each.
+  async function listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
+    const call: ReadCall = { path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }
+    const { rows, emptiness } = await readList(call, 'accounts', scope)
+    hasListed = emptiness === null
+    const accounts = rows.filter(isBody)
+    // The id of the setting last: it holds where ids of two columns are the same.
+    for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
+      for (const account of accounts) {
+        const id = account[column]
+        if (isIdPart(id)) listed.set(toAriesId(id), { column, openedAt: readInstant(account['created_at']) })
+      }
+    }
+    return accounts
+  }
+
+  async function readAccounts(scope: ReadScope): Promise<string[]> {
+    const accounts = await listAccounts(scope, 'list')
+    const ids = new Set(accounts.flatMap(({ [tradingId]: id }) => (isIdPart(id) ? [toAriesId(id)] : [])))
+    // Else somebody would look for accounts, and not at a setting.
+    if (ids.size === 0 && accounts.length > 0) {
+      throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${tradingId}`)
+    }
+    return [...ids]
+  }
+
+  // Tells the operator, once a column, that a caller names an account by another column than the setting says.
+  function noteColumn(column: AriesAccountId | null): void {
+    if (toldColumns.has(column)) return
+    toldColumns.add(column)
+    onNotice(
+      column === null
+        ? `callers name an account that Aries lists under none of ${ariesAccountIds.join(', ')}, so how far back its orders go is not known`
+        : `ARIES_TRADING_ID is ${tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
+    )
+  }
+
+  // Tells the operator, once, that the order API refuses an account by the id that the setting takes from the list of
+  // accounts. An account that is not in the list is a caller's mistake.
+  async function noteRefusedAccount(accountId: string, scope: ReadScope): Promise<void> {
+    if (hasToldRefused) return
+    if (!hasListed) {
+      // Once: what the list says of an account changes rarely, and refusals may be many.
+      hasListed = true
+      await listAccounts(scope, 'list').catch(keepReadError(scope))
+    }
+    if (listed.get(accountId)?.column !== tradingId) return
+    hasToldRefused = true
+    const others = ariesAccountIds.filter((column) => column !== tradingId)
+    onNotice(
+      `ARIES_TRADING_ID is ${tradingId}, and Aries refuses orders of an account by that id: another may name accounts there (${others.join(', ')})`,
+    )
+  }
+
+  // ---- orders by their ids ----------------------------------------------------------------------------------------
+
+  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+    const ofAccounts = Map.groupBy(keys, ({ id }) => accountOf(id))
+    const found = new Map<string, Order | null | UpstreamError>()
+    await Promise.all(
+      [...ofAccounts].map(async ([accountId, group]) => {
+        // An order has the account in its id: of another one than the reader named it is none, without asking.
+        const asked = group.filter((key) => key.accountId === null || key.accountId === accountId)
+        const ids = new Set(asked.map(({ id }) => id))
+        if (ids.size > 0) await findOrders(accountId, ids, found, scope)
+      }),
+    )
+    return keys.map(({ id, accountId }) =>
+      accountId === null || accountId === accountOf(id) ? (found.get(id) ?? null) : null,
+    )
+  }
+
+  /** Looks for `ids` in the lists of their account until each is found, or cannot be there. */
+  async function findOrders(
+    accountId: string,
+    ids: ReadonlySet<string>,
+    found: Map<string, Order | null | UpstreamError>,
+    scope: ReadScope,
+  ): Promise<void> {
+    const missing = new Set(ids)
+    const counter = countCalls(callsPerReadMax)
+    let hasNameless = false
+    const take = (row: Row): void => {
+      if (missing.delete(row.id)) found.set(row.id, row.value)
+      if (row.id.startsWith(namelessPrefix)) hasNameless = true
+    }
+    const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
+      const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'one', counter })
+      for await (const { rows } of parts) {
+        rows.forEach(take)
+        if (active !== null) notePast(rows, active)
+        if (missing.size === 0) return
+      }
+      if (counter.isExceeded) throw counter.openingFailure ?? new SearchEnded(counter.searchedSince)
+    }
+    try {
+      if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)
+      if (missing.size > 0) {
+        const active = await readActive(accountId, scope, { lane: 'one', counter })
+        for (const row of active.values()) take(row)
+        if (missing.size > 0 && counter.isExceeded) {
+          throw new UpstreamError('unreadable', 'the active orders of an account have no end')
+        }
+        if (missing.size > 0) await look(active)
+      }
+      if (missing.size > 0 && hasNameless) {
+        throw new UpstreamError('unreadable', 'the order may be one whose clOrdId cannot be read')
+      }
+      if (missing.size > 0 && counter.isUnsaid) {
+        throw new UpstreamError('unreadable', 'Aries answered a list without a body, so an order may be missing')
+      }
+      for (const id of missing) found.set(id, null)
+    } catch (error) {
+      const failure = keepReadError(scope)(error)
+      for (const id of missing) found.set(id, failure)
+    }
+    scope.tally.batched += Math.max(0, ids.size - missing.size - 1)
+  }
+
+  // What is final and has left the active list will never be in it again.
+  function notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
+    for (const { id, createdAt, value } of rows) {
+      if (active.has(id) || value instanceof UpstreamError || value.state !== 'CLOSED') continue
+      known.set(id, { at: createdAt, isPast: true })
+    }
+  }
+
+  /** The span of time in which all of `ids` were created, as far as that is known. */
+  function toSpan(ids: ReadonlySet<string>): { from: string | null; to: string } {
+    const times = [...ids].map((id) => known.get(id)?.at ?? null)
+    const told = times.filter((at) => at !== null).toSorted(compareInstants)
+    const [from] = told
+    const to = told.at(-1)
+    return from === undefined || to === undefined || told.length < times.length
+      ? { from: null, to: soon() }
+      : { from, to }
+  }
+
+  // ---- pages ------------------------------------------------------------------------------------------------------
+
+  /**
+   * One page out of both lists. The active one is read whole, because nobody says how it is sorted; of the history as
+   * much as it takes until no row can come before those that are there.
+   */
+  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+    const { accountId, statuses: wantedStatuses, first, wantsMore } = query
+    const after = query.after === null ? null : parsePosition(query.after)
+    const wanted = first + (wantsMore ? 1 : 0)
+    const counter = countCalls(callsPerReadMax)
+    const active = await readActive(accountId, scope, { lane: 'list', counter })
+    const rows = new Map(active)
+    const mayBePast = wantedStatuses === null || wantedStatuses.some((status) => stateOf(status) === 'CLOSED')
+    const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
+    // Nothing was created later than now, and a page would be spent on each few months until then.
+    const to = earlier(earlier(after?.submittedAt ?? null, query.submittedBefore), soon())
+    const walkFrom = (limit: number): ReturnType<typeof walkHistory> =>
+      walkHistory(accountId, scope, { from: query.submittedAfter, to, limit, lane: 'list', counter })
+    // A few more than are wanted, for those that the active list has too or that the last page gave.
+    let limit = isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2)
+    let history = walkFrom(limit)
+    let fullParts = 0
+
+    let isAtEnd = !mayBePast
+    let isSorted = true
+    // Everything that was created later has been seen.
+    let frontier: string | null = null
+    for (;;) {
+      const due = [...rows.values()]
+        .filter((row) => isDue(row, query, after))
+        .filter(({ at }) => isAtEnd || at === null || (frontier !== null && compareInstants(at, frontier) > 0))
+        .toSorted((a, b) => compareNewestFirst(toRank(a), toRank(b)))
+      if (isAtEnd || due.length >= wanted || counter.isExceeded) return toPage(due)
+      const part = await history.next()
+      if (part.done === true) {
+        isAtEnd = !counter.isExceeded
+        continue
+      }
+      notePast(part.value.rows, active)
+      if (part.value.rows.length >= limit && ++fullParts > 2 && limit < rowsMax) {
+        // Many more than a few: all of one second are listed anew on each page. No list is asked on with another limit.
+        limit = rowsMax
+        history = walkFrom(limit)
+        frontier = null
+        continue
+      }
+      for (const row of part.value.rows) {
+        // It should have come before: the list is in no order.
+        const isLate = row.at !== null && frontier !== null && compareInstants(row.at, frontier) > 0
+        if (isLate && !rows.has(row.id)) isSorted = false
+        keepNewer(rows, row)
+      }
+      frontier = earlier(part.value.reached, frontier)
+    }
+
+    function toPage(due: readonly Row[]): Page {
+      const shown = due.slice(0, first)
+      const isUndated = shown.some(({ createdAt, value }) => isUndatedFor(query, createdAt, value))
+      const isSearched = isSorted && !counter.isExceeded
+      const isComplete = isSearched && !isUndated
+      const given = shown.map((row) => ({ order: row.value, position: toPosition(toRank(row)) }))
+      const hasMore = due.length > first ? true : isAtEnd && isSearched ? false : null
+      const last = given.at(-1)?.position ?? query.after
+      if (isSearched || due.length >= first || frontier === null)
+        return { rows: given, hasMore, isComplete, position: last }
+      // Where the search stopped, all of that instant are still to come, but for what was given.
+      const stop = { submittedAt: frontier, id: beforeAllIds }
+      const isBehind = last !== null && compareNewestFirst(parsePosition(last), stop) > 0
+      return { rows: given, hasMore, isComplete, position: isBehind ? last : toPosition(stop) }
+    }
+  }
+
+  // ---- what became of a placement -----------------------------------------------------------------------------------
+
+  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+    const counter = countCalls(scanCallsMax[purpose])
+    // Aries filters nothing, so the second search of a lookup, which is made without filters to mistrust them, asks the
+    // other of its two sources instead: none of them is said to be the fresher one.
+    const source = symbol === null ? { source: 'db' as const } : {}
+    // The active list first: an order that ends meanwhile is in the history then.
+    const rows = await readActive(accountId, scope, { lane: purpose, counter, ...source })
+    const history = { from: since, to: soon(), limit: rowsMax, lane: purpose, counter }
+    for await (const part of walkHistory(accountId, scope, history)) {
+      for (const row of part.rows) keepNewer(rows, row)
+    }
+    let isComplete = !counter.isExceeded && !counter.isDoubtful
+    const orders: Order[] = []
+    for (const { createdAt, value } of rows.values()) {
+      if (value instanceof UpstreamError) {
+        // Unless it says itself that it is too old, it could be the one that is looked for.
+        if (createdAt === null || compareInstants(createdAt, since) >= 0) isComplete = false
+        continue
+      }
+      if (isSoughtBy({ symbol, side }, value)) orders.push(value)
+    }
+    return { orders: orders.toSorted((a, b) => compareNewestFirst(rankOf(a), rankOf(b))), isComplete }
+  }
+
+  return {
+    id: 'ARIES',
+    capabilities: toCapabilities(options.capabilities ?? []),
+    offer: ariesOffer,
+
+    orders: readOrders,
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
+    accounts: (scope) => readAccounts(scope),
+    unsupported: findUnsupportedByAries,
+    scan,
+
+    // Aries, "Place an order". It documents no idempotency key, so none is sent.
+    async place(order, { sendBy, beforeSend }) {
+      const body = toRequest(order, accountField)
+      const call: Call = { method: 'POST', path: '/v1/orders', body, ...writeTimes.place }
+      const send = (sent: Call): Promise<Answer> => calls.place(sent, sendBy, [order.accountId], beforeSend)
+      return parsePlaceAnswer(takeBody(await write(call, send), 'place'), order)
+    },
+
+    // Aries, "Request order cancellation": the answer names no fill, so the order is read for it.
+    async cancel(order, sendBy) {
+      const body = toCancelRequest(order, accountField)
+      const call: Call = { method: 'POST', path: '/v1/orders/cancel', body, ...writeTimes.cancel }
+      const send = (sent: Call): Promise<Answer> => calls.cancel(sent, sendBy, [order.id, order.account.id])
+      checkCancelAnswer(takeBody(await write(call, send), 'cancel'), order)
+      return null
+    },
+
+    async close(withinMs) {
+      await Promise.all([calls.close(withinMs), tokenHttp.close(withinMs)])
+    },
+  }
+}
+
+/** A page of the history. */
+interface HistoryPart {
+  rows: Row[]
+  /** All that was created later has been seen; null where that cannot be told. */
+  reached: string | null
+}
+
+interface HistoryQuery {
+  /** Instants, both inclusive; null: since the account was opened. */
+  from: string | null
+  to: string
+  /** Rows a call. */
+  limit: number
+  lane: ReadCall['lane']
+  counter: CallsLeft
+}
+
+/** Whether Aries knows no such account, or not for this credential. */
+function isAccountRefused(error: unknown): boolean {
+  if (!(error instanceof UpstreamError) || error.kind !== 'refused') return false
+  return error.status === 403 || error.status === 404
+}
+
+function withToken<T extends ReadCall | Call>(call: T, token: string): T {
+  return { ...call, headers: { ...call.headers, authorization: `Bearer ${token}` } }
+}
+
+// ---- times and places -------------------------------------------------------------------------------------------
+
+/** To ten seconds, so that who asks at about the same time asks the same. */
+function soon(): string {
+  return toText(Math.ceil((Date.now() + clockSkewMs) / 10_000) * 10_000)
+}
+
+function toMs(instant: string): number {
+  return Date.parse(instant)
+}
+
+function toText(ms: number): string {
+  return new Date(ms).toISOString().replace('.000Z', 'Z')
+}
+
+function earlier(a: string | null, b: string): string
+function earlier(a: string | null, b: string | null): string | null
+function earlier(a: string | null, b: string | null): string | null {
+  if (a === null || b === null) return a ?? b
+  return compareInstants(a, b) < 0 ? a : b
+}
+
+/** Ids sort descending within an instant, and none has this character. */
+const beforeAllIds = '~'
+
+function toPosition({ submittedAt, id }: OrderRank): string {
+  return `${submittedAt ?? ''} ${id}`
+}
+
+function parsePosition(position: string): OrderRank {
+  const [at = '', ...rest] = position.split(' ')
+  const id = rest.join(' ')
+  if (id === '' || (at !== '' && parseInstant(at) !== at)) throw new RangeError('not a position of a list')
+  return { submittedAt: at === '' ? null : at, id }
+}
+
+function toRank({ at, id }: Row): OrderRank {
+  return { submittedAt: at, id }
+}
+
+/** Whether a row belongs on a page behind `after`, whatever else is known. */
+function isDue(row: Row, query: PageQuery, after: OrderRank | null): boolean {
+  if (after !== null && compareNewestFirst(after, toRank(row)) >= 0) return false
+  // The time of a neighbour decides nothing: a row whose own time cannot be read is shown.
+  return isAskedFor({ ...row, submittedAt: row.createdAt }, query)
+}
+
+/** An order can be in both lists, or in two pages of one: what was changed later is what holds. */
+function keepNewer(rows: Map<string, Row>, row: Row): void {
+  const before = rows.get(row.id)
+  if (before === undefined || isNewer(row, before)) rows.set(row.id, row)
+}
+
+function isNewer(row: Row, before: Row): boolean {
+  if (row.value instanceof UpstreamError || before.value instanceof UpstreamError)
+    return before.value instanceof UpstreamError
+  if (row.updatedAt === null || before.updatedAt === null) return true
+  const difference = compareInstants(row.updatedAt, before.updatedAt)
+  // Times come in whole seconds, and in one of them an order can come and end, which it does once.
+  return difference > 0 || (difference === 0 && row.value.state === 'CLOSED' && before.value.state !== 'CLOSED')
+}
+
+// ---- answers ----------------------------------------------------------------------------------------------------
+
+function toRows(bodies: readonly unknown[], accountId: string): Row[] {
+  return bodies.map((body) => {
+    const { createdAt: created, updatedAt, clOrdId } = isBody(body) ? body : {}
+    const createdAt = readInstant(created)
+    const id = isIdPart(clOrdId) ? toAriesId(accountName(accountId), clOrdId) : toNamelessId(body)
+    return { id, createdAt, at: createdAt, updatedAt: readInstant(updatedAt), value: readOrder(body, accountId) }
+  })
+}
+
+const namelessPrefix = 'row '
+
+// The same wherever the row stands: it comes in another place of another page, and may be in both lists.
+function toNamelessId(body: unknown): string {
+  return `${namelessPrefix}${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
+}

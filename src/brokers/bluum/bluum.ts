@@ -1,0 +1,766 @@
+// Bluum's trading API: its credentials, JSON and error codes, and our vocabulary; what its two generations call
+// differently stands in dialects.ts. Bluum declares no field of an order required, its pages contradict each other, and
+// its ids are UUIDs on one page and `ord_…` on the next; so nothing is taken for granted here, and nothing of it is known
+// outside.
+
+import { LRUCache } from 'lru-cache'
+import { compareDecimals } from '../../domain/decimal.ts'
+import { compareInstants } from '../../domain/instant.ts'
+import { brokerOf, isOrderId, rankOf, stateOf } from '../../domain/order.ts'
+import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderStatus } from '../../domain/order.ts'
+import {
+  AccountNeeded,
+  findUnsupported,
+  isAskedFor,
+  isUndatedFor,
+  isSoughtBy,
+  pageSizeMax,
+  scanCallsMax,
+  toCapabilities,
+} from '../broker.ts'
+import { keepReadError, keepUpstreamError, ReadEnded, UpstreamError } from '../../upstream/errors.ts'
+import type { Broker, BrokerCapability, Page, PageQuery, PlaceAnswer, Scan, ScanQuery } from '../broker.ts'
+import type { ReadScope } from '../../upstream/readScope.ts'
+import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
+import type { ReadCall } from '../../upstream/calls.ts'
+import {
+  dialects,
+  noSuchResource,
+  notAboutTheOrder,
+  rejections,
+  sides,
+  timesInForce,
+  types,
+  typesInDoubt,
+} from './dialects.ts'
+import type { BluumApi, Dialect } from './dialects.ts'
+import {
+  cleanText,
+  equalDecimals,
+  isBody,
+  parseBoolean,
+  parseDecimal,
+  parseOptionalWord,
+  parseText,
+  parseTime,
+  requireText,
+  wordOf,
+  zeroToNull,
+} from '../fields.ts'
+import type { Body } from '../fields.ts'
+import { createHttp } from '../../upstream/http.ts'
+import { createCredentialWatch } from '../../upstream/notices.ts'
+import type { OnNotice } from '../../upstream/notices.ts'
+import type { Answer, Call } from '../../upstream/http.ts'
+import { readListPage, createListMemory } from '../offsetList.ts'
+import type { ListAnswer, ListRow } from '../offsetList.ts'
+import { PageCap } from '../pageCap.ts'
+import { scanList } from '../offsetScan.ts'
+import { parseStatus, parseWord } from '../words.ts'
+
+/** Where Bluum is and who we are there. */
+export interface BluumOptions {
+  /** Base URL with its version, such as `https://api.bluumfinance.com/v1`. */
+  url: string
+  /** The URL of the HTTP proxy to connect through; null or absent connects directly. */
+  proxyUrl?: string | null
+  apiKey: string
+  apiSecret: string
+  /** The generation of the API; `accounts` unless told. */
+  api?: BluumApi
+  /** The published rate of the key pair; 80 % of it is used. */
+  requestsPerSecond: number
+  /** Whether calls stop for a while when the broker keeps failing. */
+  breaker: boolean
+  /** What `certify` has seen this broker do; nothing unless told. */
+  capabilities?: readonly BrokerCapability[]
+  /**
+   * The account of an order where somebody else remembers it. Asked where neither the reader nor an earlier answer names
+   * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
+   */
+  findAccount?: (orderId: string) => Promise<string | null>
+  /** Called with what an operator has to know. */
+  onNotice?: OnNotice
+}
+
+// From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
+// costs one call in vain where it answers none.
+const batchMin = 3
+// Calls for lists that may be in vain beside the first, for each order that is still missing.
+const vainShare = 0.05
+
+// Codes that refuse the key for every request, as status 401 does: production access is not granted.
+const keyRefusals: ReadonlySet<string> = new Set(['BLUM-403-003'])
+
+// Single reads that one operation may make of an account whose list has failed: enough for what a page shows in detail,
+// and few for a broker in trouble.
+const singlesMax = 10
+// A list that does not come leaves single reads the rest of the time.
+const listShare = 0.75
+// With less time than this no answer can be expected.
+const usefulMs = 100
+
+// A list of accounts longer than so many calls is not followed to its end.
+const accountCallsMax = 50
+
+/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
+export function createBluum(options: BluumOptions): Broker {
+  const dialect = dialects[options.api ?? 'accounts']
+  const onNotice = options.onNotice ?? (() => {})
+  const credential = createCredentialWatch(onNotice)
+  const calls = createCalls({
+    onNotice,
+    http: createHttp({
+      baseUrl: options.url,
+      proxyUrl: options.proxyUrl ?? null,
+      headers: {
+        authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
+      },
+    }),
+    requestsPerSecond: options.requestsPerSecond,
+    breaker: options.breaker,
+  })
+  const capabilities = toCapabilities(options.capabilities ?? [])
+  const noteCap = (list: string) => (rows: number) => {
+    onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, whatever limit asks for`)
+  }
+  // Orders and accounts may be capped differently.
+  const memory = createListMemory(noteCap('order'))
+  const accountPages = new PageCap(noteCap('account'))
+  // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
+  // Each counts 1: by `max`, room for all of them would be set aside at once.
+  const owners = new LRUCache<string, { accountId: string; at: string | null }>({
+    maxSize: 50_000,
+    sizeCalculation: () => 1,
+  })
+  // Single reads that an operation may still make of an account whose list has failed.
+  const singlesLeft = new WeakMap<ReadScope, Map<string, number>>()
+  // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
+  const recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
+
+  // Whether the first call to the list of its account cannot show the order.
+  function isKnownOld(id: string): boolean {
+    const owner = owners.get(id)
+    const since = owner && recentSince.get(owner.accountId)
+    return since !== undefined && typeof owner?.at === 'string' && compareInstants(owner.at, since) < 0
+  }
+
+  async function readList(call: ReadCall, scope: ReadScope): Promise<List> {
+    const answer = await watch(calls.read(call, scope))
+    return parseList(takeBody(answer, dialect), answer.status)
+  }
+
+  /** Notes what the answer tells of our key pair. */
+  async function watch(asked: Promise<Answer>): Promise<Answer> {
+    try {
+      const answer = await asked
+      if (answer.status < 400) credential.accepted()
+      const code = parseEnvelope(answer.body)?.code ?? ''
+      if (answer.status === 401 || keyRefusals.has(code)) credential.refused(`HTTP ${answer.status} ${code}`.trim())
+      return answer
+    } catch (error) {
+      if (error instanceof UpstreamError && error.status === 401) credential.refused('HTTP 401')
+      throw error
+    }
+  }
+
+  // Bluum, "Read one order": an order of another tenant, or account, answers 404.
+  async function readOrder(id: string, accountId: string | null, scope: ReadScope): Promise<Order | null> {
+    const orderPath = dialect.paths.order(id, accountId)
+    if (orderPath === null) throw new AccountNeeded()
+    try {
+      const call: ReadCall = { path: orderPath, lane: 'one', times: readTimes.one, tags: [id] }
+      const answer = await watch(calls.read(call, scope))
+      if (isNoOrderId(answer, dialect)) return null
+      const body = takeBody(answer, dialect)
+      const order = parseOrder(body, accountId, dialect)
+      if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
+      owners.set(id, { accountId: order.account.id, at: readListedAt(body, dialect) })
+      return { ...order, isPartial: false }
+    } catch (error) {
+      if (error instanceof UpstreamError && error.brokerCode === noSuchResource) return null
+      throw error
+    }
+  }
+
+  // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
+  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+    const answers = new Map<OrderKey, Order | null | UpstreamError>()
+    const { accountOf, isHearsay } = await findAccounts(keys)
+    const groups = Map.groupBy(keys, (key) => `${key.mustBeWhole} ${accountOf(key)}`)
+    await Promise.all(
+      [...groups.values()].map(async (group) => {
+        const [first] = group
+        if (first === undefined) return
+        const accountId = accountOf(first)
+        const ids = new Set(group.map((key) => key.id))
+        const isListed = !first.mustBeWhole && accountId !== null && isWorthList(ids)
+        const { found, failure } = isListed
+          ? await findInList(accountId, ids, scope)
+          : { found: new Map<string, Order | null | UpstreamError>(), failure: null }
+        const missing = [...ids].filter((id) => !found.has(id))
+        const singleMax =
+          failure === null || accountId === null ? Infinity : takeSingles(failure, accountId, missing.length, scope)
+        await Promise.all(
+          missing.map(async (id, index) => {
+            const isRead = failure === null || index < singleMax
+            found.set(id, isRead ? await readOrder(id, accountId, scope).catch(keepReadError(scope)) : failure)
+          }),
+        )
+        for (const key of group) {
+          const answer = found.get(key.id) ?? null
+          // That there is none in an account that somebody else named says nothing to who named none.
+          answers.set(key, answer === null && isHearsay.has(key) ? new AccountNeeded() : answer)
+        }
+      }),
+    )
+    return keys.map((key) => answers.get(key) ?? null)
+  }
+
+  /** Single reads, of `wanted`, that are made in the place of a list that failed. */
+  function takeSingles(failure: UpstreamError, accountId: string, wanted: number, scope: ReadScope): number {
+    if (!isOfListAlone(failure) || scope.deadline - Date.now() < usefulMs) return 0
+    const left = singlesLeft.get(scope) ?? new Map<string, number>()
+    singlesLeft.set(scope, left)
+    const before = left.get(accountId) ?? singlesMax
+    const taken = Math.min(wanted, before)
+    left.set(accountId, before - taken)
+    return taken
+  }
+
+  /**
+   * Whose order each key is taken to be: as the broker told, as who asks says, as our records have it, or else as another
+   * one says who asks for the same order, which is hearsay where orders are read under their account.
+   */
+  async function findAccounts(keys: readonly OrderKey[]) {
+    const told = new Map<OrderKey, string>()
+    const isHearsay = new Set<OrderKey>()
+    // Our own records cost no call, and a list that they lead to spares one for each order.
+    const isNeeded = keys.length >= batchMin || dialect.offer.readsOne === 'underAccount'
+    const said = new Map(keys.flatMap(({ id, accountId }) => (accountId === null ? [] : [[id, accountId]])))
+    await Promise.all(
+      keys.map(async (key) => {
+        const known = owners.get(key.id)?.accountId ?? key.accountId ?? (isNeeded ? await findRecorded(key.id) : null)
+        const accountId = known ?? said.get(key.id)
+        if (accountId !== undefined) told.set(key, accountId)
+        if (known === null && dialect.paths.order(key.id, null) === null) isHearsay.add(key)
+      }),
+    )
+    return { accountOf: (key: OrderKey) => told.get(key) ?? null, isHearsay }
+  }
+
+  async function findRecorded(id: string): Promise<string | null> {
+    return (await options.findAccount?.(id).catch(() => null)) ?? null
+  }
+
+  // A few old orders are cheaper to read singly; many are worth a search, wherever they are.
+  function isWorthList(ids: ReadonlySet<string>): boolean {
+    const recent = [...ids].filter((id) => !isKnownOld(id))
+    return recent.length >= batchMin || ids.size * vainShare >= 1
+  }
+
+  // Call by call, as long as those in vain are few beside the single reads that the next one may save. A row counts
+  // whichever call shows it, also one that only looks where the list ends.
+  async function findInList(
+    accountId: string,
+    ids: ReadonlySet<string>,
+    scope: ReadScope,
+  ): Promise<{ found: Map<string, Order | null | UpstreamError>; failure: UpstreamError | null }> {
+    const found = new Map<string, Order | null | UpstreamError>()
+    const missing = new Set(ids)
+    const now = Date.now()
+    const deadline = now + (scope.deadline - now) * listShare
+    const list = toList(accountId, wholeList, { ...scope, deadline })
+    let vain = 0
+    try {
+      await readListPage(
+        {
+          ...list,
+          after: null,
+          first: 1,
+          wantsMore: false,
+          searches: true,
+          async fetch(offset, limit) {
+            const answer = await list.fetch(offset, limit)
+            let hits = 0
+            for (const { id, value } of answer.rows) {
+              if (value instanceof UpstreamError || !missing.delete(id)) continue
+              found.set(id, value)
+              hits++
+            }
+            scope.tally.batched += hits
+            if (hits < 2) vain++
+            const oldest = answer.rows.at(-1)?.at
+            const isNewest =
+              offset === 0 && memory.cap.isFull(answer.rows.length, pageSizeMax) && memory.direction === 'newestFirst'
+            if (isNewest && typeof oldest === 'string') recentSince.set(accountId, oldest)
+            return answer
+          },
+          // No row is for a page; what a call showed has been looked at.
+          judge: () => (missing.size < batchMin - 1 || vain > missing.size * vainShare ? 'end' : 'drop'),
+        },
+        memory,
+      )
+    } catch (error) {
+      const failure = keepReadError(scope)(error)
+      // A list that is refused says nothing of the orders, because the account was named by a caller; and one that
+      // cannot be read leaves them all readable by their ids.
+      return { found, failure: failure.kind === 'refused' || failure.kind === 'unreadable' ? null : failure }
+    }
+    return { found, failure: null }
+  }
+
+  // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
+  function toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
+    const listPath = dialect.paths.orders(accountId)
+    const words = toListFilter(filter, dialect)
+    return {
+      key: JSON.stringify([accountId, words]),
+      limitMax: pageSizeMax,
+      mayMove: filter.status !== null,
+      async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
+        const query = { ...words, limit: String(limit), offset: String(offset) }
+        const call: ReadCall = { path: listPath, query, lane, times: readTimes.page, tags: [accountId] }
+        const list = await readList(call, scope)
+        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, dialect))
+        // A row that comes again takes no place in the list: counted, it would hide one behind it.
+        const unique = [...new Map(all.map((row) => [row.id, row])).values()]
+        const rows = unique.slice(0, limit)
+        for (const { id, at, value } of rows) {
+          if (!(value instanceof UpstreamError)) owners.set(id, { accountId, at })
+        }
+        // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
+        const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
+        return { rows, sent: all.length, hasMore: isLonger ? true : list.hasMore, isDoubtful: list.isDoubtful }
+      },
+    }
+  }
+
+  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+    const { symbol, side, submittedAfter, submittedBefore } = query
+    // One at a time: that is what its lists are filtered by.
+    const status = query.statuses?.[0] ?? null
+    const isGroup = status !== null && dialect.statusFilters[status]?.isGroup === true
+    // No row that is listed from here on can have been submitted in time.
+    const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, dialect.submittedLaterMs)
+    const page = await readListPage<Order | UpstreamError>(
+      {
+        ...toList(query.accountId, { status, symbol, side }, scope),
+        after: query.after,
+        first: query.first,
+        wantsMore: query.wantsMore,
+        searches:
+          submittedAfter !== null ||
+          submittedBefore !== null ||
+          isGroup ||
+          (symbol !== null && !isSentAsFilter(symbol)),
+        judge(row) {
+          const { at, value } = row
+          if (listedAfter !== null && at !== null && compareInstants(at, listedAfter) < 0) return 'end'
+          return isAskedFor({ ...row, submittedAt: toSubmittedAt(at, value) }, query) ? 'take' : 'drop'
+        },
+      },
+      memory,
+    )
+    const isUndated = page.rows.some(({ row }) => isUndatedFor(query, toSubmittedAt(row.at, row.value), row.value))
+    const rows = page.rows.map(({ row, position }) => ({ order: row.value, position }))
+    return { ...page, rows, isComplete: page.isComplete && !isUndated }
+  }
+
+  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+    const filter: ListFilter = {
+      status: null,
+      symbol,
+      side: side !== null && dialect.offer.sides.includes(side) ? side : null,
+    }
+    const { key, fetch } = toList(accountId, filter, scope, purpose)
+    const { values, isComplete } = await scanList<Order>({
+      key,
+      fetch,
+      cap: memory.cap,
+      limit: pageSizeMax,
+      callsMax: scanCallsMax[purpose],
+      doubtsEnd: purpose === 'lookup',
+      since,
+      isNewestFirst: capabilities.listNewestFirst,
+      isWanted: (order) => isSoughtBy(filter, order),
+    })
+    return { orders: values, isComplete }
+  }
+
+  async function readAccounts(scope: ReadScope): Promise<string[]> {
+    const ids = new Set<string>()
+    // Rows of a short page that may be cut, behind which the next call looks.
+    let doubtful: number | null = null
+    for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
+      const limit = accountPages.toLimit(pageSizeMax)
+      const query = { limit: String(limit), offset: String(offset) }
+      const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
+      const list = await readList(dialect.pagesAccounts ? { ...page, query } : page, scope)
+      const before = ids.size
+      for (const row of list.rows) if (isBody(row) && isBluumId(row.id)) ids.add(row.id)
+      if (!dialect.pagesAccounts) return [...ids]
+      if (doubtful !== null && ids.size > before) accountPages.learn(doubtful)
+      const { length } = list.rows
+      const verdict = accountPages.judge({ rows: length, limit, hasMore: list.hasMore })
+      const isAllKnown = doubtful !== null && ids.size === before && list.hasMore === null
+      if (verdict === 'end' || isAllKnown) return [...ids]
+      doubtful = verdict === 'doubt' ? length : null
+      if (length === 0) break
+      offset += length
+    }
+    throw new UpstreamError('unreadable', 'Bluum answered a list of accounts that does not end')
+  }
+
+  return {
+    id: 'BLUUM',
+    capabilities,
+    offer: dialect.offer,
+
+    orders: readOrders,
+    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
+
+    accounts: readAccounts,
+
+    unsupported: (order) => findUnsupported(dialect.offer, order),
+
+    scan,
+
+    async place(order, { idempotencyKey, sendBy, beforeSend }) {
+      const call: Call = {
+        method: 'POST',
+        path: dialect.paths.orders(order.accountId),
+        headers: { 'idempotency-key': idempotencyKey },
+        body: toRequest(order, dialect),
+        ...writeTimes.place,
+      }
+      const body = takeBody(await watch(calls.place(call, sendBy, [order.accountId], beforeSend)), dialect)
+      const answer = parsePlaceAnswer(body, order, dialect)
+      owners.set(answer.orderId, { accountId: order.accountId, at: null })
+      return answer
+    },
+
+    // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented. The
+    // newer generation confirms the request only, and shows the order as it still is.
+    async cancel({ id, account }, sendBy) {
+      const cancelPath = dialect.paths.cancel(id, account.id)
+      const call: Call = { method: 'POST', path: cancelPath, ...writeTimes.cancel }
+      const body = takeBody(await watch(calls.cancel(call, sendBy, [id, account.id])), dialect)
+      if (!isBody(body) || body.id !== id) return null
+      const canceled = readWhole(body, account.id, dialect)
+      return canceled?.account.id === account.id ? canceled : null
+    },
+
+    close: (withinMs) => calls.close(withinMs),
+  }
+}
+
+/** Whether a list may have failed where single reads succeed. */
+function isOfListAlone(failure: UpstreamError): boolean {
+  if (failure instanceof ReadEnded) return false
+  switch (failure.kind) {
+    case 'failed':
+    case 'no_answer':
+    case 'unreadable':
+    case 'refused':
+      return true
+    // A used up rate, an open breaker and a broker that cannot be connected to would meet each single read as well.
+    case 'throttled':
+    case 'not_sent':
+      return false
+    default:
+      return failure.kind satisfies never
+  }
+}
+
+// ---- lists ------------------------------------------------------------------------------------------------------
+
+interface ListFilter extends Pick<PageQuery, 'symbol' | 'side'> {
+  status: KnownOrderStatus | null
+}
+
+// A symbol in another form than a ticker's is not sent, because the broker may refuse it: such a filter is finished here.
+function isSentAsFilter(symbol: string | null): symbol is string {
+  return symbol !== null && /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(symbol)
+}
+
+const wholeList: ListFilter = { status: null, symbol: null, side: null }
+
+function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: Dialect): Record<string, string> {
+  const filter = status === null ? null : statusFilters[status]
+  if (filter === undefined) throw new RangeError(`Bluum lists no orders by the status ${status}`)
+  return {
+    ...(filter === null ? {} : { status: filter.word }),
+    ...(isSentAsFilter(symbol) ? { symbol } : {}),
+    ...(side === null ? {} : { side: wordOf(sides, side) }),
+  }
+}
+
+// ---- answers ----------------------------------------------------------------------------------------------------
+
+/** The body of a success; throws what a refusal means. */
+function takeBody(answer: Answer, dialect: Dialect): unknown {
+  if (answer.status < 400) return answer.body
+  throw toRefusal(answer, dialect)
+}
+
+interface List {
+  rows: readonly unknown[]
+  /** The broker's word; null if it gives none. */
+  hasMore: boolean | null
+  /** The list is empty because the answer holds nothing, which is no word of the broker's that there are no rows. */
+  isDoubtful: boolean
+}
+
+// A list is a bare array in the reference and `{object, data, has_more}` in the vendor's newer pages. An empty one may also
+// be null, an envelope with null or without rows, a 204 or an answer without a body.
+function parseList(body: unknown, status: number): List {
+  if (Array.isArray(body)) return { rows: body, hasMore: null, isDoubtful: false }
+  if (body === undefined) return { rows: [], hasMore: false, isDoubtful: status !== 204 }
+  if (body === null) return { rows: [], hasMore: false, isDoubtful: false }
+  if (isBody(body)) {
+    const hasMore = typeof body.has_more === 'boolean' ? body.has_more : null
+    if (Array.isArray(body.data)) return { rows: body.data, hasMore, isDoubtful: false }
+    const isNull = body.data === null || (body.data === undefined && body.orders === null)
+    if (isNull) return { rows: [], hasMore: hasMore ?? false, isDoubtful: false }
+    const hasNoRows = body.data === undefined && body.object === 'list'
+    if (hasNoRows) return { rows: [], hasMore: hasMore ?? false, isDoubtful: true }
+  }
+  throw new UpstreamError('unreadable', 'Bluum answered a list that is none')
+}
+
+// A row that cannot be read keeps its place: by its own id and time where it has them, else by where it stands.
+function toListRow(body: unknown, accountId: string, offset: number, dialect: Dialect): ListRow<Order | UpstreamError> {
+  const at = readListedAt(body, dialect)
+  try {
+    const order = parseOrder(body, accountId, dialect)
+    if (order.account.id !== accountId) {
+      throw new UpstreamError('unreadable', 'Bluum listed an order of another account')
+    }
+    return { id: order.id, at, value: order }
+  } catch (error) {
+    const id = isBody(body) ? body.id : undefined
+    return { id: typeof id === 'string' ? id : `row ${offset}`, at, value: keepUpstreamError(error) }
+  }
+}
+
+function readListedAt(body: unknown, { readListedAt: read }: Dialect): string | null {
+  return isBody(body) ? read(body) : null
+}
+
+/** When an order was submitted; of a row that cannot be read, when it was listed. */
+function toSubmittedAt(listedAt: string | null, value: Order | UpstreamError): string | null {
+  return value instanceof UpstreamError ? listedAt : rankOf(value).submittedAt
+}
+
+function toEarlier(instant: string, ms: number): string {
+  return ms === 0 ? instant : new Date(Date.parse(instant) - ms).toISOString()
+}
+
+/** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
+function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
+  refuseOtherDialect(body, fields)
+  const id = requireId(body, 'id')
+  const symbol = requireText(body, 'symbol')
+  const told = body[fields.accountId]
+  const owner = told === undefined || told === null ? accountId : requireId(body, fields.accountId)
+  if (owner === null) throw new UpstreamError('unreadable', `Bluum answered an order without ${fields.accountId}`)
+  if (body.status === undefined || body.status === null) {
+    throw new UpstreamError('unreadable', 'Bluum answered an order without status')
+  }
+  const filledQuantity = parseDecimal(body, fields.filledQuantity)
+  const hasFilled = typeof filledQuantity === 'string' && compareDecimals(filledQuantity, '0') > 0
+  const onceFilled = hasFilled ? parseWord(dialect.statusesOnceFilled, body.status) : 'UNKNOWN'
+  const status: OrderStatus = onceFilled === 'UNKNOWN' ? parseStatus(dialect.statuses, body.status) : onceFilled
+  const state = stateOf(status)
+  return {
+    id,
+    broker: 'BLUUM',
+    account: { id: owner, broker: 'BLUUM' },
+    asset: { symbol },
+    symbol,
+    securityType: null,
+    legs: [],
+    currency: parseText(body, 'currency'),
+    clientOrderId: parseText(body, 'client_order_id'),
+    side: parseWord(sides, body.side),
+    type: parseWord(types, body.type),
+    timeInForce: parseWord(timesInForce, body.time_in_force),
+    quantity: parseDecimal(body, fields.quantity),
+    notional: parseDecimal(body, 'notional'),
+    limitPrice: parseDecimal(body, 'limit_price'),
+    stopPrice: parseDecimal(body, 'stop_price'),
+    trailPercent: parseDecimal(body, 'trail_percent'),
+    trailPrice: parseDecimal(body, 'trail_price'),
+    extendedHours: parseBoolean(body, 'extended_hours'),
+    status,
+    brokerStatus: typeof body.status === 'string' ? cleanText(body.status) : null,
+    state,
+    isCancelable: state !== 'CLOSED',
+    filledQuantity,
+    remainingQuantity: parseDecimal(body, fields.remainingQuantity),
+    averagePrice: zeroToNull(parseDecimal(body, 'average_price')),
+    commission: parseDecimal(body, 'commission'),
+    commissionType: parseOptionalWord(dialect.commissionTypes, body.commission_type),
+    submittedAt: parseTime(body, 'submitted_at'),
+    filledAt: parseTime(body, 'filled_at'),
+    canceledAt: parseTime(body, fields.canceledAt),
+    rejectReason: parseText(body, fields.rejectReason),
+    // Bluum's examples of lists leave out what they leave out together with extended_hours.
+    isPartial: body.extended_hours === undefined,
+  }
+}
+
+// Read as it is, an order in the words of the other generation would be one without a size; for a cash amount, which has
+// one name in both, one of which nobody can tell what has filled.
+function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
+  const sizes = ['quantity', 'filledQuantity', 'remainingQuantity'] as const
+  const isOther = (dialect: Dialect): boolean =>
+    sizes.some((size) => body[fields[size]] === undefined && body[dialect.fields[size]] !== undefined)
+  if (body[fields.quantity] !== undefined || !Object.values(dialects).some(isOther)) return
+  throw new UpstreamError(
+    'unreadable',
+    'Bluum answered in the words of its other API: BLUUM_API may have to be changed',
+  )
+}
+
+// What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
+function isBluumId(id: unknown): id is string {
+  return isOrderId(id) && brokerOf(id) === 'BLUUM'
+}
+
+function requireId(body: Body, field: string): string {
+  const value = body[field]
+  if (isBluumId(value)) return value
+  throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
+}
+
+// ---- placing ----------------------------------------------------------------------------------------------------
+
+function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Record<string, unknown> {
+  const body = {
+    symbol: order.symbol,
+    [fields.quantity]: order.quantity,
+    notional: order.notional,
+    side: wordOf(sides, order.side),
+    type: wordOf(types, order.type),
+    time_in_force: wordOf(timesInForce, order.timeInForce),
+    limit_price: order.limitPrice,
+    stop_price: order.stopPrice,
+    trail_percent: order.trailPercent,
+    trail_price: order.trailPrice,
+    extended_hours: order.extendedHours,
+    client_order_id: order.clientOrderId,
+    commission: order.commission,
+    commission_type: order.commissionType === null ? null : wordOf(commissionTypes, order.commissionType),
+  }
+  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+}
+
+// What the answer shows. Whether it is about the order that was sent is for the caller to judge; an answer about another
+// account is about another order.
+function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
+  const { fields } = dialect
+  if (!isBody(body) || !isBluumId(body.id)) {
+    throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
+  }
+  const account = body[fields.accountId]
+  if (!isNothing(account) && account !== sent.accountId) {
+    throw new UpstreamError('unreadable', `Bluum answered a placement with another ${fields.accountId}`)
+  }
+  const request: Body = toRequest(sent, dialect)
+  const isShown = (field: string): boolean => !isNothing(body[field]) && request[field] !== undefined
+  const decimals = [fields.quantity, 'notional', 'limit_price', 'stop_price', 'trail_percent', 'trail_price']
+  const differing = decimals.filter((field) => isShown(field) && !equalDecimals(body[field], request[field]))
+  if (isShown('symbol') && body.symbol !== sent.symbol) differing.push('symbol')
+  if (isShown('side') && parseWord(sides, body.side) !== sent.side) differing.push('side')
+  if (isShown('type') && parseWord(types, body.type) !== sent.type) differing.push('type')
+  const order = readWhole(body, sent.accountId, dialect)
+  const status = order?.status ?? parseStatus(dialect.statuses, body.status)
+  const told = body[fields.rejectReason]
+  const reason = typeof told === 'string' ? cleanText(told) || null : null
+  const rejection = status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason } : null
+  const shownId = body.client_order_id
+  // An id that is no text is another one than was sent.
+  const clientOrderId = isNothing(shownId) ? null : typeof shownId === 'string' ? shownId : ''
+  return { orderId: body.id, status, clientOrderId, order, differing, rejection }
+}
+
+/** Whether a field is missing or null. Empty text is a value here. */
+function isNothing(value: unknown): value is undefined | null {
+  return value === undefined || value === null
+}
+
+function readWhole(body: Body, accountId: string, dialect: Dialect): Order | null {
+  try {
+    return parseOrder(body, accountId, dialect)
+  } catch (error) {
+    if (error instanceof UpstreamError) return null
+    throw error
+  }
+}
+
+// ---- refusals ---------------------------------------------------------------------------------------------------
+
+function toRefusal(answer: Answer, { paramsAbout }: Dialect): UpstreamError {
+  const { status } = answer
+  const envelope = parseEnvelope(answer.body)
+  const wait = answer.retryAfterMs === null ? {} : { retryAfterMs: answer.retryAfterMs }
+  if (envelope === null) {
+    // A proxy may answer 4xx after it has forwarded the request, so without Bluum's envelope a refusal proves nothing.
+    const kind = status === 429 ? 'throttled' : 'unreadable'
+    return new UpstreamError(kind, `HTTP ${status} without Bluum's error envelope`, {
+      status,
+      effect: 'unknown',
+      ...wait,
+    })
+  }
+  const { code, type, param, reason } = envelope
+  const known = { status, brokerCode: code, reason }
+  const text = `HTTP ${status} ${code}`
+  if (status === 429) return new UpstreamError('throttled', text, { ...known, ...wait })
+  // 409: the key or the order exists already, so an earlier attempt may have been taken in.
+  if (status === 409) return new UpstreamError('refused', text, { ...known, effect: 'unknown' })
+  if (status === 401 || status === 413 || status === 415 || notAboutTheOrder.has(code)) {
+    return new UpstreamError('refused', text, known)
+  }
+  const codeStatus = /^BLUM-(\d{3})-/.exec(code)?.[1] ?? String(status)
+  const rejection = rejections[code] ?? (rejections[codeStatus] && rejections[String(status)])
+  if (rejection === undefined || typesInDoubt.has(type))
+    return new UpstreamError('refused', text, { ...known, effect: 'unknown' })
+  if (status === 400 && paramsAbout[param] === 'account') {
+    return new UpstreamError('refused', text, { ...known, rejection: 'ACCOUNT_NOT_FOUND' })
+  }
+  return new UpstreamError('refused', text, { ...known, rejection })
+}
+
+/** Whether the answer says that the id of the order in the path can be none, so that no order has it. */
+function isNoOrderId({ status, body }: Answer, { paramsAbout }: Dialect): boolean {
+  return status === 400 && paramsAbout[parseEnvelope(body)?.param ?? ''] === 'orderId'
+}
+
+interface Envelope {
+  code: string
+  /** Empty where the shape has none, as are the others. */
+  type: string
+  /** The field of the request or of its path that is refused. */
+  param: string
+  reason: string
+}
+
+// Three shapes are in use: {code, message}, {error: {type, code, message, param}} and {status: 'error', code, message}.
+// Only Bluum's own codes make one: other software in between also answers {"code": 403}.
+function parseEnvelope(body: unknown): Envelope | null {
+  if (!isBody(body)) return null
+  const inner = isBody(body.error) ? body.error : body
+  const { code, message, type, param } = inner
+  if (typeof code !== 'string') return null
+  if (!/^BLUM-\d{3}-\d{3}$/.test(code) && !(body.status === 'error' && /^[A-Z][A-Z_]{2,63}$/.test(code))) return null
+  return {
+    code,
+    type: typeof type === 'string' ? type : '',
+    param: typeof param === 'string' ? param : '',
+    reason: typeof message === 'string' ? cleanText(message) : '',
+  }
+}

@@ -1,0 +1,438 @@
+// A list behind `limit` and `offset` whose rows move while it is read, and whose sort order nobody documents, read page
+// by page from the newest row to the oldest so that nothing is repeated and nothing is missed.
+//
+// An offset says where a row was; its time and id say which row it was. So a page resumes at the offset, looks whether
+// it still stands next to the row it left off at, and moves until it does. The order of the list is observed, not
+// assumed: newest first is read from the front, oldest first from the end, which is searched for once and remembered.
+
+import { createHash } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import { compareInstants, parseInstant } from '../domain/instant.ts'
+import { PageCap, pageCapMin } from './pageCap.ts'
+import type { PageVerdict } from './pageCap.ts'
+
+/** A row with what places it in the list. */
+export interface ListRow<T> {
+  id: string
+  /** When it was submitted, as `parseInstant` returned it; null where that cannot be told. */
+  at: string | null
+  value: T
+}
+
+/** What the broker answered for `limit` rows from `offset` on. */
+export interface ListAnswer<T> {
+  /** Each row once. */
+  rows: ListRow<T>[]
+  /** Rows as the broker sent them, repeated ones included; as many as `rows` unless given. */
+  sent?: number
+  /** The broker's word; null if it gives none. */
+  hasMore: boolean | null
+  /** There are no rows because the answer holds nothing, which proves nothing to a search. */
+  isDoubtful?: boolean
+}
+
+/** What was observed of a broker's lists, kept by its adapter across requests. Holds no rows. */
+export interface ListMemory {
+  direction: 'newestFirst' | 'oldestFirst' | null
+  readonly cap: PageCap
+  /** Where each list ended when it was last read from its end. */
+  readonly ends: LRUCache<string, number>
+  /** How many rows each list was seen to have, of lists out of which no row moves. */
+  readonly reached: LRUCache<string, number>
+}
+
+/** A memory of nothing yet, of at most 1,000 lists. `onCap` is called when the page cap of the broker has been learnt. */
+export function createListMemory(onCap?: (rows: number) => void): ListMemory {
+  return {
+    direction: null,
+    cap: new PageCap(onCap),
+    ends: new LRUCache({ max: 1_000 }),
+    reached: new LRUCache({ max: 1_000 }),
+  }
+}
+
+export interface ListQuery<T> {
+  /** Names the list in the memory: same account, same filter. */
+  key: string
+  /** Asks the broker; throws what the read throws. `limit` is at most `limitMax`. */
+  fetch: (offset: number, limit: number) => Promise<ListAnswer<T>>
+  limitMax: number
+  /** Whether rows can enter and leave in its middle, as they do in a list of one status. */
+  mayMove: boolean
+  /** A position that an earlier page gave, or null for the newest row. */
+  after: string | null
+  /** Rows wanted, at least 1. */
+  first: number
+  /** Whether to find out if a row follows, even where that takes a call more. */
+  wantsMore: boolean
+  /** True when rows have to be looked through, because the broker cannot filter by all that is wanted. */
+  searches: boolean
+  /** What to do with a row: `end` says that it and all older ones are not wanted. */
+  judge: (row: ListRow<T>) => 'take' | 'drop' | 'end'
+}
+
+export interface ListPage<T> {
+  rows: { row: ListRow<T>; position: string }[]
+  /** Whether a wanted row follows; null when that was not asked and did not show by itself. */
+  hasMore: boolean | null
+  /** False when the bound on calls, or a list in no order, ended the search: rows may be missing. */
+  isComplete: boolean
+  /** Where the search stands, also when it found nothing; null at the very start. */
+  position: string | null
+}
+
+// The most calls that one page may take; a broker that ignores filters is not followed through its whole history.
+const callsPerPageMax = 20
+
+// Steps the other way, and none the known way, that show that a list has turned round.
+const stepsToTurn = 3
+
+// More rows of one instant than this are told apart by their offsets alone.
+const tiesMax = 200
+
+interface Anchor {
+  offset: number
+  /** Which way the list was taken to run when the offset was read; the offset says nothing if it runs the other way. */
+  isUp: boolean
+  /** The instant of the row it stands at; null when no row of the list has one. */
+  at: string | null
+  /** The rows of that instant which were given, by digest. */
+  given: string[]
+}
+
+/** Reads one page. Throws RangeError for a position it did not make, and whatever `fetch` throws. */
+export async function readListPage<T>(query: ListQuery<T>, memory: ListMemory): Promise<ListPage<T>> {
+  const start = query.after === null ? null : parsePosition(query.after)
+  const reader = createReader(query, memory)
+  const wanted = query.first + (query.wantsMore ? 1 : 0)
+  const rows: ListPage<T>['rows'] = []
+  const seen = new Set<string>()
+  let mustSearch = query.searches
+  // The last row looked at, and the last one that the page leaves behind it.
+  let last = start
+  let left = start
+  for (;;) {
+    const block = await reader.readAfter(last, mustSearch ? query.limitMax : wanted - rows.length)
+    if (block === null) return finish(null, false)
+    let unread = block.rows.length
+    for (const { row, offset, at } of block.rows) {
+      if (rows.length === wanted) break
+      unread--
+      // What is newer than the last row has come since. In a list seen in no order it may be due all the same.
+      const from = reader.isSorted() ? last : start
+      if (seen.has(row.id) || (from !== null && !comesAfter(at, row.id, from))) continue
+      const verdict = query.judge(row)
+      if (verdict === 'end') return finish(false, reader.isSorted())
+      seen.add(row.id)
+      last = advance(last, { offset, isUp: block.isUp, at, id: row.id })
+      if (verdict === 'drop') mustSearch = true
+      else rows.push({ row, position: toPosition(last) })
+      if (rows.length <= query.first) left = last
+    }
+    if (rows.length > query.first) return finish(true, reader.isSorted())
+    const isLast = block.isLast && unread === 0
+    const hasMore = isLast ? false : mustSearch || unread > 0 ? null : block.hasMore
+    if (isLast) return finish(hasMore, reader.isSorted())
+    if (rows.length === query.first && (hasMore !== null || !query.wantsMore)) return finish(hasMore, reader.isSorted())
+    // Rows at the end of the block may not have been due; the next one begins behind them all the same.
+    if (last !== null) last = { ...last, offset: block.edge, isUp: block.isUp }
+  }
+
+  function finish(hasMore: boolean | null, isComplete: boolean): ListPage<T> {
+    return {
+      rows: rows.slice(0, query.first),
+      hasMore,
+      isComplete,
+      position: left === null ? query.after : toPosition(left),
+    }
+  }
+}
+
+// ---- blocks of rows, from newer to older ----------------------------------------------------------------------------
+
+interface Block<T> {
+  rows: Placed<T>[]
+  /** Nothing older follows. */
+  isLast: boolean
+  /** Whether rows follow, where the broker or the offset says so. */
+  hasMore: boolean | null
+  /** The offset of the oldest row of the block. */
+  edge: number
+  /** Whether older rows have larger offsets: the list is sorted newest first, as far as it is known. */
+  isUp: boolean
+}
+
+/** One answer, as far as a reader has to know it. */
+interface Fetched<T> {
+  rows: Placed<T>[]
+  hasMore: boolean | null
+  verdict: PageVerdict
+  /** An earlier page, which this answer shows to be the last of the list. */
+  whole: ShortPage<T> | null
+}
+
+/** A page that came shorter than was asked; `start` and `end` are offsets. */
+interface ShortPage<T> {
+  rows: Placed<T>[]
+  sent: number
+  start: number
+  end: number
+}
+
+function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
+  const { mayMove } = query
+  const { cap } = memory
+  let calls = 0
+  let isSorted = true
+  let hasTurned = false
+  // So many rows the list was seen to have.
+  let reach = 0
+  // A short page behind which nobody has looked yet.
+  let doubtful: ShortPage<T> | null = null
+
+  // Null once the bound on calls is reached.
+  async function fetch(offset: number, limit: number): Promise<Fetched<T> | null> {
+    if (calls === callsPerPageMax) return null
+    calls++
+    const { rows: answered, sent = answered.length, hasMore } = await query.fetch(offset, limit)
+    observe(answered)
+    const end = offset + answered.length
+    const known = mayMove ? 0 : (memory.reached.get(query.key) ?? 0)
+    if (answered.length > 0) {
+      reach = Math.max(reach, end)
+      if (!mayMove) memory.reached.set(query.key, Math.max(known, end))
+    }
+    const last = answered.at(-1)
+    let verdict = cap.judge({ rows: sent, limit, hasMore })
+    // The list had more rows before: the broker caps its pages since.
+    const hadMore = known > end && sent >= pageCapMin
+    if (verdict === 'end' && hasMore === null && hadMore) verdict = 'doubt'
+    if (verdict === 'doubt' && keepsItsEnd() && last && cap.isLastRow(query.key, last.id)) verdict = 'end'
+    const rows = place(answered, offset)
+    const whole = settleDoubt(rows, offset, limit)
+    // Rows that were all shown before: the broker ignores the offset, and has no other rows.
+    if (verdict === 'doubt' && whole !== null) verdict = 'end'
+    if (verdict === 'doubt') doubtful = { rows, sent, start: offset, end }
+    return { rows, hasMore, verdict, whole }
+  }
+
+  // Looks at what a page shows of the one in doubt before it, and returns that one if it was the last of the list.
+  function settleDoubt(rows: readonly Placed<T>[], offset: number, limit: number): ShortPage<T> | null {
+    if (doubtful === null) return null
+    const { rows: shown, sent, end } = doubtful
+    const ids = new Set(shown.map(({ row }) => row.id))
+    const page = doubtful
+    if (rows.some((each) => each.offset >= end && !ids.has(each.row.id))) {
+      cap.learn(sent)
+      doubtful = null
+      return null
+    }
+    if (offset > end || offset + limit <= end) return null
+    doubtful = null
+    const last = shown.at(-1)
+    if (!mayMove) memory.reached.set(query.key, end)
+    if (last && keepsItsEnd()) cap.keepLastRow(query.key, last.row.id)
+    return page
+  }
+
+  // Whether the row that ends the list once ends it for good.
+  function keepsItsEnd(): boolean {
+    return !mayMove && isSorted && memory.direction === 'newestFirst'
+  }
+
+  function limitOf(wanted: number): number {
+    return cap.toLimit(Math.min(query.limitMax, wanted))
+  }
+
+  function observe(rows: readonly ListRow<T>[]): void {
+    const { older, newer } = countSteps(rows)
+    if (older > 0 && newer > 0) isSorted = false
+    const observed = older > newer ? 'newestFirst' : newer > older ? 'oldestFirst' : null
+    if (observed === null || observed === memory.direction) return
+    if (memory.direction === null) {
+      memory.direction = observed
+    } else if (isSorted && !hasTurned && older + newer >= stepsToTurn) {
+      memory.direction = observed
+      hasTurned = true
+    } else {
+      // Rather a row that is a little out of place than a list that has turned round.
+      isSorted = false
+    }
+  }
+
+  /** The rows behind `from`, about `count` of them; some of them may stand before it. Null at the bound on calls. */
+  async function readAfter(from: Anchor | null, count: number): Promise<Block<T> | null> {
+    const isUp = memory.direction !== 'oldestFirst'
+    // An offset of a list that ran the other way leads nowhere: the rows are looked through from the newest one.
+    const known = from?.isUp === isUp ? from : null
+    const block = isUp ? await readUp(known, count) : await readDown(known, count)
+    if (block === null || isUp === (memory.direction !== 'oldestFirst')) return block && { ...block, isUp }
+    // Seen only now that the list runs the other way. Where it was seen whole, it is turned round, else read anew.
+    if (isUp && block.isLast && block.rows[0]?.offset === 0) {
+      return { ...block, rows: block.rows.toReversed(), isUp: false }
+    }
+    return await readAfter(from, count)
+  }
+
+  // Newest first: towards larger offsets.
+  async function readUp(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+    let start = from === null ? 0 : mayMove ? from.offset : from.offset + 1
+    // As much as a call can hold while the order of the list is not known: it shows in rows of different times.
+    let wanted = memory.direction === null ? query.limitMax : count + (mayMove && from !== null ? 1 : 0)
+    for (let step = 10; ; step *= 3) {
+      const answer = await fetch(start, limitOf(wanted))
+      if (answer === null) return null
+      const { rows, hasMore, verdict } = answer
+      if (from !== null && mayMove && start > 0 && !isJoined(rows[0], from)) {
+        // Rows have left before the anchor: what stood behind it stands before its offset now.
+        start = Math.max(0, start - step)
+        wanted = query.limitMax
+        continue
+      }
+      // Nothing, and more to come: no offset leads there.
+      if (rows.length === 0 && hasMore === true) return null
+      return { rows, isLast: verdict === 'end', hasMore, edge: rows.at(-1)?.offset ?? start }
+    }
+  }
+
+  // Oldest first: towards smaller offsets.
+  async function readDown(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+    if (from === null) return await readEnd(count)
+    // With the row it left off at, also in a list that rows only enter: one that arrives late enters in its middle.
+    let end = from.offset + 1
+    let size = limitOf(count + 1)
+    for (let step = 10; ; step = Math.min(step * 3, limitOf(query.limitMax) - 1)) {
+      const start = Math.max(0, end - size)
+      if (start === end) return { rows: [], isLast: true, hasMore: false, edge: 0 }
+      const answer = await fetch(start, end - start)
+      if (answer === null) return null
+      const { rows, hasMore, verdict } = answer
+      const isShort = rows.length > 0 && rows.length < end - start
+      const mayBeCut = verdict === 'maybe' || verdict === 'doubt'
+      if (isShort && (hasMore === true || (mayBeCut && !isJoined(rows.at(-1), from)))) {
+        // The broker cuts its pages shorter than was asked: the rows next to the anchor are yet to come.
+        size = rows.length
+        continue
+      }
+      if (rows.length === end - start && !isJoined(rows.at(-1), from)) {
+        // Rows have entered before the anchor: what is older than it stands behind its offset now.
+        end += step
+        size = limitOf(query.limitMax)
+        continue
+      }
+      return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
+    }
+  }
+
+  // The newest rows of a list that is sorted oldest first: from where it ended the last time, or by doubling steps
+  // until one overshoots, then halving between.
+  async function readEnd(count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+    // One row less than an answer can hold, so that it comes short and thereby shows that it is the end.
+    const sizeOf = (): number => Math.min(cap.toPageSize(query.limitMax) - 1, count)
+    let start = Math.max(reach, (memory.ends.get(query.key) ?? 0) - sizeOf())
+    let [lower, upper, step] = [reach, Number.POSITIVE_INFINITY, query.limitMax]
+    for (;;) {
+      const limit = limitOf(query.limitMax)
+      const answer = await fetch(start, limit)
+      if (answer === null) return null
+      const { rows, verdict, whole } = answer
+      if (whole !== null && whole.end === start) return toEnd(whole)
+      if (rows.length > 0 && verdict === 'doubt') {
+        lower = start + rows.length
+        start = lower
+      } else if (rows.length > 0 && verdict !== 'end') {
+        lower = start + rows.length
+        start = upper === Number.POSITIVE_INFINITY ? start + step : Math.floor((lower + upper) / 2)
+        step *= 2
+        if (upper - lower <= cap.toPageSize(limit)) start = lower
+      } else if (rows.length > 0 || start === 0) {
+        return toEnd({ rows, start })
+      } else if (start > lower) {
+        upper = start
+        start = upper - lower <= cap.toPageSize(limit) ? lower : Math.floor((lower + upper) / 2)
+      } else {
+        // It ends just here, and what is wanted stands before.
+        start = Math.max(0, start - sizeOf())
+        ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, query.limitMax]
+      }
+    }
+  }
+
+  function toEnd({ rows, start }: Pick<ShortPage<T>, 'rows' | 'start'>): Omit<Block<T>, 'isUp'> {
+    memory.ends.set(query.key, start + rows.length)
+    return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
+  }
+
+  return { readAfter, isSorted: () => isSorted }
+}
+
+// How often a run of rows steps to an older and to a newer one.
+function countSteps<T>(rows: readonly ListRow<T>[]): { older: number; newer: number } {
+  let older = 0
+  let newer = 0
+  let before: string | null = null
+  for (const { at } of rows) {
+    if (at === null) continue
+    const difference = before === null ? 0 : compareInstants(at, before)
+    if (difference < 0) older++
+    if (difference > 0) newer++
+    before = at
+  }
+  return { older, newer }
+}
+
+// ---- places ---------------------------------------------------------------------------------------------------------
+
+interface Placed<T> {
+  row: ListRow<T>
+  offset: number
+  at: string | null
+}
+
+// A row whose time cannot be told stands where its neighbour stands.
+function place<T>(rows: readonly ListRow<T>[], offset: number): Placed<T>[] {
+  const placed = rows.map((row, index) => ({ row, offset: offset + index, at: row.at }))
+  for (let index = 1; index < placed.length; index++) {
+    const [before, here] = [placed[index - 1], placed[index]]
+    if (here && before) here.at ??= before.at
+  }
+  for (let index = placed.length - 2; index >= 0; index--) {
+    const [here, behind] = [placed[index], placed[index + 1]]
+    if (here && behind) here.at ??= behind.at
+  }
+  return placed
+}
+
+// Whether a row is older than where the anchor stands, or of the same instant and not given yet.
+function comesAfter(at: string | null, id: string, anchor: Anchor): boolean {
+  if (at === null || anchor.at === null) return !anchor.given.includes(toDigest(id))
+  const difference = compareInstants(at, anchor.at)
+  return difference < 0 || (difference === 0 && !anchor.given.includes(toDigest(id)))
+}
+
+// Whether the row shows that nothing between it and the anchor can be missing: it was given, or is newer.
+function isJoined<T>(placed: Placed<T> | undefined, anchor: Anchor): boolean {
+  return placed !== undefined && !comesAfter(placed.at, placed.row.id, anchor)
+}
+
+function advance(anchor: Anchor | null, row: { offset: number; isUp: boolean; at: string | null; id: string }): Anchor {
+  const { offset, isUp, at, id } = row
+  const isSameInstant = anchor !== null && anchor.at === at
+  return { offset, isUp, at, given: [...(isSameInstant ? anchor.given : []), toDigest(id)].slice(-tiesMax) }
+}
+
+function toDigest(id: string): string {
+  return createHash('sha256').update(id).digest('base64url').slice(0, 8)
+}
+
+function toPosition({ offset, isUp, at, given }: Anchor): string {
+  return [isUp ? offset : `-${offset}`, at ?? '', ...given].join(' ')
+}
+
+function parsePosition(position: string): Anchor {
+  const [offset = '', at = '', ...given] = position.split(' ')
+  const match = /^(-?)(\d{1,9})$/.exec(offset)
+  const isMade = given.length > 0 && given.every((digest) => /^[\w-]{8}$/.test(digest))
+  if (!match || !isMade || (at !== '' && parseInstant(at) !== at)) throw new RangeError('not a position of a list')
+  return { offset: Number(match[2]), isUp: match[1] === '', at: at === '' ? null : at, given }
+}

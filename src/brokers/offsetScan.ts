@@ -1,0 +1,110 @@
+// A list behind `limit` and `offset` searched for what became of a placement. It differs from a page of a list in what is
+// asked of it: not the next rows in order, but whether a row can have been missed, because "it is not there" lets an
+// order be given up. So pages overlap, and what does not fit together makes the search incomplete.
+//
+// Its proof has an end: a row that moves from the part that is still to be read into the part that has been read is
+// missed unseen, which takes a list that is sorted by something that changes. One search is therefore never enough.
+
+import { compareInstants } from '../domain/instant.ts'
+import { UpstreamError } from '../upstream/errors.ts'
+import type { ListAnswer } from './offsetList.ts'
+import { PageCap, pageCapMin } from './pageCap.ts'
+
+/** What is searched, and for what. */
+export interface ScanListOptions<T> {
+  /** Asks the broker; throws what the read throws. A value that cannot be read is an UpstreamError. */
+  fetch: (offset: number, limit: number) => Promise<ListAnswer<T | UpstreamError>>
+  /** Rows asked for in each call. */
+  limit: number
+  /** With as many calls the search ends, incomplete. */
+  callsMax: number
+  /** Names the list in `cap`: same account, same filter. */
+  key?: string
+  /** What is known of the broker's page cap, shared with all who read its lists; a memory of nothing unless given. */
+  cap?: PageCap
+  /** Whether each short page is doubted, and not only one that may be cut as far as `cap` knows. */
+  doubtsEnd: boolean
+  /** An instant as `parseInstant` returns it: rows of before need not be found, but may be. */
+  since: string
+  /** Whether the broker is certified to list the newest row first; else the rows have to show it. */
+  isNewestFirst: boolean
+  /** False for a row that a filter should have kept out, where the broker ignored it. */
+  isWanted: (value: T) => boolean
+}
+
+/** What a search found. */
+export interface ScanResult<T> {
+  /** Each row once, as it was seen last. */
+  values: T[]
+  /** Whether no wanted row of `since` or later can be missing that was in the list all the while. */
+  isComplete: boolean
+}
+
+// So many rows may leave the list between two calls, and the pages still join.
+const overlapMax = 10
+
+/** Searches the list. Throws whatever `fetch` throws: a search that had to stop has shown nothing. */
+export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResult<T>> {
+  const { fetch, limit, callsMax, doubtsEnd, since, isNewestFirst, isWanted } = options
+  const { key = '', cap = new PageCap() } = options
+  const found = new Map<string, T>()
+  const seen = new Set<string>()
+  let isWhole = true
+  // Whether the rows of each page stood from the newest to the oldest: pages that join are then in order together.
+  let isSorted = true
+  let newest: string | null = null
+  let oldest: string | null = null
+
+  const finish = (isAtEnd: boolean): ScanResult<T> => ({
+    values: [...found.values()],
+    isComplete: isAtEnd && isWhole,
+  })
+
+  let offset = 0
+  // A short page behind which the next call looks: the rows that the broker sent, and the last of them.
+  let doubtful: { sent: number; last: string | undefined } | null = null
+  for (let call = 1; call <= callsMax; call++) {
+    const asked = cap.toLimit(limit)
+    const { rows, sent = rows.length, hasMore, isDoubtful = false } = await fetch(offset, asked)
+    if (isDoubtful) isWhole = false
+    // Rows of this page that an earlier one showed prove that none between the two was stepped over.
+    if (call > 1 && !rows.some(({ id, value }) => seen.has(id) && !(value instanceof UpstreamError))) isWhole = false
+    const hasNew = rows.some(({ id }) => !seen.has(id))
+    let before: string | null = null
+    for (const { id, at, value } of rows) {
+      if (value instanceof UpstreamError) {
+        // Unless it says itself that it is too old, it could be the one that is looked for.
+        if (at === null || compareInstants(at, since) >= 0) isWhole = false
+      } else if (isWanted(value)) {
+        found.set(id, value)
+      }
+      if (at === null || isNewer(at, before)) isSorted = false
+      newest ??= at
+      oldest = before = at
+      seen.add(id)
+    }
+
+    const isSeenSorted = isSorted && (isNewestFirst || isNewer(newest, oldest))
+    if (doubtful !== null && hasNew) cap.learn(doubtful.sent)
+    if (doubtful?.last !== undefined && !hasNew && isSeenSorted) cap.keepLastRow(key, doubtful.last)
+    const verdict = cap.judge({ rows: sent, limit: asked, hasMore })
+    const last = rows.at(-1)?.id
+    const isKnownEnd = isSeenSorted && last !== undefined && cap.isLastRow(key, last)
+    const mayBeCut = verdict === 'doubt' && !isKnownEnd
+    // The broker's word that more follows counts. Its word that nothing does is not needed: that shows by itself.
+    const isShort = hasMore !== true && !cap.isFull(sent, asked)
+    const isDoubted = hasMore === null && hasNew && rows.length >= pageCapMin && (doubtsEnd || mayBeCut)
+    if (isShort && !isDoubted) return finish(true)
+    doubtful = isShort ? { sent, last } : null
+    // Nothing, and more to come: no offset leads there.
+    if (rows.length === 0) return finish(false)
+    if (isSeenSorted && oldest !== null && compareInstants(oldest, since) < 0) return finish(true)
+    // Half of a page that the broker cut short, so that the search moves on whatever happens.
+    offset += rows.length - Math.min(overlapMax, Math.floor(rows.length / 2))
+  }
+  return finish(false)
+}
+
+function isNewer(at: string | null, than: string | null): boolean {
+  return at !== null && than !== null && compareInstants(at, than) > 0
+}

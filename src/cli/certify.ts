@@ -1,0 +1,561 @@
+// What a broker can be relied on for, found out by trying it: a few small orders are placed where they cannot trade,
+// read, repeated and canceled. One call at a time, because several capabilities are about what comes right after what;
+// and whatever happens on the way, what was placed is canceled in the end.
+
+import { randomBytes, randomUUID } from 'node:crypto'
+import { brokerCapabilities } from '../brokers/broker.ts'
+import { UpstreamError } from '../upstream/errors.ts'
+import { createTally } from '../upstream/readScope.ts'
+import type { Broker, BrokerCapability, PlaceAnswer, Scan, ScanQuery } from '../brokers/broker.ts'
+import type { ReadScope } from '../upstream/readScope.ts'
+import type { Clock } from '../domain/clock.ts'
+import { isDecimal } from '../domain/decimal.ts'
+import { compareInstants } from '../domain/instant.ts'
+import type { NewOrder, Order } from '../domain/order.ts'
+import { compareClientOrderIds } from '../trading/placement/clientOrderId.ts'
+import { fitsTerms } from '../trading/placement/terms.ts'
+import { findProblems } from '../trading/validate.ts'
+
+export interface CertifyOptions {
+  /** As it is: without anything before it that remembers orders. */
+  broker: Broker
+  accountId: string
+  symbol: string
+  /** Far below the market: all orders are buys, and none may trade. */
+  limitPrice: string
+  clock: Clock
+  /** Told of each step before it is taken. */
+  onStep: (text: string) => void
+  /** Ends the probes early; what was placed is canceled all the same. */
+  signal: AbortSignal
+}
+
+/** What was found out. */
+export interface Certificate {
+  /** Each capability once; empty when the probes broke off. */
+  findings: readonly Finding[]
+  /** Why the probes broke off, as a sentence; null when they came to their end. */
+  trouble: string | null
+  /** What was left behind at the broker, or may have been, as sentences. */
+  leftovers: readonly string[]
+}
+
+interface Finding extends Verdict {
+  capability: BrokerCapability
+}
+
+interface Verdict {
+  holds: boolean
+  /** What was seen, for a person. */
+  seen: string
+}
+
+interface Sent {
+  request: NewOrder
+  orderId: string
+}
+
+/** How many orders are placed, and how many more are tried that a broker may turn into orders too. */
+export const probeOrders = { placed: 3, tried: 3 } as const
+
+// More than a second, so that a broker whose times are whole seconds tells the orders apart.
+const apartMs = 1_100
+// What a broker made of a repeated request has to show within this.
+const settleMs = 5_000
+const pollMs = 1_000
+// For what takes its time to show, or to come true.
+const waitMs = 30_000
+// Of one call, and of all calls of one search.
+const callMs = 15_000
+const triesMax = 5
+const cancelsMax = 3
+
+/** The probes broke off for a reason that the message tells whole. */
+class ProbeError extends Error {
+  override readonly name = 'ProbeError'
+}
+
+const neverAborted = new AbortController().signal
+
+/**
+ * Tries `broker` with a few orders of one share and cancels them. Never throws. Takes some 10 s, and longer where the
+ * broker is slow or its rate is small. Nothing else should use its credential meanwhile.
+ */
+export async function certify(options: CertifyOptions): Promise<Certificate> {
+  const { broker, accountId, symbol, limitPrice, clock, onStep, signal } = options
+  const series = `certify-${randomBytes(6).toString('hex')}`
+  const since = new Date(clock.now() - 300_000).toISOString()
+  const ourList = { symbol, side: 'BUY' as const }
+  const wholeList = { symbol: null, side: null }
+  // What was there before. Nothing is placed before that is known.
+  let before: ReadonlySet<string> = new Set()
+  const keysSent = new Set<string>()
+  // Our orders, as they were seen last; null where an answer did not show the order.
+  const ours = new Map<string, Order | null>()
+  // Client order ids of what was sent, and not answered in a way that tells what became of it.
+  const lost = new Set<string>()
+  // Orders that came meanwhile, are like ours and do not say whose they are.
+  const suspects = new Set<string>()
+  // What reads right after a write showed of it.
+  const looks = { shown: 0, missed: [] as string[] }
+
+  let findings: readonly Finding[] = []
+  let trouble: string | null = null
+  try {
+    findings = await probe()
+  } catch (error) {
+    trouble = toSentence(error)
+  }
+  return { findings, trouble, leftovers: await cleanUp() }
+
+  // ---- the probes -----------------------------------------------------------------------------------------------------
+
+  async function probe(): Promise<Finding[]> {
+    refuseBadRequest()
+    onStep(`Reading the ${symbol} buys of account ${accountId}.`)
+    const start = await readList(ourList)
+    if (!start.isComplete) {
+      throw new ProbeError(
+        `The list of the account's ${symbol} buys could not be read to its end, so our orders could not be told from ` +
+          'others. Try another --symbol, or an account with fewer orders.',
+      )
+    }
+    before = new Set(start.orders.map(({ id }) => id))
+
+    const key = randomUUID()
+    const first = await placeAndLook('1', key)
+    await pause(apartMs)
+    const second = await placeAndLook('2', randomUUID())
+    await pause(apartMs)
+    const third = await placeAndLook('3', randomUUID())
+    const mine = [first, second, third]
+
+    goOn()
+    onStep(
+      'Placing again: the first order under its Idempotency-Key, another one under it, the second under a new one.',
+    )
+    const other = toRequest('other')
+    const sameAnswer = await send(first.request, key)
+    const otherAnswer = await send(other, key)
+    const twinAnswer = await send(second.request, randomUUID())
+
+    onStep('Waiting for what the broker makes of that, and reading all of it.')
+    const { rows, whole } = await settle(mine)
+    const singles: (Order | null)[] = []
+    for (const { orderId } of mine) singles.push(await readOne(orderId))
+    const strangers = await findStrangers(rows)
+    // What an answer that could not be read was about would be among those.
+    lost.clear()
+    const findExtra = (...requests: NewOrder[]): string[] => {
+      const named = strangers.filter((order) =>
+        requests.some(({ clientOrderId }) => clientOrderId === order.clientOrderId),
+      )
+      return [...named.map(({ id }) => id), ...suspects]
+    }
+    const resting = {
+      clientIdEcho: judgeEcho(mine, rows, singles),
+      clientIdUnique: judgeTwin(second.orderId, twinAnswer, findExtra(second.request)),
+      idempotencyKey: judgeKey(first.orderId, sameAnswer, otherAnswer, findExtra(first.request, other)),
+      listNewestFirst: judgeOrder(mine, [rows, whole]),
+    }
+    const cancelAsync = await cancelAndLook()
+    const cancelIdempotent = await cancelAgain(first.orderId)
+    const verdicts: Record<BrokerCapability, Verdict> = {
+      ...resting,
+      cancelAsync,
+      cancelIdempotent,
+      readYourWrites: judgeLooks(looks),
+      lookupByClientId: toNo('not tried: no call is documented that finds an order by its client order id'),
+      stream: toNo('not tried: nothing here makes use of it yet'),
+    }
+    return brokerCapabilities.map((capability) => ({ capability, ...verdicts[capability] }))
+  }
+
+  function refuseBadRequest(): void {
+    const problems = isDecimal(limitPrice)
+      ? findProblems(toRequest('1')).map(({ message }) => message)
+      : ['--limit-price has to be a decimal number, such as 1.00.']
+    if (problems.length > 0) throw new ProbeError(`Such an order cannot be placed: ${problems.join(' ')}`)
+  }
+
+  async function placeAndLook(name: string, idempotencyKey: string): Promise<Sent> {
+    goOn()
+    onStep(`Placing order ${name} of ${probeOrders.placed}, and reading it at once.`)
+    const request = toRequest(name)
+    const answer = await send(request, idempotencyKey)
+    if (answer instanceof UpstreamError) throw answer
+    const { orderId } = answer
+    look((await readOne(orderId)) !== null, `order ${name} was placed and not found by its id`)
+    const row = (await readList(ourList)).orders.find(({ id }) => id === orderId)
+    look(row !== undefined, `order ${name} was placed and not in the list`)
+    return { request, orderId }
+  }
+
+  /** The rows of our list and of the account's, once the former shows all of ours, or when it should have. */
+  async function settle(mine: readonly Sent[]): Promise<{ rows: Order[]; whole: Order[] }> {
+    const until = clock.monotonic() + waitMs
+    for (let ms = settleMs; ; ms = pollMs) {
+      await pause(ms)
+      const { orders: rows } = await readList(ourList)
+      if (clock.monotonic() >= until || mine.every(({ orderId }) => rows.some(({ id }) => id === orderId))) {
+        return { rows, whole: (await readList(wholeList)).orders }
+      }
+    }
+  }
+
+  async function cancelAndLook(): Promise<Verdict> {
+    let told = 0
+    let open = 0
+    for (const id of ours.keys()) {
+      goOn()
+      onStep(`Canceling order ${id}, and reading it at once.`)
+      const answer = await cancel(await toKnown(id))
+      const isStillOpen = answer !== null && answer.state !== 'CLOSED'
+      if (answer !== null) told++
+      if (isStillOpen) open++
+      // What the answer itself shows as open may be read as open: the cancel only comes later.
+      const isFitting = (order: Order | null): boolean =>
+        order !== null && (isStillOpen || order.state === 'CLOSED' || order.status === 'PENDING_CANCEL')
+      const single = await readOne(id)
+      look(isFitting(single), `order ${id} was canceled, and ${single?.status ?? 'missing'} by its id`)
+      const row = (await readList(ourList)).orders.find((listed) => listed.id === id) ?? null
+      look(isFitting(row), `order ${id} was canceled, and ${row?.status ?? 'missing'} in the list`)
+    }
+    onStep('Waiting until all of them are canceled.')
+    const until = clock.monotonic() + waitMs
+    for (const id of ours.keys()) {
+      while ((await refresh(id))?.state !== 'CLOSED') {
+        if (clock.monotonic() >= until) throw new ProbeError(`Order ${id} was canceled, and is still open.`)
+        await pause(pollMs)
+      }
+    }
+    if (told === 0) return toNo('no answer to a cancel showed the order')
+    return { holds: open > 0, seen: `${open} of ${told} answers to cancels showed the order still open` }
+  }
+
+  async function cancelAgain(id: string): Promise<Verdict> {
+    onStep(`Canceling order ${id} once more.`)
+    try {
+      const answer = await cancel(await toKnown(id))
+      const after = await refresh(id)
+      if (after?.state !== 'CLOSED') return toNo(`after a second cancel the order was ${after?.status ?? 'missing'}`)
+      if (answer === null) return toYes('a second cancel was answered without an error, and without the order')
+      const seen = `a second cancel was answered with the order, ${answer.status}`
+      return { holds: answer.state === 'CLOSED', seen }
+    } catch (error) {
+      if (!(error instanceof UpstreamError) || error.kind !== 'refused') throw error
+      return toNo(`a second cancel was refused with ${toWords(error)}`)
+    }
+  }
+
+  function look(isShown: boolean, missed: string): void {
+    if (isShown) looks.shown++
+    else looks.missed.push(missed)
+  }
+
+  async function pause(ms: number): Promise<void> {
+    await clock.sleep(ms, signal)
+    goOn()
+  }
+
+  function goOn(): void {
+    if (signal.aborted) throw new ProbeError('The probes were interrupted.')
+  }
+
+  // ---- what is asked of the broker ------------------------------------------------------------------------------------
+
+  function toRequest(name: string): NewOrder {
+    return {
+      accountId,
+      clientOrderId: `${series}-${name}`,
+      ...ourList,
+      type: 'LIMIT',
+      // Should nobody be able to cancel it, it ends with the day.
+      timeInForce: 'DAY',
+      quantity: '1',
+      notional: null,
+      limitPrice,
+      stopPrice: null,
+      trailPercent: null,
+      trailPrice: null,
+      extendedHours: null,
+      commission: null,
+      commissionType: null,
+    }
+  }
+
+  /** Sends `request`. Returns the broker's answer, also one that refuses or cannot be read; throws where there is none. */
+  async function send(request: NewOrder, idempotencyKey: string): Promise<PlaceAnswer | UpstreamError> {
+    const { clientOrderId } = request
+    keysSent.add(clientOrderId)
+    lost.add(clientOrderId)
+    const beforeSend = (): Promise<void> => Promise.resolve()
+    try {
+      const answer = await patiently(() =>
+        broker.place(request, { idempotencyKey, sendBy: clock.now() + callMs, beforeSend }),
+      )
+      lost.delete(clientOrderId)
+      if (before.has(answer.orderId)) {
+        throw new ProbeError(`The broker answered a placement with order ${answer.orderId}, which was there before.`)
+      }
+      ours.set(answer.orderId, answer.order ?? ours.get(answer.orderId) ?? null)
+      if (answer.status === 'REJECTED') {
+        throw new ProbeError(`The broker rejected an order: ${answer.rejection?.reason ?? 'it gave no reason'}.`)
+      }
+      return answer
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error
+      // 409: there is one already, and what there is of ours is known.
+      if (error.effect === 'none' || error.status === 409) lost.delete(clientOrderId)
+      if (error.kind === 'refused' || error.kind === 'unreadable') return error
+      throw error
+    }
+  }
+
+  async function cancel(order: Order): Promise<Order | null> {
+    return await patiently(() => broker.cancel(order, clock.now() + callMs))
+  }
+
+  /** The rows in the order of the list. */
+  async function readList(list: Pick<ScanQuery, 'symbol' | 'side'>, isForCancel = false): Promise<Scan> {
+    // As before a send: of a small rate, the share of lookups would not show what is there right after a write.
+    const query = { accountId, ...list, since, purpose: 'preImage' as const }
+    return await patiently(() => broker.scan(query, toScope(isForCancel)))
+  }
+
+  /** By a single read; null where the broker says that there is none. */
+  async function readOne(id: string, isForCancel = false): Promise<Order | null> {
+    const key = { broker: broker.id, id, accountId, mustBeWhole: true }
+    return await patiently(async () => {
+      const [answer = null] = await broker.orders([key], toScope(isForCancel))
+      if (answer instanceof UpstreamError) throw answer
+      return answer
+    })
+  }
+
+  // Our own signal ends no call: what is under way is soon over.
+  function toScope(isForCancel: boolean): ReadScope {
+    return { signal: neverAborted, deadline: clock.now() + callMs, isForCancel, caller: null, tally: createTally() }
+  }
+
+  // A small rate leaves little, and another program may be using it.
+  async function patiently<T>(work: () => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await work()
+      } catch (error) {
+        const isLater = error instanceof UpstreamError && error.kind === 'throttled' && error.effect === 'none'
+        if (!isLater || tries === triesMax) throw error
+        await clock.sleep(error.retryAfterMs ?? pollMs)
+      }
+    }
+  }
+
+  // ---- which orders are ours ------------------------------------------------------------------------------------------
+
+  /** Those of `rows` that are ours though no answer named them. */
+  async function findStrangers(rows: readonly Order[], isForCancel = false): Promise<Order[]> {
+    const strangers: Order[] = []
+    for (const row of rows.filter(({ id }) => !before.has(id) && !ours.has(id))) {
+      const isAlike = fitsTerms(toRequest('1'), row)
+      const isTold = typeof row.clientOrderId === 'string'
+      // A single read may tell whose it is where the list does not.
+      const order = isTold || !isAlike ? row : ((await readOne(row.id, isForCancel)) ?? row)
+      if (typeof order.clientOrderId !== 'string') {
+        if (isAlike) suspects.add(order.id)
+        continue
+      }
+      const key = findKey(order.clientOrderId)
+      if (key === null) continue
+      ours.set(order.id, order)
+      lost.delete(key)
+      strangers.push(order)
+    }
+    return strangers
+  }
+
+  /** Which of the client order ids that were sent `theirs` is, unchanged or as the broker changed it; null if none. */
+  function findKey(theirs: string): string | null {
+    const isChanged = (key: string): boolean => compareClientOrderIds(key, theirs) === 'changed'
+    return keysSent.has(theirs) ? theirs : ([...keysSent].find(isChanged) ?? null)
+  }
+
+  /** The order as it was seen last, or as soon as it can be read. */
+  async function toKnown(id: string): Promise<Order> {
+    const until = clock.monotonic() + waitMs
+    for (;;) {
+      const order = ours.get(id) ?? (await refresh(id))
+      if (order !== null) return order
+      if (clock.monotonic() >= until) throw new ProbeError(`Order ${id} was placed, and cannot be read.`)
+      await pause(pollMs)
+    }
+  }
+
+  async function refresh(id: string, isForCancel = false): Promise<Order | null> {
+    const order = await readOne(id, isForCancel)
+    if (order !== null) ours.set(id, order)
+    return order
+  }
+
+  // ---- leaving nothing behind -----------------------------------------------------------------------------------------
+
+  /** Cancels what is ours and open, and tells what is left. Never throws, and goes on when it is told to end. */
+  async function cleanUp(): Promise<string[]> {
+    if (keysSent.size === 0) return []
+    const unread = await findLost()
+    const open: string[] = []
+    for (const [id, order] of ours) {
+      const why = order?.state === 'CLOSED' ? null : await end(id)
+      if (why !== null) open.push(`Order ${id} may still be open: ${why} Cancel it by hand.`)
+    }
+    const traded = [...ours].flatMap(([id, order]) => {
+      const filled = order?.filledQuantity
+      const hasTraded = order?.status === 'FILLED' || (typeof filled === 'string' && /[1-9]/.test(filled))
+      return hasTraded ? [`Order ${id} has bought ${symbol}: take a lower --limit-price.`] : []
+    })
+    const like = [...suspects].map((id) => `Order ${id} is like ours and does not say whose it is: look at it.`)
+    const missing = [...lost].map(
+      (key) => `A placement was not answered, and no order of it was found: look for the client order id ${key}.`,
+    )
+    return [...open, ...traded, ...like, ...missing, ...(unread === null ? [] : [unread])]
+  }
+
+  /** Looks for orders that no answer named; null once it has looked, else why it could not. */
+  async function findLost(): Promise<string | null> {
+    const until = clock.monotonic() + waitMs
+    for (;;) {
+      let failure: string | null = null
+      try {
+        await findStrangers((await readList(ourList, true)).orders, true)
+      } catch (error) {
+        failure = `The list cannot be read, so there may be more orders of ours. ${toSentence(error)}`
+      }
+      const isKnown = failure === null && (lost.size === 0 || suspects.size > 0)
+      if (isKnown || clock.monotonic() >= until) return failure
+      await clock.sleep(pollMs)
+    }
+  }
+
+  /** Null once the broker says that the order is over, else why it may not be. */
+  async function end(id: string): Promise<string | null> {
+    onStep(`Canceling order ${id}.`)
+    const until = clock.monotonic() + waitMs
+    let why = 'the broker goes on showing it.'
+    for (let cancels = 1; ; cancels++) {
+      try {
+        const order = ours.get(id) ?? (await refresh(id, true))
+        if (order !== null && cancels <= cancelsMax) await cancel(order)
+      } catch (error) {
+        // It may have been canceled before, and refuse this one; what is read next decides.
+        why = toSentence(error)
+      }
+      try {
+        if ((await refresh(id, true))?.state === 'CLOSED') return null
+      } catch (error) {
+        why = toSentence(error)
+      }
+      if (clock.monotonic() >= until) return why
+      await clock.sleep(pollMs)
+    }
+  }
+}
+
+// ---- verdicts ---------------------------------------------------------------------------------------------------------
+
+function toYes(seen: string): Verdict {
+  return { holds: true, seen }
+}
+
+function toNo(seen: string): Verdict {
+  return { holds: false, seen }
+}
+
+function judgeEcho(mine: readonly Sent[], rows: readonly Order[], singles: readonly (Order | null)[]): Verdict {
+  const count = (orders: readonly (Order | null)[]): number =>
+    mine.filter(({ request, orderId }) =>
+      orders.some((order) => order?.id === orderId && order.clientOrderId === request.clientOrderId),
+    ).length
+  const [listed, read] = [count(rows), count(singles)]
+  return {
+    holds: listed === mine.length && read === mine.length,
+    seen:
+      `${listed} of ${mine.length} rows of the list and ${read} of ${mine.length} single reads carried it unchanged` +
+      describeChange(mine, [...rows, ...singles]),
+  }
+}
+
+/** How the broker changed a client order id that it shows; empty if it changed none. */
+function describeChange(mine: readonly Sent[], orders: readonly (Order | null)[]): string {
+  for (const { request, orderId } of mine) {
+    const shown = orders.find(
+      (order) => order?.id === orderId && typeof order.clientOrderId === 'string',
+    )?.clientOrderId
+    if (typeof shown !== 'string' || shown === request.clientOrderId) continue
+    return `; the broker changes it: ${JSON.stringify(request.clientOrderId)} came back as ${JSON.stringify(shown)}`
+  }
+  return ''
+}
+
+/** `extra`: orders that came of it, or may have, and that no answer named. */
+function judgeKey(
+  first: string,
+  same: PlaceAnswer | UpstreamError,
+  other: PlaceAnswer | UpstreamError,
+  extra: readonly string[],
+): Verdict {
+  if (same instanceof UpstreamError) return toNo(`the same order again was answered with ${toWords(same)}`)
+  if (same.orderId !== first) return toNo(`the same order again became a second one, ${same.orderId}`)
+  if (!(other instanceof UpstreamError) && other.orderId !== first) {
+    return toNo(`another order under the same key became one too, ${other.orderId}`)
+  }
+  if (extra.length > 0) return toNo(`the list showed a further order, ${extra.join(', ')}`)
+  const words = other instanceof UpstreamError ? toWords(other) : 'the first one'
+  return toYes(`the same order again was answered with the first one, another order with ${words}`)
+}
+
+function judgeTwin(second: string, twin: PlaceAnswer | UpstreamError, extra: readonly string[]): Verdict {
+  if (!(twin instanceof UpstreamError)) {
+    return toNo(twin.orderId === second ? 'answered with the first order' : `it became a second order, ${twin.orderId}`)
+  }
+  if (twin.kind !== 'refused' || twin.status !== 409) return toNo(`answered with ${toWords(twin)}, which is no 409`)
+  if (extra.length > 0) return toNo(`refused with ${toWords(twin)}, but the list showed ${extra.join(', ')}`)
+  return toYes(`a second order under it was refused with ${toWords(twin)}`)
+}
+
+/** `mine`: as they were placed, the first one first. */
+function judgeOrder(mine: readonly Sent[], lists: readonly (readonly Order[])[]): Verdict {
+  const ids = mine.map(({ orderId }) => orderId)
+  for (const list of lists) {
+    const listed = list.filter(({ id }) => ids.includes(id))
+    if (listed.length < ids.length) return toNo('not all of our orders were in the list')
+    if (listed.some(({ id }, index) => id !== ids.at(-1 - index))) return toNo('our orders were not newest first')
+    const times = list.map(({ submittedAt }) => (typeof submittedAt === 'string' ? submittedAt : null))
+    if (times.includes(null)) return toNo('not all rows say when they were submitted')
+    if (new Set(listed.map(({ submittedAt }) => submittedAt)).size < ids.length) {
+      return toNo(`orders that were placed ${apartMs} ms apart bear the same time`)
+    }
+    if (times.some((time, index) => isNewer(time, times[index - 1]))) return toNo('not all rows were newest first')
+  }
+  const [, whole = []] = lists
+  return toYes(`${whole.length} rows were newest first, ours among them`)
+}
+
+function isNewer(time: string | null, than: string | null | undefined): boolean {
+  return typeof time === 'string' && typeof than === 'string' && compareInstants(time, than) > 0
+}
+
+function judgeLooks({ shown, missed }: { shown: number; missed: readonly string[] }): Verdict {
+  const total = shown + missed.length
+  if (missed[0] === undefined) return toYes(`${total} of ${total} reads right after a write showed it`)
+  return toNo(`${missed.length} of ${total} reads right after a write did not show it: ${missed[0]}`)
+}
+
+function toWords({ message, reason }: UpstreamError): string {
+  return reason ? `${message} (${reason})` : message
+}
+
+function toSentence(error: unknown): string {
+  if (error instanceof ProbeError) return error.message
+  if (error instanceof UpstreamError) return `A call to the broker failed: ${toWords(error)}.`
+  return `A bug of ours: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`
+}

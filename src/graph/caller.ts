@@ -1,0 +1,19 @@
+// Who a request is for, and what it may see. The server tells it from the token.
+
+import type { GraphQLError } from 'graphql'
+
+type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
+
+/** A caller of one request. */
+export interface Caller {
+  /** Names the caller in logs and in the audit, without telling who it is; null where nobody has to say who they are. */
+  readonly id: string | null
+  /** The accounts that the caller may see, where they are listed; null: all that the brokers show. */
+  readonly accountIds: readonly string[] | null
+  /** Whether an account is one of the caller's. */
+  sees(accountId: string): boolean
+  /** The error for an account that is not one of the caller's: `message`, and which claim lists no accounts, if so. */
+  refuse(message: string): GraphQLError
+  /** Throws a GraphQLError, FORBIDDEN, unless the caller was granted `scope`. */
+  require(scope: Scope): void
+}

@@ -1,0 +1,28 @@
+// What a resolver may touch, built once per request.
+
+import type { GraphQLError } from 'graphql'
+import type { Tally } from '../upstream/readScope.ts'
+import type { Caller } from './caller.ts'
+import type { Commands } from '../trading/placeOrder.ts'
+import type { Loaders } from './orders/loaders.ts'
+import type { Cursors } from './orders/page.ts'
+
+export interface Context {
+  /** Names this request in the log and in every error of its answer. */
+  readonly requestId: string
+  /** Who asks. */
+  readonly caller: Caller
+  /** How long the caller waits, in ms, where it said so with `x-request-timeout-ms`. */
+  readonly timeoutMs: number | null
+  /** Reads of this request; they end when the client leaves. */
+  readonly loaders: Loaders
+  readonly cursors: Cursors
+  /** Why the caller may not ask as a federation router, as a sentence; null if it may. */
+  readonly routerTrouble: string | null
+  /** Adds an error to the answer, beside data that stands. */
+  readonly report: (error: GraphQLError) => void
+  /** Writes; they outlive the client. */
+  readonly commands: Commands
+  /** What this request costs upstream, its writes included. */
+  readonly tally: Tally
+}

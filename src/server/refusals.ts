@@ -1,0 +1,49 @@
+// Why answers of brokers, or parts of them, cannot be used: at debug each time, at warn once a minute for each reason,
+// because a broker that is down for an hour would otherwise fill the log.
+
+import { UpstreamError } from '../upstream/errors.ts'
+import type { Broker } from '../brokers/broker.ts'
+import type { AnswerRefusal } from '../upstream/errors.ts'
+import type { Log } from './telemetry.ts'
+
+const warnEveryMs = 60_000
+
+/** Notes why an answer cannot be used; `requestId` of the operation it was for, undefined if it was for none. */
+export type NoteRefusal = (refusal: AnswerRefusal, requestId: string | undefined) => void
+
+/** `now` in ms that only grow. */
+export function createRefusalLog(log: Log, now: () => number = () => performance.now()): NoteRefusal {
+  const warned = new Map<AnswerRefusal['reason'], { at: number; suppressed: number }>()
+  return ({ reason, detail }, requestId) => {
+    const message = "a broker's answer cannot be used"
+    log.debug({ requestId, reason, detail }, message)
+    const last = warned.get(reason)
+    if (last !== undefined && now() < last.at + warnEveryMs) {
+      last.suppressed++
+      return
+    }
+    warned.set(reason, { at: now(), suppressed: 0 })
+    log.warn({ requestId, reason, detail, suppressed: last?.suppressed ?? 0 }, message)
+  }
+}
+
+/**
+ * `broker`, with the refused answers of placements, cancels and lookups noted. Those of reads are noted where their operation
+ * is answered.
+ */
+export function noteWriteRefusals(broker: Broker, noteRefusal: NoteRefusal): Broker {
+  async function noted<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work
+    } catch (error) {
+      if (error instanceof UpstreamError && error.refusal !== null) noteRefusal(error.refusal, undefined)
+      throw error
+    }
+  }
+  return {
+    ...broker,
+    scan: (query, scope) => noted(broker.scan(query, scope)),
+    place: (order, options) => noted(broker.place(order, options)),
+    cancel: (target, sendBy) => noted(broker.cancel(target, sendBy)),
+  }
+}

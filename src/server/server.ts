@@ -1,0 +1,559 @@
+// The GraphQL server: Yoga's plugins in the order a request meets them.
+
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { RequestListener } from 'node:http'
+import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
+import type { DocumentNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
+import { createYoga } from 'graphql-yoga'
+import type { GraphiQLOptions, GraphQLParams, Plugin, YogaInitialContext } from 'graphql-yoga'
+import { LRUCache } from 'lru-cache'
+import { createTally } from '../upstream/readScope.ts'
+import type { Brokers } from '../brokers/broker.ts'
+import type { Tally } from '../upstream/readScope.ts'
+import type { Context } from '../graph/context.ts'
+import type { TrustedDocuments } from '../config/config.ts'
+import { documentParameters, useTrustedDocuments } from './trustedDocuments.ts'
+import { createInputError, createRateError, DeadlineExceeded, findRefusal, toClientError } from '../graph/errors.ts'
+import type { Caller } from '../graph/caller.ts'
+import type { Identity } from './identity.ts'
+import type { Commands } from '../trading/placeOrder.ts'
+import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './queryLimits.ts'
+import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
+import { createLoaders } from '../graph/orders/loaders.ts'
+import type { Cursors } from '../graph/orders/page.ts'
+import type { Rate } from '../domain/rate.ts'
+import type { NoteRefusal } from './refusals.ts'
+import type { Log } from './telemetry.ts'
+
+// All reads of a request together, where the caller does not say how long it waits.
+const readsMs = 12_000
+
+// By so much the edge plans beyond a caller's time, which the signal ends. At the same instant a call's own timer could
+// come first, and the caller would hear of a slow broker what is true of its own hurry.
+const planningMs = 100
+
+export interface ServerOptions {
+  schema: GraphQLSchema
+  brokers: Brokers
+  commands: Commands
+  cursors: Cursors
+  log: Log
+  /** Notes why an answer of a broker could not be used for an operation. */
+  noteRefusal: NoteRefusal
+  identity: Identity
+  /** What a federation router has to send in `x-router-secret`; null asks nobody. */
+  routerSecret: string | null
+  introspection: boolean
+  /** The origins whose pages may ask from a browser, each with its scheme; the page of GraphiQL needs none. */
+  corsOrigins: readonly string[]
+  trustedDocuments: TrustedDocuments | null
+  /** How often a caller may ask; null without a bound. */
+  rates: CallerRates | null
+  /** The documents that GraphiQL opens with, one a tab; null serves no GraphiQL. */
+  graphiqlTabs: readonly string[] | null
+  /** Whether `/ready` says yes: false while the service stops. */
+  isReady: () => boolean
+}
+
+/** Two bounds for each caller, so that one whose reads run wild can still cancel. */
+export interface CallerRates {
+  operations: Rate
+  /** Documents that cancel and do nothing else. */
+  cancels: Rate
+}
+
+/** The server as what a listener asks, and as a function of requests. The caller closes it. */
+export interface Server {
+  answer: RequestListener
+  /** Bypasses the listener: the bound on bytes, the paths, the names of this machine. */
+  fetch(request: Request): Promise<Response>
+  close(): Promise<void>
+}
+
+/** What is known of a request before it is parsed. */
+interface RequestState {
+  requestId: string
+  startedAt: number
+  operationName?: string
+  /** Known from when the request's parameters were read. */
+  caller?: Caller
+  /** Whether it was let through as one that cancels, which shows when it is parsed. */
+  passedAsCancel?: boolean
+  tally: Tally
+  /** Errors beside data that stands. */
+  reported: GraphQLError[]
+  /** Ends the wait of a caller that said how long it waits. */
+  timer?: NodeJS.Timeout
+}
+
+/** Builds the server; it listens nowhere by itself. */
+export function createServer(options: ServerOptions): Server {
+  const { log } = options
+  let graphiqlPage: Promise<Buffer<ArrayBuffer>> | null = null
+  const yoga = createYoga<RequestState>({
+    schema: options.schema,
+    context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
+    plugins: [
+      useReadiness(options.isReady),
+      useSafeHeaders(),
+      useJsonAnswers(),
+      useNoForms(options.corsOrigins),
+      useIdentity(options),
+      useTrustedDocuments({
+        documents: options.trustedDocuments,
+        isFromRouter: (request) => hasShownSecret(options, request),
+      }),
+      useCallerRates(options.rates),
+      useLimits(),
+      ...(options.introspection ? [] : [useNoIntrospection()]),
+      useResultShape(log, {
+        mayExplain: options.graphiqlTabs !== null,
+        maySuggest: options.introspection,
+        noteRefusal: options.noteRefusal,
+      }),
+    ],
+    graphqlEndpoint: '/graphql',
+    extraParamNames: documentParameters,
+    healthCheckEndpoint: '/health',
+    graphiql: options.graphiqlTabs === null ? false : toGraphiQLOptions(options.graphiqlTabs),
+    renderGraphiQL: (page) => (graphiqlPage ??= renderPage(page)),
+    // Yoga's default reflects any origin, with credentials; and a list would tell other origins `null`, which is one too.
+    cors: (request) => {
+      const origin = options.corsOrigins.find((allowed) => allowed === request.headers.get('origin'))
+      return origin === undefined ? false : { ...corsOptions, origin: [origin], allowedHeaders: readAsked(request) }
+    },
+    multipart: false,
+    // Counted in the listener: Yoga's own count costs a third of a small request.
+    maxRequestBodySize: false,
+    landingPage: false,
+    logging: false,
+    // By the text of the document, bounded by number and size, because junk costs memory too; failures are not kept.
+    parserAndValidationCache: {
+      documentCache: new LRUCache<string, DocumentNode>({
+        max: 256,
+        maxSize: 8_000_000,
+        sizeCalculation: estimateBytes,
+      }),
+      errorCache: { get: () => undefined, set: () => undefined },
+      validationCache: true,
+    },
+    // Every error takes its form in useResultShape, also one that never reached execution.
+    maskedErrors: false,
+  })
+
+  return {
+    answer: (request, response) => void yoga(request, response, createState(request.headers['x-request-id'])),
+    fetch: async (request) => await yoga.fetch(request, createState(request.headers.get('x-request-id'))),
+    close: async () => {
+      await yoga.dispose()
+    },
+  }
+}
+
+// Who asks says so with a token, never with a cookie.
+const corsOptions = {
+  credentials: false,
+  methods: ['POST', 'GET'],
+  exposedHeaders,
+  maxAge: 600,
+}
+
+/**
+ * The headers that a preflight asks for. A listed origin may send them all: tracing and client names come and go, and none of
+ * them carries a credential of its own accord.
+ */
+function readAsked(request: Request): string[] {
+  const asked = request.headers.get('access-control-request-headers') ?? ''
+  const names = asked.split(',').map((name) => name.trim().toLowerCase())
+  return names.filter((name) => /^[!#$%&'*+.^_`|~\da-z-]{1,100}$/.test(name)).slice(0, 100)
+}
+
+// The longest answer after which a connection is kept for the next request.
+const keptBytesMax = 256_000
+
+// GraphiQL is one page that brings its scripts, styles, fonts and workers inside itself, and asks this server alone.
+const graphiqlPolicy =
+  "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob: data:; style-src 'unsafe-inline'; " +
+  "font-src data:; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// The reads of a request end when its client leaves, or when the time is over that it gave.
+function createContext(options: ServerOptions, state: YogaInitialContext & RequestState): Context {
+  const { request, requestId, caller, tally, reported } = state
+  if (caller === undefined) throw new Error('a request came this far without a caller')
+  const timeoutMs = parseTimeout(request.headers.get('x-request-timeout-ms'))
+  const unwanted = new AbortController()
+  // Not AbortSignal.any: the request's signal need not be one of Node's own.
+  request.signal.addEventListener('abort', () => unwanted.abort(request.signal.reason), { once: true })
+  if (timeoutMs !== null) {
+    // Since it came: its identity may have taken its time.
+    const leftMs = timeoutMs - (performance.now() - state.startedAt)
+    state.timer = setTimeout(() => unwanted.abort(new DeadlineExceeded()), leftMs)
+  }
+  // Without a word from the caller, counted from the first read: a mutation may have taken its time before.
+  let deadline = timeoutMs === null ? null : Date.now() + timeoutMs + planningMs
+  const scope = {
+    signal: unwanted.signal,
+    get deadline() {
+      return (deadline ??= Date.now() + readsMs)
+    },
+    isForCancel: false,
+    caller: caller.id,
+    tally,
+  }
+  return {
+    requestId,
+    timeoutMs,
+    caller,
+    loaders: createLoaders(options.brokers, scope, caller),
+    cursors: options.cursors,
+    routerTrouble: describeSecret(options, request),
+    report: (error) => void reported.push(error),
+    commands: options.commands,
+    tally,
+  }
+}
+
+// Of hashes, because only what is of one length can be compared without telling how much of it is right.
+function hasShownSecret({ routerSecret: secret }: ServerOptions, request: Request): boolean {
+  if (secret === null) return false
+  const hash = (text: string): Buffer => createHash('sha256').update(text).digest()
+  return timingSafeEqual(hash(secret), hash(request.headers.get('x-router-secret') ?? ''))
+}
+
+/** What is wrong with the router's secret in a request, as a sentence; null if it is right, or none is configured. */
+function describeSecret(options: ServerOptions, request: Request): string | null {
+  if (options.routerSecret === null || hasShownSecret(options, request)) return null
+  const isMissing = request.headers.get('x-router-secret') === null
+  return isMissing ? 'The header x-router-secret is missing.' : 'The secret in the header x-router-secret is wrong.'
+}
+
+function parseTimeout(header: string | null): number | null {
+  if (header === null) return null
+  const timeoutMs = /^\d{1,6}$/.test(header) ? Number(header) : 0
+  if (timeoutMs > 0) return timeoutMs
+  throw createInputError('x-request-timeout-ms must be a whole number of milliseconds from 1 to 999999.')
+}
+
+function createState(requestId: string | string[] | null | undefined): RequestState {
+  return {
+    requestId: toRequestId(requestId),
+    startedAt: performance.now(),
+    tally: createTally(),
+    reported: [],
+  }
+}
+
+function estimateBytes(_document: unknown, text: string): number {
+  return text.length * 20 + 1
+}
+
+// 9 MB, made when the first one asks and then the same bytes for all, however many wait to read them; served from the
+// package, so that no browser needs another host.
+async function renderPage(page: GraphiQLOptions): Promise<Buffer<ArrayBuffer>> {
+  const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql')
+  return Buffer.from(renderGraphiQL(page).replace('</title>', () => `</title><style>${stillTabs}</style>`))
+}
+
+// A tab gets the focus when the mouse button goes down, and GraphiQL then moves it to its place. The button comes up beside
+// the tab, so that the browser sees no click on it.
+const stillTabs = '.graphiql-tab { transform: none !important }'
+
+function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
+  return { title: 'Blotter', defaultTabs: tabs.map((query) => ({ query })) }
+}
+
+// ---- plugins ----------------------------------------------------------------------------------------------------
+
+type ServerPlugin = Plugin<RequestState, RequestState>
+
+// Neither this nor /health asks a broker: they speak of this process alone.
+function useReadiness(isReady: () => boolean): ServerPlugin {
+  return {
+    onRequest({ url, endResponse, fetchAPI }) {
+      if (url.pathname !== '/ready') return
+      const ready = isReady()
+      endResponse(new fetchAPI.Response(ready ? 'ready\n' : 'stopping\n', { status: ready ? 200 : 503 }))
+    },
+  }
+}
+
+function useSafeHeaders(): ServerPlugin {
+  return {
+    onResponse({ response }) {
+      for (const [name, value] of Object.entries(safeHeaders)) response.headers.set(name, value)
+      const isPage = response.headers.get('content-type')?.startsWith('text/html')
+      if (isPage) response.headers.set('content-security-policy', graphiqlPolicy)
+      // What the kernel has taken is out of the listener's sight: a client that does not read it would idle on for as
+      // long as a good one may. No more is kept for it than the kernel's own buffers.
+      const bytes = Number(response.headers.get('content-length'))
+      if (bytes > keptBytesMax) response.headers.set('connection', 'close')
+    },
+  }
+}
+
+// Yoga would begin a stream for a client that takes nothing else, and run a mutation for one that takes nothing of ours
+// before it says so.
+function useJsonAnswers(): ServerPlugin {
+  return {
+    onRequestParse({ request, endResponse, serverContext: { requestId }, fetchAPI }) {
+      const accept = request.headers.get('accept')
+      if (takesJson(accept)) {
+        // Yoga knows one spelling of the charset that every answer has.
+        if (accept?.includes('charset')) request.headers.set('accept', accept.replaceAll(utf8Pattern, ''))
+        return
+      }
+      const extensions = { code: 'BAD_USER_INPUT', requestId }
+      const error = { message: 'Answers are JSON: ask with accept: application/json.', extensions }
+      endResponse(fetchAPI.Response.json({ errors: [error] }, { status: 406 }))
+    },
+  }
+}
+
+const utf8Pattern = /;\s*charset\s*=\s*"?utf-?8"?/gi
+
+const jsonTypes = ['application/graphql-response+json', 'application/json', 'application/*', '*/*']
+
+function takesJson(accept: string | null): boolean {
+  if (!accept) return true
+  return accept.split(',').some((each) => {
+    const [type = '', ...parameters] = each.toLowerCase().replaceAll(/[\s"]/g, '').split(';')
+    const isUnwanted = parameters.some((given) => /^q=0(\.0*)?$|^charset=(?!utf-?8$)/.test(given))
+    return jsonTypes.includes(type) && !isUnwanted
+  })
+}
+
+// Forms, plain text and bare GETs are what a foreign page can send without asking. The library's check for this names
+// neither header nor fix, and lets other content types through to other parsers.
+function useNoForms(corsOrigins: readonly string[]): ServerPlugin {
+  return {
+    onRequestParse({ request, requestParser, setRequestParser }) {
+      if (request.method === 'POST') {
+        const type = request.headers.get('content-type') ?? ''
+        if (!/^application\/json\s*(;|$)/i.test(type)) {
+          throw createHttpError(415, 'Send the request with content-type: application/json.')
+        }
+        return setRequestParser(parseJsonBody)
+      }
+      // What is neither is refused by Yoga.
+      if (request.method !== 'GET') return
+      if (!isFromOwnPage(request, corsOrigins) && !preflightHeaders.some((name) => request.headers.has(name))) {
+        throw createHttpError(
+          403,
+          `A GET from elsewhere than a page of this origin or of CORS_ORIGINS needs one of the headers ` +
+            `${preflightHeaders.join(', ')}; any value will do.`,
+        )
+      }
+      setRequestParser((toParse) => {
+        try {
+          return requestParser?.(toParse) ?? {}
+        } catch {
+          throw createHttpError(400, 'The parameters variables and extensions have to be JSON.')
+        }
+      })
+    },
+  }
+}
+
+const preflightHeaders = ['x-graphql-yoga-csrf', 'apollo-require-preflight']
+
+// Both headers are the browser's own: no page can set them.
+function isFromOwnPage({ headers }: Request, corsOrigins: readonly string[]): boolean {
+  return headers.get('sec-fetch-site') === 'same-origin' || corsOrigins.includes(headers.get('origin') ?? '')
+}
+
+const bodyParameters = ['query', 'variables', 'operationName', 'extensions', ...documentParameters]
+
+// Clients send parameters of their own beside those of GraphQL over HTTP, and some a byte order mark.
+async function parseJsonBody(request: Request): Promise<GraphQLParams> {
+  const text = (await request.text()).replace(/^\uFEFF/, '')
+  const body = parseJson(text)
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw createHttpError(
+      400,
+      'The body has to be one JSON object with a query; send each operation in its own request.',
+    )
+  }
+  return Object.fromEntries(Object.entries(body).filter(([name]) => bodyParameters.includes(name)))
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw createHttpError(400, 'The body is not JSON.')
+  }
+}
+
+function createHttpError(status: number, message: string): GraphQLError {
+  return new GraphQLError(message, { extensions: { http: { status } } })
+}
+
+// Before anything of the document is looked at: who is nobody learns nothing of the schema either.
+function useIdentity(options: ServerOptions): ServerPlugin {
+  return {
+    async onParams({ request, params, context }) {
+      const authorization = request.headers.get('authorization')
+      try {
+        context.caller = await options.identity.identify(authorization, hasShownSecret(options, request))
+      } catch (error) {
+        throw toRouterError(error, params.query, describeSecret(options, request))
+      }
+    },
+  }
+}
+
+// A router without its secret has no token either, and would look for one.
+function toRouterError(error: unknown, document: unknown, trouble: string | null): unknown {
+  if (trouble === null || !(error instanceof GraphQLError)) return error
+  if (typeof document !== 'string' || !/\b_(service|entities)\b/.test(document)) return error
+  const message = `${trouble} \`_service\` and \`_entities\` need it; other documents need a token.`
+  return new GraphQLError(message, { extensions: error.extensions })
+}
+
+// Where nobody says who they are, all are one caller.
+function useCallerRates(rates: CallerRates | null): ServerPlugin {
+  if (rates === null) return {}
+  const take = (rate: Rate, { caller }: RequestState): void => {
+    const waitMs = rate.take(caller?.id ?? '')
+    if (waitMs > 0) throw createRateError(waitMs)
+  }
+  return {
+    // A refusal costs no parser anything. What a document does is not known yet: the word alone lets it pass as a cancel.
+    onParams({ params, context }) {
+      context.passedAsCancel = typeof params.query === 'string' && params.query.includes('cancelOrder')
+      take(context.passedAsCancel ? rates.cancels : rates.operations, context)
+    },
+    onExecute({ args, setResultAndStopExecution }) {
+      const state: RequestState = args.contextValue
+      if (!state.passedAsCancel || isCancelOnly(getOperationAST(args.document, args.operationName))) return
+      const refusal = findThrown(() => take(rates.operations, state))
+      if (refusal) setResultAndStopExecution({ errors: [refusal] })
+    },
+  }
+}
+
+// Whoever writes a cancel by hand or generates one puts it there, and not in a fragment.
+function isCancelOnly(operation: OperationDefinitionNode | null | undefined): boolean {
+  const selections = operation?.selectionSet.selections ?? []
+  return selections.every((selection) => selection.kind === Kind.FIELD && selection.name.value === 'cancelOrder')
+}
+
+// Before the text is looked up or parsed, while it is parsed and validated, and with its variables before it is executed.
+function useLimits(): ServerPlugin {
+  return {
+    onParams({ params }) {
+      if (typeof params.query === 'string') checkText(params.query)
+    },
+    onParse({ setParseFn }) {
+      setParseFn((source, parseOptions) => parse(source, { ...parseOptions, maxTokens: tokensMax }))
+    },
+    onValidate({ setValidationFn }) {
+      setValidationFn((schema, document, rules, _typeInfo, validateOptions) => {
+        const errors = findShapeErrors(document)
+        return errors.length > 0
+          ? errors
+          : validate(schema, document, rules, { ...validateOptions, maxErrors: errorsMax })
+      })
+    },
+    onExecute({ args, setResultAndStopExecution }) {
+      const operation = getOperationAST(args.document, args.operationName)
+      if (!operation) return
+      const state: RequestState = args.contextValue
+      if (operation.name) state.operationName ??= operation.name.value.slice(0, operationNameLengthMax)
+      const refusal = findThrown(() => checkCost(args.document, operation, args.variableValues ?? {}))
+      if (refusal) setResultAndStopExecution({ errors: [refusal] })
+    },
+  }
+}
+
+// What throws before execution takes the request down with it; here it is the answer.
+function findThrown(check: () => void): GraphQLError | null {
+  try {
+    check()
+    return null
+  } catch (error) {
+    if (error instanceof GraphQLError) return error
+    throw error
+  }
+}
+
+function useNoIntrospection(): ServerPlugin {
+  return {
+    onValidate({ addValidationRule }) {
+      addValidationRule(NoSchemaIntrospectionCustomRule)
+    },
+  }
+}
+
+// Characters of an operation's name in the log.
+const operationNameLengthMax = 100
+
+// Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause
+// and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
+function useResultShape(
+  log: Log,
+  { mayExplain, maySuggest, noteRefusal }: { mayExplain: boolean; maySuggest: boolean; noteRefusal: NoteRefusal },
+): ServerPlugin {
+  return {
+    onParams({ params, context }) {
+      if (typeof params.operationName === 'string') {
+        context.operationName = params.operationName.slice(0, operationNameLengthMax)
+      }
+    },
+    onResultProcess({ request, result, setResult, serverContext }) {
+      if (Symbol.asyncIterator in result || Array.isArray(result)) return
+      const { requestId, startedAt, operationName, caller, tally, reported, timer } = serverContext
+      clearTimeout(timer)
+      const ms = Math.round(performance.now() - startedAt)
+      // Its reads ended because nobody waits for them, and nobody is there to be told.
+      if (request.signal.aborted) return log.debug({ requestId, operationName, ms }, 'operation left by its client')
+      const thrown = [...(result.errors ?? []), ...reported]
+      // Of a document that nothing came of, a few errors tell as much as all.
+      const told = result.data === undefined ? thrown.slice(0, errorsMax) : thrown
+      const errors =
+        told.length === 0
+          ? undefined
+          : told.map((each) => toAnswered(each, { requestId, log, maySuggest, noteRefusal }))
+      const explained = mayExplain && request.headers.get('x-blotter-explain') === '1'
+      setResult({
+        ...result,
+        ...(errors && { errors }),
+        ...(explained && { extensions: { ...result.extensions, upstream: { ...tally, ms: Math.round(tally.ms) } } }),
+      })
+      const codes = errors && [...new Set(errors.map((error) => error.extensions.code))]
+      log.info(
+        { requestId, operationName, caller: caller?.id ?? undefined, ms, upstreamCalls: tally.calls, codes },
+        'operation',
+      )
+    },
+    onResponse({ response, serverContext }) {
+      response.headers.set('x-request-id', serverContext.requestId)
+    },
+  }
+}
+
+function toAnswered(
+  thrown: GraphQLError,
+  {
+    requestId,
+    log,
+    maySuggest,
+    noteRefusal,
+  }: {
+    requestId: string
+    log: Log
+    maySuggest: boolean
+    noteRefusal: NoteRefusal
+  },
+): GraphQLError {
+  const { error, isBug } = toClientError(thrown)
+  const refusal = findRefusal(thrown)
+  if (refusal !== null) noteRefusal(refusal, requestId)
+  // What graphql suggests are names of the schema, one guess at a time.
+  if (!maySuggest) error.message = error.message.replaceAll(/ Did you mean [^?]*\?/g, '')
+  if (isBug) log.error({ requestId, path: error.path, err: thrown.originalError ?? thrown }, 'a request met a bug')
+  Object.assign(error.extensions, { requestId })
+  // A bug beside data is told beside it; without a path there is no data, and HTTP has to say so.
+  if (isBug && error.path === undefined) Object.assign(error.extensions, { http: { status: 500 } })
+  return error
+}

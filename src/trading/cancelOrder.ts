@@ -1,0 +1,682 @@
+// Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target, so it
+// may be repeated; its result is what races, and the order is read until it tells.
+//
+// The order is read before the first request, because a final order needs none. If the read does not show it, because the
+// broker's reads lag or fail, the record of its placement knows enough to ask. A cancel that could not be asked for is kept:
+// in the record of the placement, or as a cancel request of its own (cancelRequests.ts).
+
+import { AccountNeeded, OrderWithheld } from '../brokers/broker.ts'
+import { UpstreamError } from '../upstream/errors.ts'
+import { createTally } from '../upstream/readScope.ts'
+import type { Broker, Brokers, CancelTarget } from '../brokers/broker.ts'
+import type { Tally } from '../upstream/readScope.ts'
+import { within } from '../domain/clock.ts'
+import type { Clock } from '../domain/clock.ts'
+import { isTombstone, StoreError } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import { createCancelRequests } from './cancelRequests.ts'
+import { compareClientOrderIds } from './placement/clientOrderId.ts'
+import { accountInOrderId, brokerOf, isAccountId, isIdPart, isOrderId } from '../domain/order.ts'
+import type { Order } from '../domain/order.ts'
+import {
+  isAboutTheOrder,
+  toCancelKept,
+  toCancelPending,
+  toCancelRefused,
+  toFinal,
+  toSentence,
+  toUnreachable,
+  toUnread,
+} from './outcomes.ts'
+import type { CancelOrderResult, CancelRefused } from './outcomes.ts'
+import { isSettled, isWished } from './placement/placement.ts'
+import type { Placement } from './placement/placement.ts'
+import type { OnTrouble, Records } from './records.ts'
+import { createProblem } from './validate.ts'
+import type { OrderInputProblem } from './validate.ts'
+
+/** The order to cancel: by its id, or by the key of its placement. */
+interface CancelInput {
+  orderId: string | null
+  accountId: string | null
+  clientOrderId: string | null
+}
+
+/** Who asks for a cancel. */
+interface Canceler {
+  /** As the audit names it. */
+  principal: string
+  /** Whether an account is one of theirs; orders of others are to them as if they did not exist. */
+  sees: (accountId: string) => boolean
+  /** Counts the upstream calls made for it; they are not counted unless it is given. */
+  tally?: Tally
+}
+
+const anybody: Canceler = { principal: 'caller', sees: () => true }
+// On the wish of somebody whose order it was.
+const ourselves: Canceler = { principal: 'service', sees: () => true }
+
+interface CancelKey {
+  accountId: string
+  clientOrderId: string
+  by: Canceler
+}
+
+export interface CancelsOptions {
+  brokers: Brokers
+  store: Store
+  records: Records
+  clock: Clock
+  /** From 0 up to 1. */
+  random: () => number
+  /** The longest a caller waits, in ms. */
+  replyMs: number
+  /** When the order of a cancel that was never confirmed is looked at again, in ms after it was asked for, ascending. */
+  lateMs: readonly number[]
+  /** False refuses every cancel as READ_ONLY. */
+  isAllowed: boolean
+  onTrouble: OnTrouble
+}
+
+/** The cancels of a process. Whoever made it calls `close`. */
+export interface Cancels {
+  /** Cancels the order; who asks while its cancel is under way shares the outcome. */
+  cancel(input: CancelInput, timeoutMs: number | null, by?: Canceler): Promise<CancelOrderResult>
+  /** Goes on with what was asked for and is not settled: after a restart, or because the order has only now been found. */
+  resume(placement: Placement): void
+  /** Goes on with the cancel requests that an earlier process kept. Throws StoreError. */
+  resumeKept(): Promise<void>
+  /** Takes no further cancels and resolves when those under way have ended. */
+  close(): Promise<void>
+}
+
+// One cancel of an order. It runs once somebody whose order it is has joined.
+interface Flight {
+  /** The account that it was asked for with. */
+  accountId: string | null
+  /** The placement that is bound to the order; null if there is none, or the store cannot be read. */
+  placement: Promise<Placement | null>
+  /** The order as it was before, or why it could not be read. */
+  before: Promise<Order | null | UpstreamError>
+  result: Promise<CancelOrderResult> | null
+  seen: Order | null
+  isAsked: boolean
+  /** Monotonic ms. */
+  deadline: number
+  /** Of the first who asked. */
+  tally: Tally
+}
+
+/** An order to cancel, and who asks for it. */
+interface Target {
+  orderId: string
+  accountId: string | null
+  by: Canceler
+}
+
+/** Who waits for a cancel. */
+interface Caller {
+  flight: Flight
+  /** Whether it was answered before anything was asked of the broker for it. */
+  hasLeft: boolean
+  /** Whether the order is one of its own. */
+  isOwner: boolean
+}
+
+const postsMax = 3
+const backoffMs = { first: 200, longest: 1_000 }
+const pollMs = { first: 250, longest: 2_000 }
+// After its caller has been answered: how long, and how often at the least, the order is still looked at.
+const afterwards = { pollMs: 5_000, lastMs: 120_000 }
+// Time for one read of the order, before or after.
+const readMs = 8_000
+// Time for the read before, if the record of the placement knows enough to ask without it.
+const readBeforeMs = 1_000
+
+const neverAborted = new AbortController().signal
+
+/** The cancels over `brokers`. */
+export function createCancels(options: CancelsOptions): Cancels {
+  const { brokers, store, records, clock, random, replyMs, onTrouble } = options
+  const flights = new Map<string, Flight>()
+  const followed = new Map<string, Promise<void>>()
+  // Of the placements whose cancel is wished for, those of which no broker has been asked for it yet.
+  const unasked = new Set<string>()
+  const underWay = new Set<Promise<unknown>>()
+  const closing = new AbortController()
+  const requests = createCancelRequests({
+    store,
+    clock,
+    lateMs: options.lateMs,
+    onTrouble,
+    async cancel({ broker: id, orderId, accountId, principal }) {
+      const broker = brokers.get(id)
+      if (!broker || !options.isAllowed) return null
+      const by = { principal, sees: (account: string) => account === accountId }
+      return await cancelById(broker, { orderId, accountId, by }, clock.monotonic() + replyMs)
+    },
+  })
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    underWay.add(work)
+    // Both ways out, so that a cancel that failed leaves no unhandled rejection behind its caller's back.
+    work.then(
+      () => underWay.delete(work),
+      () => underWay.delete(work),
+    )
+    return work
+  }
+
+  async function cancel(
+    input: CancelInput,
+    timeoutMs: number | null,
+    by: Canceler = anybody,
+  ): Promise<CancelOrderResult> {
+    const { orderId, accountId, clientOrderId } = input
+    const problems = findProblems(input)
+    const named = orderId ?? accountId
+    const broker = named === null ? undefined : brokers.get(brokerOf(named))
+    if (problems.length === 0 && !broker) {
+      const field = orderId === null ? 'accountId' : 'orderId'
+      problems.push(createProblem(field, 'NOT_SUPPORTED', 'The broker of this order is not connected here.'))
+    }
+    if (!broker || problems.length > 0) {
+      return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
+    }
+    if (!options.isAllowed) {
+      const message = 'This service only reads at the moment; nothing was canceled.'
+      return toCancelRefused(orderId, null, 'READ_ONLY', message)
+    }
+    const until = clock.monotonic() + Math.min(replyMs, timeoutMs ?? replyMs)
+    if (orderId !== null) return await cancelById(broker, { orderId, accountId, by }, until)
+    // Exactly as for a key of theirs that was never used.
+    if (!by.sees(accountId ?? '')) return toNeverPlaced()
+    return await cancelByKey(broker, { accountId: accountId ?? '', clientOrderId: clientOrderId ?? '', by }, until)
+  }
+
+  // ---- by its id --------------------------------------------------------------------------------------------------
+
+  async function cancelById(
+    broker: Broker,
+    { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
+    until: number,
+  ): Promise<CancelOrderResult> {
+    if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
+    const flight = flights.get(orderId) ?? startFlight(broker, { orderId, accountId, by })
+    const caller: Caller = { flight, hasLeft: false, isOwner: false }
+    const target = { orderId, accountId, by }
+    const result = await within<CancelOrderResult | null>(clock, until, join(broker, caller, target), () => null)
+    if (result !== null) return result
+    // The caller's time is over.
+    if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
+    const placement = await findOwnPlacement(caller.flight, target)
+    const isKept = placement !== null && (await keepWish(placement, by)) !== null
+    // It goes on, and is asked for without its caller.
+    if (isKept) return toCancelKept(orderId, caller.flight.seen)
+    caller.hasLeft = true
+    return await keepRequest(broker, target, toUnread(orderId))
+  }
+
+  /** The placement that is bound to the order, if it is one that the caller may cancel. */
+  async function findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
+    const placement = await flight.placement
+    if (placement === null || !by.sees(placement.accountId)) return null
+    return accountId === null || accountId === placement.accountId ? placement : null
+  }
+
+  /** Keeps the cancel of an order whose account the caller has named, to be asked for later; else answers `refusal`. */
+  async function keepRequest(broker: Broker, target: Target, refusal: CancelRefused): Promise<CancelOrderResult> {
+    const { orderId, by } = target
+    const accountId = accountInOrderId(orderId) ?? target.accountId
+    if (accountId === null || !by.sees(accountId) || closing.signal.aborted) return refusal
+    const { principal } = by
+    const request = { broker: broker.id, orderId, accountId, principal, requestedAt: clock.now() }
+    try {
+      const placement = await store.findByOrder(broker.id, orderId)
+      // An order of another account, which this caller may know.
+      if (placement !== null && placement.accountId !== accountId && by.sees(placement.accountId)) return refusal
+      return (await requests.keep(request)) ? toCancelKept(orderId, null) : refusal
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('a cancel could not be kept', error)
+      return refusal
+    }
+  }
+
+  function startFlight(broker: Broker, { orderId, accountId, by }: Target): Flight {
+    const deadline = clock.monotonic() + replyMs
+    const placement = findPlacement(broker, orderId)
+    const { tally = createTally() } = by
+    const before = track(readBefore(broker, { orderId, accountId, placement, tally }, deadline))
+    const flight: Flight = { accountId, placement, before, result: null, seen: null, isAsked: false, deadline, tally }
+    flights.set(orderId, flight)
+    const forget = (): void => {
+      if (flights.get(orderId) === flight) flights.delete(orderId)
+    }
+    // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
+    const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
+    before.then(() => setImmediate(forgetWhenRun), forget)
+    return flight
+  }
+
+  async function readBefore(
+    broker: Broker,
+    {
+      orderId,
+      accountId,
+      placement,
+      tally,
+    }: Pick<Target, 'orderId' | 'accountId'> & Pick<Flight, 'placement' | 'tally'>,
+    deadline: number,
+  ): Promise<Order | null | UpstreamError> {
+    const known = await placement
+    const until = known === null ? deadline : Math.min(deadline, clock.monotonic() + readBeforeMs)
+    const key = { id: orderId, accountId: accountId ?? known?.accountId ?? null }
+    return await readOrder(broker, key, until, tally)
+  }
+
+  async function join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
+    const { orderId, accountId, by } = target
+    let before = await caller.flight.before
+    if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
+      // Under another account than ours: of a broker that reads orders only so, that says nothing.
+      if (caller.hasLeft) return toUnread(orderId)
+      caller.flight = startFlight(broker, target)
+      before = await caller.flight.before
+    }
+    if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
+    const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
+    if (before === null) {
+      // The broker has no such order, in complete lists and long after it was shown last.
+      const placement = await findOwnPlacement(caller.flight, target)
+      if (placement !== null && isWished(placement)) await settle(placement, null)
+      const keptFor = accountInOrderId(orderId) ?? accountId
+      if (keptFor !== null && by.sees(keptFor)) await requests.settle(broker.id, orderId)
+      return toMissing()
+    }
+    // An order of another account answers exactly like one that does not exist. Where it would not have been found without
+    // its account, that it was found tells that it exists.
+    const isFindable = accountId !== null || broker.offer.readsOne !== 'underAccount'
+    const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
+    if (before instanceof OrderWithheld) {
+      const isOther = accountId !== null && accountId !== before.accountId
+      if (isOther || !by.sees(before.accountId)) return toForeign()
+    }
+    const { flight } = caller
+    if (before instanceof UpstreamError) {
+      const placement = await findOwnPlacement(flight, target)
+      if (placement === null) {
+        // Also an order of another account: the answer is the one for an order of which nothing is known.
+        if (caller.hasLeft) return toUnread(orderId)
+        return await keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
+      }
+      caller.isOwner = true
+      return await (flight.result ??= track(run(broker, toTarget(placement, orderId), { flight, by, before: null })))
+    }
+    const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
+    if (!isTheirs) return toForeign()
+    caller.isOwner = true
+    // Nothing is asked of the broker for a caller who was told that nothing was.
+    if (caller.hasLeft && flight.result === null) return toUnread(orderId)
+    return await (flight.result ??= track(run(broker, before, { flight, by, before })))
+  }
+
+  /** Cancels the order; `before` as it was read, null if only its placement's record is known. */
+  async function run(
+    broker: Broker,
+    target: CancelTarget,
+    { flight, by, before }: { flight: Flight; by: Canceler; before: Order | null },
+  ): Promise<CancelOrderResult> {
+    flight.seen = before
+    const placement = await flight.placement
+    if (before?.state === 'CLOSED') {
+      if (placement !== null && isWished(placement)) await settle(placement, before)
+      await requests.settle(broker.id, target.id)
+      return toFinal(before, true)
+    }
+    const wish = placement === null ? null : await keepWish(placement, by)
+    const result = await askAndRead(broker, target, flight)
+    if (wish === null) {
+      // The record cannot be written, so nothing could be kept in it.
+      if (placement !== null) return result
+      if (!isUnasked(result)) {
+        if (result.outcome !== 'PENDING') await requests.settle(broker.id, target.id)
+        return result
+      }
+      return await keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
+    }
+    if (isUnasked(result)) {
+      unasked.add(wish.opId)
+      followUp(broker, wish)
+      return toCancelKept(target.id, flight.seen)
+    }
+    unasked.delete(wish.opId)
+    if (result.outcome === 'PENDING') followUp(broker, wish)
+    else await settle(wish, result.order)
+    return result
+  }
+
+  /** Asks, reads, and asks again where nothing has come of it, until the order tells or the time is over. */
+  async function askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
+    const { id } = target
+    const { deadline } = flight
+    flight.isAsked = true
+    let refusal: UpstreamError | null = null
+    let unreached: UpstreamError | null = null
+    let hasReached = false
+    // An earlier one may have been taken in: then neither a no nor a cancel is to be taken for somebody else's doing.
+    let mayBeTaken = false
+    let mayAskAgain = true
+    let posts = 0
+    for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
+      if (mayAskAgain && posts < postsMax) {
+        posts++
+        const answer = await ask(broker, target, flight)
+        if (answer !== null && !(answer instanceof UpstreamError)) {
+          flight.seen = answer
+          if (answer.state === 'CLOSED') return toFinal(answer, false)
+        }
+        const isUnreached = answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)
+        hasReached ||= !isUnreached
+        unreached = isUnreached ? answer : null
+        refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) && !mayBeTaken ? answer : null
+        mayBeTaken ||= !isUnreached && refusal === null
+        // What was taken in, or refused, is not asked for again; nor what will not get better by it.
+        mayAskAgain =
+          answer instanceof UpstreamError && !isAboutTheOrder(answer) && (!isUnreached || answer.kind === 'not_sent')
+        if (unreached !== null && !hasReached && (!mayAskAgain || posts === postsMax)) {
+          return toUnreachable(id, flight.seen, unreached)
+        }
+      }
+      // Whatever the broker answered: what it says of the order now decides.
+      if (unreached === null || hasReached) {
+        const after = await readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
+        if (after !== null && !(after instanceof UpstreamError)) {
+          flight.seen = after
+          if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
+          if (refusal !== null) {
+            const { brokerCode, reason } = refusal
+            const message = 'The broker refused to cancel the order; it is still open.'
+            return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
+          }
+        }
+      }
+      // Full jitter before asking again, or those who failed together would come back together.
+      const pauseMs =
+        mayAskAgain && posts < postsMax
+          ? random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
+          : waitMs
+      if (clock.monotonic() + pauseMs >= deadline) {
+        if (unreached !== null && !hasReached) return toUnreachable(id, flight.seen, unreached)
+        return toCancelPending(id, flight.seen)
+      }
+      await clock.sleep(pauseMs)
+    }
+  }
+
+  // ---- by the key of its placement ----------------------------------------------------------------------------------
+
+  async function cancelByKey(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+    const { accountId, clientOrderId, by } = key
+    if (closing.signal.aborted) return toStopping(null)
+    try {
+      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found === null) return await cancelUnrecorded(broker, key, until)
+      if (isTombstone(found)) {
+        return found.orderId === null
+          ? toNeverPlaced()
+          : await cancelById(broker, { orderId: found.orderId, accountId, by }, until)
+      }
+      const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, by.principal)
+      // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
+      const placement = isSettled(wished) ? wished : await records.settled(wished, until)
+      if (placement.orderId !== null) {
+        return await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
+      }
+      if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
+        // Should it appear late all the same, it is canceled then.
+        await records.change(placement, { type: 'cancel_requested' }, by.principal)
+      }
+      return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('a cancel by its key could not be looked up or kept', error)
+      const message =
+        'The record of this placement cannot be reached; nothing was canceled. Cancel by orderId, or ask again.'
+      return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
+    }
+  }
+
+  /** A key that no record here knows may still be an order of the account: placed elsewhere, or before a store was lost. */
+  async function cancelUnrecorded(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+    const { accountId, clientOrderId, by } = key
+    const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
+    try {
+      const scan = await broker.scan(query, { ...toScope(until, by.tally), isForCancel: false })
+      // It may have come in here meanwhile.
+      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found !== null) return await cancelByKey(broker, key, until)
+      const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
+      const order = named.find(({ state }) => state !== 'CLOSED') ?? named[0]
+      if (order) return await cancelById(broker, { orderId: order.id, accountId, by }, until)
+      const alike = scan.orders.filter((row) => isMaybeOf(clientOrderId, row))
+      if (alike.length > 0) return toCancelRefused(null, null, 'NOT_FOUND', toAlikeMessage(alike))
+      // A row that does not say whose key it bears may bear this one.
+      if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
+      const message =
+        'No order with this clientOrderId was found, but not all orders could be looked at; nothing was canceled. ' +
+        'Cancel by orderId.'
+      return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
+    } catch (error) {
+      if (error instanceof UpstreamError) return toUnreachable(null, null, error)
+      throw error
+    }
+  }
+
+  // ---- what is kept of it -------------------------------------------------------------------------------------------
+
+  // A cancel goes on without a store: who wants out of an order is not held up by our records.
+  async function findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
+    return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded('a cancel'))
+  }
+
+  async function keepWish(placement: Placement, by: Canceler): Promise<Placement | null> {
+    const event = { type: 'cancel_requested' as const }
+    return await records.change(placement, event, by.principal).catch(noteUnrecorded(toName(placement)))
+  }
+
+  function noteUnrecorded(what: string): (error: unknown) => null {
+    return (error) => {
+      onTrouble(`${what} goes on without being recorded`, error)
+      return null
+    }
+  }
+
+  async function settle(wish: Placement, order: Order | null): Promise<void> {
+    const event = { type: 'cancel_settled' as const, orderStatus: order?.status ?? 'UNKNOWN' }
+    await records.change(wish, event).catch(noteUnrecorded(toName(wish)))
+  }
+
+  // ---- going on without the caller ----------------------------------------------------------------------------------
+
+  function followUp(broker: Broker, wish: Placement): void {
+    const { opId } = wish
+    if (followed.has(opId) || closing.signal.aborted) return
+    const work = lookOn(broker, wish)
+      .catch((error: unknown) => onTrouble(`${toName(wish)} is not looked after any more`, error))
+      .finally(() => {
+        followed.delete(opId)
+        unasked.delete(opId)
+      })
+    followed.set(opId, work)
+  }
+
+  /**
+   * Reads the order until it is final, to tell whoever asks later what came of the cancel; where the broker has not been
+   * asked for it yet, asks first.
+   */
+  async function lookOn(broker: Broker, wish: Placement): Promise<void> {
+    const { orderId } = wish
+    if (orderId === null) return
+    const beganAt = clock.monotonic()
+    for (const dueMs of listReads(options.lateMs)) {
+      await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
+      if (closing.signal.aborted) return
+      // What was settled meanwhile, and told, is not asked for again.
+      const current = await store.read(wish.opId).catch(() => wish)
+      if (current === null || !isWished(current)) return
+      if (unasked.has(wish.opId)) {
+        await cancelById(broker, { orderId, accountId: wish.accountId, by: ourselves }, clock.monotonic() + replyMs)
+        continue
+      }
+      const key = { id: orderId, accountId: wish.accountId }
+      const order = await readOrder(broker, key, clock.monotonic() + readMs)
+      if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
+      return await settle(wish, order)
+    }
+    onTrouble(`ALARM: ${toName(wish)} was never confirmed`, null)
+  }
+
+  function resume(placement: Placement): void {
+    const { orderId } = placement
+    const broker = brokers.get(placement.broker)
+    if (!broker || orderId === null || !isWished(placement)) return
+    if (closing.signal.aborted || !options.isAllowed) return
+    track(carryOut(broker, placement, orderId)).catch((error: unknown) =>
+      onTrouble(`${toName(placement)} broke off`, error),
+    )
+  }
+
+  async function carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
+    const target = { orderId, accountId: wish.accountId, by: ourselves }
+    const result = await cancelById(broker, target, clock.monotonic() + replyMs)
+    if (!isUnasked(result)) return
+    unasked.add(wish.opId)
+    followUp(broker, wish)
+  }
+
+  // ---- the broker -----------------------------------------------------------------------------------------------------
+
+  async function ask(
+    broker: Broker,
+    order: CancelTarget,
+    { deadline, tally }: Flight,
+  ): Promise<Order | null | UpstreamError> {
+    try {
+      const answer = await broker.cancel(order, toEpoch(deadline))
+      tally.calls++
+      return answer
+    } catch (error) {
+      if (error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
+      if (error instanceof UpstreamError) return error
+      throw error
+    }
+  }
+
+  async function readOrder(
+    broker: Broker,
+    { id, accountId }: { id: string; accountId: string | null },
+    deadline: number,
+    tally?: Tally,
+  ): Promise<Order | null | UpstreamError> {
+    const key = { broker: broker.id, id, accountId, mustBeWhole: false }
+    const [order = null] = await broker.orders([key], toScope(deadline, tally))
+    return order
+  }
+
+  function toScope(deadline: number, tally = createTally()) {
+    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, caller: null, tally }
+  }
+
+  function toEpoch(deadline: number): number {
+    return clock.now() + Math.max(0, deadline - clock.monotonic())
+  }
+
+  return {
+    cancel,
+    resume,
+    resumeKept: () => requests.resume(),
+    async close() {
+      closing.abort()
+      await requests.close()
+      while (underWay.size > 0) await Promise.allSettled(underWay)
+      await Promise.allSettled(followed.values())
+    },
+  }
+}
+
+function* listReads(lateMs: readonly number[]): Generator<number> {
+  for (let dueMs = afterwards.pollMs; dueMs <= afterwards.lastMs; dueMs += afterwards.pollMs) yield dueMs
+  yield* lateMs.filter((ms) => ms > afterwards.lastMs)
+}
+
+function findProblems({ orderId, accountId, clientOrderId }: CancelInput): OrderInputProblem[] {
+  const problems: OrderInputProblem[] = []
+  if (orderId === null && clientOrderId === null) {
+    problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId, or the accountId with the clientOrderId.'))
+  }
+  if (orderId !== null && clientOrderId !== null) {
+    problems.push(createProblem('clientOrderId', 'CONFLICT', 'Give the orderId or the clientOrderId, not both.'))
+  }
+  if (orderId === null && clientOrderId !== null && accountId === null) {
+    problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
+  }
+  const garbled = (field: string, source: string): void => {
+    problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: take ${source}.`))
+  }
+  if (orderId !== null && !isOrderId(orderId)) garbled('orderId', 'the `id` of an order as it was answered')
+  if (accountId !== null && !isAccountId(accountId)) garbled('accountId', 'one that `tradingAccounts` lists')
+  if (clientOrderId !== null && !isIdPart(clientOrderId)) garbled('clientOrderId', 'the one the order was placed with')
+  return problems
+}
+
+// For the log, which may not name an account, and the id of an order at Aries does.
+function toName({ opId }: Placement): string {
+  return `the cancel of placement ${opId}`
+}
+
+/** Whether the broker was not asked, or did not look at it. */
+function isUnasked(result: CancelOrderResult): result is CancelRefused {
+  if (result.outcome !== 'REFUSED') return false
+  return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'
+}
+
+/** What our own record knows of the order: only shares and funds are placed here. */
+function toTarget({ broker, accountId, request }: Placement, id: string): CancelTarget {
+  const { symbol, side } = request
+  return { id, account: { id: accountId, broker }, symbol, side, securityType: 'EQUITY', legs: [] }
+}
+
+/** The target under the account that the order was shown in before, if the caller did not name one. */
+function withAccount(target: Target, error: UpstreamError): Target {
+  return error instanceof OrderWithheld ? { ...target, accountId: error.accountId } : target
+}
+
+/** Whether the broker may have made the client order id of `order` out of `clientOrderId`. */
+function isMaybeOf(clientOrderId: string, order: Order): boolean {
+  const match = compareClientOrderIds(clientOrderId, order.clientOrderId)
+  return match === 'changed' || match === 'cut'
+}
+
+function toAlikeMessage(alike: readonly Order[]): string {
+  const [order] = alike
+  const count = alike.length === 1 ? 'One order of the account has' : `${alike.length} orders of the account have`
+  return (
+    `No order has exactly this clientOrderId, so nothing was canceled. ${count} a similar one, such as order ` +
+    `${order?.id ?? ''}; if it is yours, cancel it by its orderId.`
+  )
+}
+
+function toAccountNeeded(orderId: string): CancelOrderResult {
+  const help = 'The broker reads an order only under its account, which is not known of this order: give its accountId.'
+  const problems = [createProblem('accountId', 'REQUIRED', help)]
+  return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
+}
+
+function toStopping(orderId: string | null): CancelOrderResult {
+  return toCancelRefused(orderId, null, 'SHUTTING_DOWN', 'The service is stopping; nothing was canceled.')
+}
+
+function toNeverPlaced(): CancelOrderResult {
+  return toCancelRefused(null, null, 'NOT_FOUND', 'No order was placed under this clientOrderId.')
+}

@@ -1,0 +1,113 @@
+// Cancels that could not be asked for, of orders that no placement is bound to: kept in the store and asked for again until
+// they are settled.
+
+import type { Clock } from '../domain/clock.ts'
+import type { CancelRequest, Store } from '../store/store.ts'
+import type { BrokerId } from '../domain/order.ts'
+import type { CancelOrderResult } from './outcomes.ts'
+import type { OnTrouble } from './records.ts'
+
+interface CancelRequestsOptions {
+  store: Store
+  clock: Clock
+  /** When a cancel is tried again after the first two minutes, in ms after it was requested, ascending. */
+  lateMs: readonly number[]
+  onTrouble: OnTrouble
+  /** Cancels the order, if it belongs to the account of the request; null if its broker is not connected here. */
+  cancel: (request: CancelRequest) => Promise<CancelOrderResult | null>
+}
+
+/** The kept cancel requests of a process. Whoever made it calls `close`. */
+export interface CancelRequests {
+  /** Keeps `request` and carries it out when the broker can be asked; false if too many are kept. Throws StoreError. */
+  keep(request: CancelRequest): Promise<boolean>
+  /** The order is final, or its cancel was answered: its request is forgotten, if there is one. */
+  settle(broker: BrokerId, orderId: string): Promise<void>
+  /** Carries out what an earlier process kept. Throws StoreError. */
+  resume(): Promise<void>
+  close(): Promise<void>
+}
+
+const retryMs = 5_000
+const soonMs = 120_000
+
+export function createCancelRequests({
+  store,
+  clock,
+  lateMs,
+  onTrouble,
+  cancel,
+}: CancelRequestsOptions): CancelRequests {
+  // By broker and order. `over` ends the work.
+  const followed = new Map<string, { work: Promise<void>; over: AbortController }>()
+  let isClosed = false
+
+  function follow(request: CancelRequest): void {
+    const name = toName(request.broker, request.orderId)
+    if (followed.has(name) || isClosed) return
+    const over = new AbortController()
+    const work = carryOut(request, over.signal).catch((error: unknown) =>
+      onTrouble('a kept cancel is not carried out any more', error),
+    )
+    followed.set(name, { work, over })
+  }
+
+  async function carryOut(request: CancelRequest, over: AbortSignal): Promise<void> {
+    const { broker, orderId } = request
+    const beganAt = clock.monotonic()
+    for (const dueMs of listTries(lateMs)) {
+      await clock.sleep(beganAt + dueMs - clock.monotonic(), over)
+      if (over.aborted) return
+      const result = await cancel(request)
+      if (over.aborted) return
+      if (result !== null && result.outcome !== 'PENDING' && !isForLater(result)) return await settle(broker, orderId)
+    }
+    onTrouble('ALARM: a kept cancel was never confirmed; look for the order at the broker', null)
+    await settle(broker, orderId)
+  }
+
+  async function settle(broker: BrokerId, orderId: string): Promise<void> {
+    const name = toName(broker, orderId)
+    const kept = followed.get(name)
+    if (kept === undefined) return
+    followed.delete(name)
+    kept.over.abort()
+    await store.settleCancel(broker, orderId).catch((error: unknown) => {
+      // After a restart it is tried again, which a final order answers at once.
+      onTrouble('a kept cancel could not be recorded as settled', error)
+    })
+  }
+
+  return {
+    async keep(request) {
+      if (!(await store.keepCancel(request))) return false
+      follow(request)
+      return true
+    },
+    settle,
+    async resume() {
+      for (const request of await store.findCancels()) follow(request)
+    },
+    async close() {
+      isClosed = true
+      const under = [...followed.values()]
+      for (const { over } of under) over.abort()
+      await Promise.allSettled(under.map(({ work }) => work))
+    },
+  }
+}
+
+/** Whether the cancel was not looked at. */
+function isForLater(result: CancelOrderResult): boolean {
+  if (result.outcome !== 'REFUSED') return false
+  return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'SHUTTING_DOWN', 'READ_ONLY'].includes(result.refusalCode)
+}
+
+function* listTries(lateMs: readonly number[]): Generator<number> {
+  for (let dueMs = retryMs; dueMs <= soonMs; dueMs += retryMs) yield dueMs
+  yield* lateMs.filter((ms) => ms > soonMs)
+}
+
+function toName(broker: BrokerId, orderId: string): string {
+  return `${broker} ${orderId}`
+}

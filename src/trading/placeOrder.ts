@@ -1,0 +1,705 @@
+// Placing: everything between a valid input and a truthful outcome. A key is recorded before anything leaves, and sent
+// once; again only after proof that the first time it was not processed. What became of it is told as it is known, and
+// "not known" is an answer of its own, never a failure.
+
+import { LRUCache } from 'lru-cache'
+import { UpstreamError } from '../upstream/errors.ts'
+import { createTally } from '../upstream/readScope.ts'
+import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
+import type { Tally } from '../upstream/readScope.ts'
+import { within } from '../domain/clock.ts'
+import type { Clock } from '../domain/clock.ts'
+import type { Rate } from '../domain/rate.ts'
+import { isTombstone, StoreError } from '../store/store.ts'
+import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
+import { createCancels } from './cancelOrder.ts'
+import type { Cancels } from './cancelOrder.ts'
+import { brokerOf } from '../domain/order.ts'
+import type { BrokerId, NewOrder, Order } from '../domain/order.ts'
+import {
+  notSent,
+  stopped,
+  tooLate,
+  toExpired,
+  toInvalid,
+  toNotPlaced,
+  toOrderPlacement,
+  toPlaceResult,
+  toRefused,
+  toUnknown,
+} from './outcomes.ts'
+import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
+import { isConfirmed, judgeAnswer, toChanges, toSearchedSince } from './placement/match.ts'
+import type { AnswerVerdict } from './placement/match.ts'
+import { createPlacement, isSettled, isWished, toFingerprint } from './placement/placement.ts'
+import type { NotSentOutcome, Placement, PreImage } from './placement/placement.ts'
+import { createReconciler, toOutcome } from './reconciler.ts'
+import type { LookupTimes } from './reconciler.ts'
+import { createRecords } from './records.ts'
+import type { OnTrouble } from './records.ts'
+import { createUnresolved } from './unresolved.ts'
+import type { UnresolvedListener } from './unresolved.ts'
+import { createProblem, findProblems, findUnacknowledgeable } from './validate.ts'
+
+/** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
+export interface Commands extends Pick<Cancels, 'cancel'> {
+  /**
+   * Takes up what an earlier process left unfinished; resolves when that has been tried once, and goes on trying where
+   * the store does not take it. To be called once, before the first write.
+   */
+  start(): Promise<void>
+  /** Places `order` unless its key has been used. Never throws for a broker's or the store's trouble. */
+  place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
+  /** What became of a key; null when it was never used. Throws StoreError when the records cannot be read. */
+  placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
+  /** How many placements are without an outcome. */
+  unresolved(): number
+  /** Takes no further writes and resolves when those under way have ended, in the store too. */
+  close(): Promise<void>
+}
+
+/** What a caller says beside the order. */
+interface PlaceWishes {
+  /** Never send it from this instant on, epoch ms; null leaves it to the settings. */
+  sendBy: number | null
+  /** How long the caller waits, in ms, where it said so; shortens the usual wait. */
+  timeoutMs: number | null
+  /** Keys of unresolved equal orders of which this one may be a duplicate. */
+  acknowledged: readonly string[]
+  /** Who it is, as the audit names it; `caller` unless told. */
+  principal?: string
+  /** Counts the upstream calls of the send; they are not counted unless it is given. */
+  tally?: Tally
+}
+
+export interface CommandsOptions {
+  brokers: Brokers
+  store: Store
+  clock: Clock
+  /** From 0 up to 1, hard to guess: of it are made the ids that a broker sees as Idempotency-Key, and the waits between cancels. */
+  random: () => number
+  times: PlaceTimes
+  /** How often an account may be placed for; null without a bound. */
+  placementRate: Rate | null
+  /** `halted` sends no placement; `read-only` asks for no cancel either. */
+  trading: 'on' | 'halted' | 'read-only'
+  onTrouble: OnTrouble
+  /** Called with the number of placements without an outcome, and with the outcome of those that were reported as unknown. */
+  unresolved?: UnresolvedListener
+  /** Receives what an operator should know and that needs no action, without order data. */
+  onNotice: (message: string, fields: { broker: BrokerId; placement: string }) => void
+}
+
+export interface PlaceTimes extends LookupTimes {
+  /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
+  replyMs: number
+  /** After so many ms an order is not sent any more: market orders, and all others. */
+  sendByMs: { market: number; other: number }
+}
+
+// What the first caller of a key has under way, for those who come with the same key meanwhile.
+interface Flight {
+  fingerprint: string
+  /** Resolves when it is known whether this key has a record. */
+  opened: Promise<Opened>
+  /** Resolves when nothing of it is under way any more, but the search for what became of it. */
+  ended: Promise<unknown>
+  /** To be resolved when its outcome is known, which a search may find out while the send still hangs. */
+  settled: PromiseWithResolvers<void>
+  /** As it was recorded last. */
+  placement: Placement | null
+  /** Whether a caller was answered before its outcome was known. */
+  wasLeft: boolean
+  /** The order as the broker's answer showed it. */
+  order: Order | null
+  /** Set when what happened could not be recorded. */
+  unrecorded: NotSentOutcome | null
+}
+
+type Opened = { kind: 'ours' } | { kind: 'before' } | { kind: 'answer'; answer: (order: NewOrder) => PlaceOrderResult }
+
+// So many keys under way at once; more are refused before anything is recorded.
+const flightsMax = 1_000
+const twinWaitMs = 1_000
+// For the look at what is there before an order is sent. Without it, an order without a client id is not recognised.
+const preImageMs = 5_000
+// Between reads of an order that an answer named and that has to be confirmed.
+const confirmMs = { first: 250, longest: 2_000 }
+const restartMs = { first: 250, longest: 5_000 }
+const unfinishedPerPage = 200
+// How long a key is known: its record after it was resolved, and what is left of it after it was made.
+const keptMs = { record: 90 * 86_400_000, tombstone: 180 * 86_400_000 }
+const sweepMs = 3_600_000
+const sweepMax = 500
+
+/** The writes over `brokers`, kept in `store`. The caller closes it, before both. */
+export function createCommands(options: CommandsOptions): Commands {
+  const { brokers, store, clock, times, trading, onTrouble } = options
+  const owner = toUuidV7(clock.now(), options.random)
+  const records = createRecords(store, clock, onTrouble)
+  const reconciler = createReconciler({ brokers, store, records, clock, times, onTrouble })
+  const cancels = createCancels({
+    brokers,
+    store,
+    records,
+    clock,
+    random: options.random,
+    replyMs: times.replyMs,
+    lateMs: times.lateMs,
+    isAllowed: trading !== 'read-only',
+    onTrouble,
+  })
+  const unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
+  const flights = new Map<string, Flight>()
+  const changingBrokers = new Set<BrokerId>()
+  const notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
+  const closing = new AbortController()
+  let housework: Promise<unknown> = Promise.resolve()
+
+  records.listen((placement, from) => {
+    const flight = flights.get(toKeyText(placement))
+    if (flight?.placement?.opId === placement.opId) {
+      flight.placement = placement
+      if (isSettled(placement)) flight.settled.resolve()
+    }
+    if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
+    // The send and a lookup may both find the order, and each is told of the change.
+    if (notedPlacements.get(placement.opId) === undefined) noteChanges(placement)
+    notedPlacements.set(placement.opId, true)
+    // A cancel may have been requested while the outcome was unknown.
+    cancels.resume(placement)
+  })
+
+  // ---- what the caller sees ---------------------------------------------------------------------------------------
+
+  async function place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
+    const until = clock.monotonic() + Math.min(times.replyMs, wishes.timeoutMs ?? times.replyMs)
+    const problems = [...findProblems(order), ...findUnacknowledgeable(wishes.acknowledged)]
+    const broker = brokers.get(brokerOf(order.accountId))
+    if (!broker)
+      problems.push(createProblem('accountId', 'NOT_SUPPORTED', 'The broker of this account is not connected here.'))
+    for (const { field, message } of broker?.unsupported(order) ?? []) {
+      problems.push(createProblem(field, 'NOT_SUPPORTED', message))
+    }
+    if (problems.length > 0 || !broker) return toInvalid(order, problems)
+
+    const key = toKeyText({ ...order, broker: broker.id })
+    const fingerprint = toFingerprint(order)
+    const joined = flights.get(key)
+    if (joined && joined.fingerprint !== fingerprint) return toKeyReused(order)
+    const flight = joined ?? startFlight(broker, order, { key, fingerprint, wishes })
+
+    const opened = await within<Opened | null>(clock, until, flight.opened, () => null)
+    if (opened?.kind === 'answer') return opened.answer(order)
+    const replayed = joined !== undefined || opened?.kind !== 'ours'
+    await within<unknown>(clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
+    if (flight.unrecorded !== null) return toNotPlaced(order.clientOrderId, flight.unrecorded)
+    if (flights.get(key) === flight) flight.wasLeft = true
+
+    let placement = flight.placement
+    if (placement === null) return toUnknown(order.clientOrderId, 1_000)
+    // It may still be answered, and nobody waits for that any longer.
+    if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
+    const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
+    if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
+    // RESERVED is reported as unknown too, but nothing has been sent.
+    if (placement.state !== 'RESERVED') unresolved.reported(placement)
+    // What an answer showed that was about something else is not shown.
+    const shown = flight.order?.id === placement.orderId ? flight.order : null
+    return toPlaceResult(placement, { replayed, order: shown, at: clock.now() })
+  }
+
+  async function placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
+    const key = { broker: brokerOf(accountId), accountId, clientOrderId }
+    const found = await store.find(key)
+    const at = clock.now()
+    if (found !== null && !isTombstone(found) && (found.state === 'UNKNOWN' || found.state === 'AMBIGUOUS')) {
+      unresolved.reported(found)
+    }
+    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || flights.has(toKeyText(key))) {
+      return found && toOrderPlacement(found, at)
+    }
+    // Nobody sends it: its process has ended, or its end could not be recorded.
+    const outcome = found.owner === owner ? unrecordable : stopped
+    return toOrderPlacement({ ...found, state: 'NOT_SENT', outcome }, at)
+  }
+
+  // ---- one key at a time --------------------------------------------------------------------------------------------
+
+  function startFlight(
+    broker: Broker,
+    order: NewOrder,
+    { key, fingerprint, wishes }: { key: string; fingerprint: string; wishes: PlaceWishes },
+  ): Flight {
+    const opened = open(broker, order, fingerprint, wishes)
+    const flight: Flight = {
+      fingerprint,
+      opened: opened.then(({ state }) => state),
+      ended: Promise.resolve(),
+      settled: Promise.withResolvers(),
+      placement: null,
+      wasLeft: false,
+      order: null,
+      unrecorded: null,
+    }
+    flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
+    // Each of those who wait looks at it; with nobody waiting it must not end the process.
+    flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
+    flights.set(key, flight)
+    return flight
+  }
+
+  /** Finds or makes the record of a key, and says whether it is to be sent now. */
+  async function open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
+    const { accountId, clientOrderId } = order
+    const key: PlacementKey = { broker: broker.id, accountId, clientOrderId }
+    for (;;) {
+      let found: Placement | Tombstone | null
+      try {
+        found = await store.find(key)
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+        onTrouble('the records cannot be read', error)
+        // Whether this key was sent before cannot be told, so this is no proof that there is no order.
+        return toAnswer(({ clientOrderId: id }) => toUnknown(id, 1_000))
+      }
+      if (found !== null && found.fingerprint !== fingerprint) return toAnswer(toKeyReused)
+      if (found !== null && isTombstone(found)) {
+        const tombstone = found
+        return toAnswer(() => toExpired(tombstone))
+      }
+      if (found !== null && !mayBeSent(found)) {
+        // Its process died, and nobody has taken it up since.
+        const isOrphan = found.state === 'SENDING' && found.owner !== owner
+        return { placement: isOrphan ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
+      }
+      const refusal = refuse(accountId, wishes)
+      if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
+      try {
+        const opened = await reserve(broker, order, { wishes, found })
+        if (opened !== null) return { placement: opened, state: { kind: 'ours' } }
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error
+        onTrouble('a placement cannot be recorded', error)
+        return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, unrecordable))
+      }
+    }
+  }
+
+  /** What keeps it from being sent at all; nothing is recorded then. Who joins or repeats a placement does not come here. */
+  function refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
+    if (closing.signal.aborted) {
+      return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
+    }
+    if (trading !== 'on') return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
+    if (sendBy !== null && clock.now() >= sendBy) return tooLate
+    if (flights.size > flightsMax) return crowded
+    const waitMs = options.placementRate?.take(accountId) ?? 0
+    return waitMs === 0
+      ? null
+      : notSent('RATE_LIMITED', 'Too many orders of this account at once; it was not sent.', waitMs)
+  }
+
+  /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */
+  async function reserve(
+    broker: Broker,
+    request: NewOrder,
+    { wishes, found }: { wishes: PlaceWishes; found: Placement | null },
+  ): Promise<Placement | null> {
+    const { acknowledged, principal = 'caller' } = wishes
+    const at = clock.now()
+    const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
+    const sendBy = Math.min(usual, wishes.sendBy ?? usual)
+    if (found !== null) {
+      const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, principal)
+      return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
+    }
+    const opId = toUuidV7(at, options.random)
+    const made = createPlacement(request, { opId, broker: broker.id, owner, sendBy, at })
+    return (await records.insert(made, acknowledged, principal)) ? made : null
+  }
+
+  async function sendOnce(
+    broker: Broker,
+    opened: Promise<Opening>,
+    wishes: PlaceWishes,
+    flight: Flight,
+  ): Promise<void> {
+    const { placement: known, state } = await opened
+    flight.placement = known
+    if (state.kind === 'ours' && known !== null) await send(broker, known, wishes, flight)
+  }
+
+  // ---- sending --------------------------------------------------------------------------------------------------------
+
+  /** From RESERVED to an outcome, or to UNKNOWN. */
+  async function send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
+    const { request, opId, sendBy, attempt } = reserved
+    const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
+      flight.placement = await records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
+    }
+    const { tally = createTally() } = wishes
+    let hasBegun = false
+    try {
+      const twin = await findTwin(reserved, wishes.acknowledged)
+      if (twin !== null) return await keepNotSent(toBlocked(twin))
+      const preImage = await readPreImage(broker, reserved, tally)
+      // That may have taken long enough for another to be lost.
+      const later = await findTwin(reserved, wishes.acknowledged)
+      if (later !== null) return await keepNotSent(toBlocked(later))
+      if (closing.signal.aborted) return await keepNotSent(stopped)
+      if (clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
+      const answer = await broker.place(request, {
+        idempotencyKey: opId,
+        sendBy,
+        async beforeSend() {
+          if (closing.signal.aborted) throw new NotToBeSent(stopped)
+          const sending = hasBegun
+            ? await records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
+            : await records.change(reserved, { type: 'sending', attempt, preImage })
+          if (isWished(sending)) throw new NotToBeSent(unwanted)
+          // This very step, or somebody else sends it.
+          const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
+          if (!isOurs) {
+            flight.placement = sending
+            throw new NotToBeSent(null)
+          }
+          flight.placement = sending
+          hasBegun = true
+          // Whoever left before it was sent could not have it looked for.
+          if (flight.wasLeft) reconciler.follow(sending, flight.ended)
+        },
+      })
+      tally.calls++
+      const verdict = await judge(flight.placement ?? reserved, answer)
+      if (verdict === 'contradiction') return await lose('contradiction', null, flight)
+      if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, { flight, tally })
+      flight.order = answer.order
+      const { orderId, rejection } = answer
+      const foundBy = 'RESPONSE' as const
+      const no = rejection ?? { code: 'OTHER' as const, brokerCode: null, reason: null }
+      flight.placement = await records.insist(
+        flight.placement ?? reserved,
+        answer.status === 'REJECTED'
+          ? { type: 'rejected', outcome: { kind: 'rejected', ...no }, orderId, foundBy }
+          : { type: 'accepted', orderId, foundBy },
+      )
+      // The id that the broker answered with belongs to another key: that answer was about something else.
+      if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
+    } catch (error) {
+      if (hasBegun && error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
+      // Where it had begun, it left once, and the broker did not look at it.
+      if (error instanceof NotToBeSent) {
+        return error.outcome === null ? undefined : await keepNotSent(error.outcome, hasBegun)
+      }
+      if (!hasBegun && error instanceof StoreError) {
+        flight.unrecorded = unrecordable
+        onTrouble('a placement cannot be recorded', error)
+        // As well as it goes: nobody sends what is left RESERVED.
+        const event = { type: 'not_sent' as const, attempt, outcome: unrecordable, left: false }
+        await records.change(reserved, event).catch(() => {})
+        return
+      }
+      if (error instanceof UpstreamError && error.effect === 'none') {
+        const refused = toRefused(error, wishes.sendBy !== null && clock.now() >= wishes.sendBy)
+        if (refused.kind === 'not_sent') return await keepNotSent(refused, error.kind !== 'not_sent')
+        const event = { type: 'rejected' as const, outcome: refused, orderId: null, foundBy: null }
+        flight.placement = await records.insist(flight.placement ?? reserved, event)
+        return
+      }
+      if (!hasBegun) {
+        // A bug of ours, before anything can have left.
+        await keepNotSent(notSent('BROKER_UNAVAILABLE', 'The order could not be sent.'))
+        throw error
+      }
+      // Also a bug of ours: it may have struck after the bytes left.
+      if (!(error instanceof StoreError)) onTrouble(`the outcome of placement ${opId} is not known`, error)
+      const isAnswer = error instanceof UpstreamError
+      await lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
+    }
+  }
+
+  /** Judges the answer to the send of `placement`. Throws StoreError if the records cannot tell whose order it shows. */
+  async function judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
+    const { broker, accountId, opId, request } = placement
+    const { clientOrderId } = answer
+    const isOtherId = clientOrderId !== null && clientOrderId !== '' && clientOrderId !== request.clientOrderId
+    const other = isOtherId ? await store.find({ broker, accountId, clientOrderId }) : null
+    const owner = other ?? (await store.findByOrder(broker, answer.orderId))
+    return judgeAnswer(placement, answer, owner !== null && owner.opId !== opId)
+  }
+
+  /**
+   * Reads the order that an answer named and that has to be confirmed, again while the broker's reads lag, and binds it. The
+   * lookups go on beside it, and know the order id too.
+   */
+  async function confirm(
+    broker: Broker,
+    orderId: string,
+    { flight, tally }: { flight: Flight; tally: Tally },
+  ): Promise<void> {
+    await lose('unconfirmed', null, flight, orderId)
+    const until = clock.monotonic() + times.replyMs
+    for (let waitMs = confirmMs.first; ; waitMs = Math.min(waitMs * 2, confirmMs.longest)) {
+      const { placement } = flight
+      if (placement?.state !== 'UNKNOWN') return
+      const order = await readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
+      if (order !== null) {
+        if (!isConfirmed(placement, order) || (await isTaken(placement, order))) return
+        flight.order = order
+        const event = toOutcome(order, 'RESPONSE', toChanges(placement.request, order))
+        flight.placement = await records.insist(placement, event)
+        return
+      }
+      if (clock.monotonic() + waitMs >= until) return
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted) return
+    }
+  }
+
+  /** Whether the client order id of `order` is exactly that of another placement. */
+  async function isTaken({ broker, accountId, opId }: Placement, order: Order): Promise<boolean> {
+    const { clientOrderId } = order
+    if (typeof clientOrderId !== 'string') return false
+    const owner = await store.find({ broker, accountId, clientOrderId })
+    return owner !== null && owner.opId !== opId
+  }
+
+  async function readOrder(
+    broker: Broker,
+    { id, accountId, tally }: { id: string; accountId: string; tally: Tally },
+    until: number,
+  ): Promise<Order | null> {
+    const deadline = clock.now() + Math.max(0, until - clock.monotonic())
+    const scope = { signal: closing.signal, deadline, isForCancel: false, caller: null, tally }
+    const key = { broker: broker.id, id, accountId, mustBeWhole: true }
+    try {
+      const [order = null] = await broker.orders([key], scope)
+      return order instanceof UpstreamError ? null : order
+    } catch (error) {
+      if (closing.signal.aborted) return null
+      throw error
+    }
+  }
+
+  /** Tells the operator, once a broker that it changes client order ids, and for each placement which terms it changed. */
+  function noteChanges({ broker, opId, evidence }: Placement): void {
+    const { terms = [], clientOrderId = null } = evidence.changes ?? {}
+    const about = { broker, placement: opId }
+    if (clientOrderId !== null && !changingBrokers.has(broker)) {
+      changingBrokers.add(broker)
+      options.onNotice('the broker changes client order ids; its orders are recognized by what is left of them', about)
+    }
+    if (terms.length > 0) options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
+  }
+
+  async function lose(
+    kind: string,
+    status: number | null,
+    flight: Flight,
+    answeredOrderId: string | null = null,
+  ): Promise<void> {
+    const { placement: sent } = flight
+    if (sent === null) return
+    const answered = answeredOrderId === null ? {} : { answeredOrderId }
+    const event = { type: 'lost' as const, attempt: sent.attempt, failure: { kind, status }, ...answered }
+    flight.placement = await records.insist(sent, event)
+    if (flight.placement.state === 'UNKNOWN') reconciler.follow(flight.placement, null)
+  }
+
+  /**
+   * An equal order of the account under another key of which nobody knows whether it exists: this one could be the same
+   * wish, pressed again. Waits a little for it to be known. Throws StoreError.
+   */
+  async function findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
+    const { broker, accountId, fingerprint, opId } = reserved
+    const isTwin = (other: Placement): boolean => other.opId !== opId && !acknowledged.includes(other.clientOrderId)
+    const until = clock.monotonic() + twinWaitMs
+    for (;;) {
+      const twins = (await store.findTwins(broker, accountId, fingerprint)).filter(isTwin)
+      const [twin] = twins
+      if (twin === undefined || clock.monotonic() >= until || closing.signal.aborted) return twin ?? null
+      await records.settled(twin, until)
+    }
+  }
+
+  /** What is there before the order is sent; null where that need not be known, or could not be read. */
+  async function readPreImage(
+    broker: Broker,
+    { request, createdAt, sendBy }: Placement,
+    tally: Tally,
+  ): Promise<PreImage | null> {
+    if (broker.capabilities.clientIdEcho) return null
+    const { accountId, symbol, side } = request
+    const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'preImage' as const }
+    const deadline = Math.min(clock.now() + preImageMs, sendBy)
+    const late = new AbortController()
+    const scope = {
+      signal: AbortSignal.any([late.signal, closing.signal]),
+      deadline,
+      isForCancel: false,
+      caller: null,
+      tally,
+    }
+    const work = broker.scan(query, scope).then(
+      ({ orders, isComplete }) => ({ orderIds: orders.map(({ id }) => id), isComplete }),
+      () => null,
+    )
+    const until = clock.monotonic() + (deadline - clock.now())
+    const preImage = await within<PreImage | null>(clock, until, work, () => null)
+    late.abort(new Error('the order cannot wait for it'))
+    return preImage
+  }
+
+  // ---- after a restart ------------------------------------------------------------------------------------------------
+
+  /** All that an earlier process left. Throws StoreError. */
+  async function takeUpAll(): Promise<void> {
+    let after: string | null = null
+    for (;;) {
+      const page: Placement[] = await store.findUnfinished(after, unfinishedPerPage)
+      for (const left of page) await takeUp(left)
+      const last = page.at(-1)
+      if (last === undefined || page.length < unfinishedPerPage) return await cancels.resumeKept()
+      after = last.opId
+    }
+  }
+
+  /** What an earlier process left of one placement; as it is then. */
+  async function takeUp(left: Placement): Promise<Placement> {
+    const { attempt } = left
+    let current = left
+    if (left.owner !== owner && left.state === 'RESERVED') {
+      current = await records.change(left, { type: 'not_sent', attempt, outcome: stopped, left: false })
+    }
+    if (left.owner !== owner && left.state === 'SENDING') {
+      current = await records.change(left, { type: 'lost', attempt, failure: { kind: 'stopped', status: null } })
+    }
+    if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
+      reconciler.follow(current, null)
+    }
+    // The process that ended may have reported it as unknown.
+    if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
+    if (current.state === 'AMBIGUOUS') {
+      onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)
+    }
+    cancels.resume(current)
+    return current
+  }
+
+  async function takeUpUntilDone(): Promise<void> {
+    for (let waitMs = restartMs.first; !closing.signal.aborted; waitMs = Math.min(waitMs * 2, restartMs.longest)) {
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted || (await isTakenUp())) return
+    }
+  }
+
+  async function isTakenUp(): Promise<boolean> {
+    try {
+      await takeUpAll()
+      return true
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      onTrouble('what was left unfinished cannot be taken up yet', error)
+      return false
+    }
+  }
+
+  /** Forgets, an hour at a time, what nobody can need any more. */
+  async function sweep(): Promise<void> {
+    const startedAt = clock.now() - clock.monotonic()
+    while (!closing.signal.aborted) {
+      const at = clock.now()
+      // A wall clock that was set forward would make old what is not, and a key that is forgotten can be sent again.
+      if (at - clock.monotonic() - startedAt > sweepMs) return
+      const swept = await store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
+      await clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, closing.signal)
+    }
+  }
+
+  return {
+    place,
+    placement,
+    cancel: (input, timeoutMs, by) => cancels.cancel(input, timeoutMs, by),
+    unresolved: () => unresolved.count(),
+    async start() {
+      const isDone = await isTakenUp()
+      housework = Promise.all([isDone ? null : takeUpUntilDone(), sweep()])
+    },
+    async close() {
+      closing.abort()
+      // Who waits for a search is answered now; what the store does not take is found out after the restart.
+      records.close()
+      while (flights.size > 0) await Promise.allSettled([...flights.values()].map(({ ended }) => ended))
+      await Promise.all([cancels.close(), reconciler.close(), housework])
+    },
+  }
+}
+
+interface Opening {
+  placement: Placement | null
+  state: Opened
+}
+
+function toAnswer(answer: (order: NewOrder) => PlaceOrderResult): Opening {
+  return { placement: null, state: { kind: 'answer', answer } }
+}
+
+function toKeyText({ broker, accountId, clientOrderId }: PlacementKey): string {
+  return JSON.stringify([broker, accountId, clientOrderId])
+}
+
+function toKeyReused(order: NewOrder): PlaceOrderResult {
+  const help = 'This clientOrderId was used for another order; make a new one for each order you intend.'
+  return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
+}
+
+/** Thrown just before the send, where it is not to be; without an outcome where somebody else is at it. */
+class NotToBeSent extends Error {
+  override readonly name = 'NotToBeSent'
+  readonly outcome: NotSentOutcome | null
+
+  constructor(outcome: NotSentOutcome | null) {
+    super(outcome?.message ?? 'somebody else has taken up the placement')
+    this.outcome = outcome
+  }
+}
+
+// A repeat sends what was not sent, unless its caller has canceled it meanwhile: such a key is spent.
+function mayBeSent({ state, outcome }: Placement): boolean {
+  if (state === 'RESERVED') return true
+  return state === 'NOT_SENT' && !(outcome?.kind === 'not_sent' && outcome.code === 'CANCELED')
+}
+
+const crowded = notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000)
+
+const unwanted: NotSentOutcome = {
+  ...notSent('CANCELED', 'Its cancel was asked for before it was sent, so it was not sent. This key is spent.'),
+  retrySameKey: false,
+}
+
+const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
+
+// A caller's own instant comes again with its repeat; our bound is counted anew.
+function tooLateFor({ sendBy }: PlaceWishes): NotSentOutcome {
+  if (sendBy !== null) return tooLate
+  return notSent('DEADLINE', 'The order could not be sent in time, so it was not sent.')
+}
+
+function toBlocked({ clientOrderId }: Placement): NotSentOutcome {
+  const message =
+    `An equal order of this account, clientOrderId ${clientOrderId}, is without an outcome: this could be its duplicate, ` +
+    'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one all the same.'
+  return notSent('BLOCKED_BY_UNRESOLVED', message)
+}
+
+/** A UUID that sorts by `at` (epoch ms); RFC 9562, version 7. */
+function toUuidV7(at: number, random: () => number): string {
+  const time = at.toString(16).padStart(12, '0')
+  const toHex = (digits: number): string =>
+    Math.floor(random() * 16 ** digits)
+      .toString(16)
+      .padStart(digits, '0')
+  const variant = (8 + Math.floor(random() * 4)).toString(16)
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${toHex(3)}-${variant}${toHex(3)}-${toHex(6)}${toHex(6)}`
+}

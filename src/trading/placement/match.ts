@@ -1,0 +1,219 @@
+// Recognises the order of a placement: in the answer to its send, and among the orders of its account. Pure, so that each
+// rule is a line that a test can reach.
+//
+// Three things speak for an order: its client order id (clientOrderId.ts), its terms (terms.ts), and that it is new, which
+// means that the snapshot before the send lacks it and that it was submitted no earlier than the placement was made.
+//
+//   client order id      new    terms fit    then
+//   exact                 yes    –           ours
+//   exact                 no     yes         ours, if it was submitted no earlier than the placement was made
+//   exact                 no     no          a candidate: the id was used elsewhere, or the clocks disagree
+//   changed               yes    –           ours
+//   cut                   yes    yes         ours
+//   cut                   yes    no          a candidate
+//   other, none, and its
+//   id was answered to us yes    yes         ours
+//   the same              yes    no          a candidate
+//   none                  yes    yes         a candidate; the only one is bound as FINGERPRINT at the settle time
+//   other                 yes    yes         a stray: it is not bound, and absence is not concluded while it is there
+//   anything else                            not ours
+//
+// An order that is bound to another placement, or whose client order id is exactly that of another one, is never ours. An
+// order that fits another unresolved placement better is left to that one; one that fits several equally well is a candidate.
+
+import type { PlaceAnswer } from '../../brokers/broker.ts'
+import { compareInstants } from '../../domain/instant.ts'
+import { compareClientOrderIds } from './clientOrderId.ts'
+import type { ClientOrderIdMatch } from './clientOrderId.ts'
+import type { NewOrder, Order } from '../../domain/order.ts'
+import type { BrokerChanges, OrderMatch, Placement } from './placement.ts'
+import { findDifferingTerms, fitsTerms, isSameSide, isSameSymbol } from './terms.ts'
+
+/** What a search found for a placement. */
+export type Match =
+  | { kind: 'found'; order: Order; foundBy: OrderMatch; changes: BrokerChanges | null }
+  /** Orders that have to be read one by one first: lists leave out client order ids, and terms that differ are confirmed. */
+  | { kind: 'unread'; orderIds: string[] }
+  /** Each could be its order, and nothing tells which. */
+  | { kind: 'candidates'; orders: Order[] }
+  /** New orders with the same terms under client order ids of somebody else. */
+  | { kind: 'strays'; orders: Order[] }
+  | { kind: 'none' }
+
+/** What else is known while the order of a placement is looked for. */
+export interface Surroundings {
+  /** Ids of the orders that were read one by one. */
+  whole: ReadonlySet<string>
+  /** Ids of the orders that belong to other placements: bound to one, or with its exact client order id. */
+  taken: ReadonlySet<string>
+  /** The other unresolved placements of the account. */
+  rivals: readonly Placement[]
+}
+
+// A broker's clock and ours differ by no more.
+const clockSkewMs = 300_000
+
+/** Looks for the order of `placement` among `orders`, by the table above. */
+export function findMatch(placement: Placement, orders: readonly Order[], around: Surroundings): Match {
+  const { request } = placement
+  const free = orders.filter(({ id, account }) => account.id === placement.accountId && !around.taken.has(id))
+  const rows = free
+    .map((order) => toRow(placement, order))
+    .filter((row) => row.idMatch === 'exact' || row.isNew)
+    .filter((row) => !isLeftToRival(row, around.rivals))
+
+  for (const isClaimed of claims) {
+    const claimed = rows.filter((row) => isClaimed(row, placement))
+    const [row] = claimed
+    if (row === undefined) continue
+    if (claimed.length > 1 || isContested(row, around.rivals)) return toCandidates(claimed)
+    const isSure = row.differing.length === 0 && row.idMatch !== 'none'
+    if (isSure || around.whole.has(row.order.id)) return toFound(row, placement)
+    return { kind: 'unread', orderIds: [row.order.id] }
+  }
+
+  const nameless = rows.filter(({ idMatch }) => idMatch === 'none')
+  // Also those whose terms differ: a broker that changes terms may show the client order id to a read of one order only.
+  const unread = nameless
+    .filter(({ order }) => !around.whole.has(order.id))
+    .filter((row) => isAnswered(row, placement) || isForSameTrade(row, request))
+  if (unread.length > 0) return { kind: 'unread', orderIds: unread.map(({ order }) => order.id) }
+  // Absence would be a false conclusion here, and nothing tells which of them it is.
+  const doubtful = rows.filter((row) => row.idMatch === 'exact' || row.idMatch === 'cut' || isAnswered(row, placement))
+  if (doubtful.length > 0) return toCandidates(doubtful)
+  const alike = nameless.filter(({ fits }) => fits)
+  if (alike.length > 0) return toCandidates(alike)
+  const strays = rows.filter(({ idMatch, fits }) => idMatch === 'other' && fits)
+  return strays.length > 0 ? { kind: 'strays', orders: strays.map(({ order }) => order) } : { kind: 'none' }
+}
+
+interface Row {
+  order: Order
+  idMatch: ClientOrderIdMatch
+  differing: BrokerChanges['terms']
+  fits: boolean
+  isRecent: boolean
+  isNew: boolean
+}
+
+function toRow(placement: Placement, order: Order): Row {
+  const { request, preImage } = placement
+  const isRecent =
+    typeof order.submittedAt !== 'string' ||
+    compareInstants(order.submittedAt, toSearchedSince(placement.createdAt)) >= 0
+  return {
+    order,
+    idMatch: compareClientOrderIds(request.clientOrderId, order.clientOrderId),
+    differing: findDifferingTerms(request, order),
+    fits: fitsTerms(request, order),
+    isRecent,
+    isNew: isRecent && preImage?.orderIds.includes(order.id) !== true,
+  }
+}
+
+type Rule = (row: Row, placement: Placement) => boolean
+
+const isAnswered: Rule = ({ order }, { evidence }) => order.id === evidence.answeredOrderId
+
+/** What makes a row ours, the strongest first. A weaker one is looked at only if no row meets a stronger one. */
+const claims: readonly Rule[] = [
+  ({ idMatch, isRecent, isNew, fits }) => idMatch === 'exact' && isRecent && (isNew || fits),
+  (row, placement) => isAnswered(row, placement) && (row.fits || row.idMatch === 'changed' || row.idMatch === 'cut'),
+  ({ idMatch }) => idMatch === 'changed',
+  ({ idMatch, fits }) => idMatch === 'cut' && fits,
+]
+
+function isForSameTrade({ order }: Row, request: NewOrder): boolean {
+  return isSameSymbol(request, order) && isSameSide(request, order)
+}
+
+// ---- rivals -----------------------------------------------------------------------------------------------------
+
+/** How well an order fits a placement by its client order id, with other terms and with the same; 0: not at all. */
+const ranks = { exact: [2, 5], changed: [1, 4], cut: [0, 3], other: [0, 0], none: [0, 0] } as const
+
+function toRank(idMatch: ClientOrderIdMatch, fits: boolean): number {
+  return ranks[idMatch][fits ? 1 : 0]
+}
+
+function toBestRank(order: Order, rivals: readonly Placement[]): number {
+  const toRivalRank = ({ request }: Placement): number =>
+    toRank(compareClientOrderIds(request.clientOrderId, order.clientOrderId), fitsTerms(request, order))
+  return Math.max(0, ...rivals.map(toRivalRank))
+}
+
+function isLeftToRival({ order, idMatch, fits }: Row, rivals: readonly Placement[]): boolean {
+  return toBestRank(order, rivals) > toRank(idMatch, fits)
+}
+
+function isContested({ order, idMatch, fits }: Row, rivals: readonly Placement[]): boolean {
+  const rank = toRank(idMatch, fits)
+  return rank > 0 && toBestRank(order, rivals) === rank
+}
+
+// ---- results ----------------------------------------------------------------------------------------------------
+
+function toCandidates(rows: readonly Row[]): Match {
+  return { kind: 'candidates', orders: rows.map(({ order }) => order) }
+}
+
+function toFound(row: Row, placement: Placement): Match {
+  const byId = row.idMatch === 'exact' || row.idMatch === 'changed' || row.idMatch === 'cut'
+  const foundBy = isAnswered(row, placement) ? 'RESPONSE' : byId ? 'CLIENT_ORDER_ID' : 'FINGERPRINT'
+  return { kind: 'found', order: row.order, foundBy, changes: toChanges(placement.request, row.order) }
+}
+
+/** What the broker changed of `request`; null if it changed nothing. */
+export function toChanges(request: NewOrder, order: Order): BrokerChanges | null {
+  const terms = findDifferingTerms(request, order)
+  const idMatch = compareClientOrderIds(request.clientOrderId, order.clientOrderId)
+  const clientOrderId = idMatch === 'exact' || idMatch === 'none' ? null : idMatch
+  return terms.length === 0 && clientOrderId === null ? null : { terms, clientOrderId }
+}
+
+/**
+ * The client order ids among `orders` that have to be looked up: if one is exactly that of another placement, its order is
+ * not the one of `placement`.
+ */
+export function listIdsToCheck(placement: Placement, orders: readonly Order[]): string[] {
+  const ids = orders
+    .map((order) => toRow(placement, order))
+    .filter(({ idMatch, fits }) => idMatch === 'changed' || idMatch === 'cut' || (idMatch === 'other' && fits))
+    .map(({ order }) => String(order.clientOrderId))
+  return [...new Set(ids)]
+}
+
+/** The instant before which the order of a placement created at `createdAt` (epoch ms) cannot have been submitted. */
+export function toSearchedSince(createdAt: number): string {
+  return new Date(createdAt - clockSkewMs).toISOString()
+}
+
+// ---- the answer to a send -----------------------------------------------------------------------------------------
+
+/**
+ * What the answer to a send amounts to:
+ *
+ * - `ours`: the order of the placement.
+ * - `unconfirmed`: an order of which a read has to tell whether it is ours, because the answer shows another client order id
+ *   or other terms than were sent.
+ * - `contradiction`: the order of another placement, or one that was there before the send.
+ */
+export type AnswerVerdict = 'ours' | 'unconfirmed' | 'contradiction'
+
+/** Judges `answer`. `isTaken`: its order, or its exact client order id, belongs to another placement. */
+export function judgeAnswer({ request, preImage }: Placement, answer: PlaceAnswer, isTaken: boolean): AnswerVerdict {
+  const { orderId, clientOrderId } = answer
+  const isExact = clientOrderId === request.clientOrderId
+  const wasThere = preImage?.orderIds.includes(orderId) === true
+  if (isTaken || (wasThere && !isExact)) return 'contradiction'
+  const differs =
+    answer.differing.length > 0 || (answer.order !== null && findDifferingTerms(request, answer.order).length > 0)
+  return (isExact || clientOrderId === null) && !differs ? 'ours' : 'unconfirmed'
+}
+
+/** Whether `order`, read after the answer to our own send named it, is the order of `placement`. */
+export function isConfirmed(placement: Placement, order: Order): boolean {
+  const { idMatch, isNew, fits } = toRow(placement, order)
+  if (idMatch === 'exact' && fits) return true
+  return isNew && (idMatch === 'exact' || idMatch === 'changed' || idMatch === 'cut' || fits)
+}

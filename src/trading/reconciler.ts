@@ -1,0 +1,335 @@
+// Finds out what became of a placement whose answer was lost: looks for its order at the broker, soon and often at
+// first, until the order shows, or until it has been missing for so long that it is taken for never placed; and looks
+// on for a day after that, because a broker may be later than anybody thinks.
+
+import { UpstreamError } from '../upstream/errors.ts'
+import { createTally } from '../upstream/readScope.ts'
+import type { Broker, Brokers, Scan, ScanQuery } from '../brokers/broker.ts'
+import type { ReadScope } from '../upstream/readScope.ts'
+import type { Clock } from '../domain/clock.ts'
+import { StoreError } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
+import type { Order } from '../domain/order.ts'
+import { findMatch, listIdsToCheck, toSearchedSince } from './placement/match.ts'
+import type { Match } from './placement/match.ts'
+import type { BrokerChanges, OrderMatch, Placement, PlacementEvent } from './placement/placement.ts'
+import type { OnTrouble, Records } from './records.ts'
+import { findDifferingTerms } from './placement/terms.ts'
+
+/** When it is looked for, in ms. */
+export interface LookupTimes {
+  /** After the send ended without an answer, ascending; one more is added at `settleMs` if none is as late. */
+  lookupMs: readonly number[]
+  /** An order that has not shown for so long after the last byte can have left is taken for never placed. */
+  settleMs: number
+  /** After that, ascending. */
+  lateMs: readonly number[]
+  /** False leaves it to a person to say that an order was never placed. */
+  assumeAbsent: boolean
+}
+
+export interface ReconcilerOptions {
+  brokers: Brokers
+  store: Store
+  records: Records
+  clock: Clock
+  times: LookupTimes
+  onTrouble: OnTrouble
+}
+
+/** Finding out, for all placements of the process. Whoever made it calls `close`. */
+export interface Reconciler {
+  /**
+   * Looks for `placement` until its outcome is known, and afterwards where it was only assumed; who is followed already
+   * is not followed twice. `sendEnded` resolves when its send has ended, null when it is over.
+   */
+  follow(placement: Placement, sendEnded: Promise<unknown> | null): void
+  /** Resolves when no search is under way any more. */
+  close(): Promise<void>
+}
+
+// Searches at the same time. Each is many calls, and all together take a fifth of the broker's rate at most.
+const searchesMax = 4
+// Of one search, its waits for the rate included.
+const searchMs = 60_000
+const emptyScansMin = 3
+// Between looks whether a person has decided.
+const personMs = 10_000
+const repeatMs = { shortest: 250, longest: 60_000 }
+
+/** Looks for nothing before it is asked to. */
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  const { brokers, store, records, clock, times, onTrouble } = options
+  const followed = new Map<string, { attempt: number; work: Promise<void> }>()
+  const closing = new AbortController()
+  const turns: (() => void)[] = []
+  let searches = 0
+
+  function follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
+    const { opId, attempt } = placement
+    // What was learned of an earlier attempt says nothing of this one.
+    if (followed.get(opId)?.attempt === attempt || closing.signal.aborted) return
+    const work = run(placement, sendEnded)
+      .catch((error: unknown) => {
+        if (!closing.signal.aborted) onTrouble(`the search for placement ${opId} broke off`, error)
+      })
+      .finally(() => followed.get(opId)?.attempt === attempt && followed.delete(opId))
+    followed.set(opId, { attempt, work })
+  }
+
+  async function run(placement: Placement, sendEnded: Promise<unknown> | null): Promise<void> {
+    let current: Placement | null = placement
+    if (current.state === 'SENDING' || current.state === 'UNKNOWN') {
+      current = await searchUntilSettled(current, sendEnded)
+    }
+    if (current?.state === 'AMBIGUOUS') await awaitPerson(current)
+    if (current?.state === 'NOT_PLACED') await watchLate(current)
+  }
+
+  /** A person decides beside this process, which hears of it by looking. */
+  async function awaitPerson(placement: Placement): Promise<void> {
+    let current = placement
+    while (current.state === 'AMBIGUOUS' && !closing.signal.aborted) {
+      await clock.sleep(personMs, closing.signal)
+      if (!closing.signal.aborted) current = await records.refresh(current).catch(() => current)
+    }
+  }
+
+  /** The placement once it is settled or a person has to decide; null when the service stops. */
+  async function searchUntilSettled(start: Placement, sendEnded: Promise<unknown> | null): Promise<Placement | null> {
+    // When the last byte can have left at the latest. By the clock that only grows: a wall clock that is set forward
+    // would make an hour of two seconds, and an order that is on its way a missing one.
+    let endedAt: number | null = sendEnded === null ? clock.monotonic() : null
+    const markEnd = (): void => void (endedAt = clock.monotonic())
+    sendEnded?.then(markEnd, markEnd)
+    const beganAt = clock.monotonic()
+    let placement = start
+    let emptyScans = 0
+    let hasTold = false
+    for (const dueMs of listLookups()) {
+      const waitMs = beganAt + dueMs - clock.monotonic()
+      placement = await noteCheck(placement, dueMs, waitMs)
+      await clock.sleep(waitMs, closing.signal)
+      if (closing.signal.aborted) return null
+      const begunAt = clock.monotonic()
+      const search = await inTurn(() => look(placement))
+      if (closing.signal.aborted) return null
+      const isOverdue = endedAt !== null && begunAt >= endedAt + times.settleMs
+      if (search !== null) placement = search.placement
+      if (placement.attempt !== start.attempt) return null
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
+      // What was not looked through to its end proves nothing, nor what was looked at before the last byte had left.
+      const isEvidence = search !== null && search.isComplete && endedAt !== null && begunAt >= endedAt
+      const match: Match = search?.match ?? { kind: 'none' }
+      if (isEvidence && match.kind === 'none') emptyScans++
+      const event = isEvidence && isOverdue ? await conclude(placement, match, emptyScans) : toFound(match)
+      if (event !== null) placement = await records.insist(placement, event)
+      // Still unknown where the order turned out to be another placement's: that one is passed over from now on.
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
+      // Evidence of absence that is allowed to decide will, with the next searches.
+      if (isOverdue && !hasTold && !(isEvidence && times.assumeAbsent)) {
+        const reason = isEvidence ? 'it never appeared' : 'the searches for it fail, or cannot see all orders'
+        onTrouble(`ALARM: placement ${placement.opId} is without an outcome, because ${reason}; look for it`, null)
+        hasTold = true
+      }
+    }
+    return null
+  }
+
+  /** Ms after the beginning, for ever: the schedule, the settle time, and then on at the pace that the settle time sets. */
+  function* listLookups(): Generator<number> {
+    const { lookupMs, settleMs } = times
+    yield* lookupMs
+    let last = lookupMs.at(-1) ?? 0
+    if (last < settleMs) yield (last = settleMs)
+    for (;;) yield (last += Math.min(Math.max(settleMs / 4, repeatMs.shortest), repeatMs.longest))
+  }
+
+  /** The searches after an assumption that it was never placed. */
+  async function watchLate(placement: Placement): Promise<void> {
+    let current = placement
+    let hasTold = false
+    while (current.state === 'NOT_PLACED' && current.nextCheckAt !== null) {
+      await clock.sleep(current.nextCheckAt - clock.now(), closing.signal)
+      if (closing.signal.aborted) return
+      const search = await inTurn(() => look(current))
+      if (closing.signal.aborted) return
+      current = search?.placement ?? current
+      const event = search && toFound(search.match)
+      if (event !== null) {
+        current = await records.insist(current, event)
+        continue
+      }
+      const { kind } = search?.match ?? { kind: 'none' }
+      if ((kind === 'candidates' || kind === 'strays') && !hasTold) {
+        onTrouble(`ALARM: placement ${current.opId} was taken for never placed, and an order could be its own`, null)
+        hasTold = true
+      }
+      // A search that could not see all has not been made.
+      if (search === null || !search.isComplete) {
+        await clock.sleep(Math.min(repeatMs.longest, times.lateMs[0] ?? 0), closing.signal)
+        continue
+      }
+      const resolvedAt = current.resolvedAt ?? current.createdAt
+      const later = times.lateMs.map((ms) => resolvedAt + ms).find((at) => at > clock.now())
+      current = await records.insist(current, { type: 'checked', nextCheckAt: later ?? null })
+    }
+  }
+
+  /** What a complete search at the settle time amounts to. */
+  async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
+    try {
+      if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
+      if (match.kind === 'strays') return toAmbiguous(match.orders)
+    } catch (error) {
+      // What the store cannot tell now is for the next search.
+      if (error instanceof StoreError) return null
+      throw error
+    }
+    if (match.kind !== 'none' || emptyScans < emptyScansMin || !times.assumeAbsent) return toFound(match)
+    const [firstLateMs] = times.lateMs
+    return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
+  }
+
+  // Whose order a row is that bears no key cannot be told while two of ours could be it.
+  async function hasUnresolvedTwin({ broker, accountId, fingerprint, opId }: Placement): Promise<boolean> {
+    return (await store.findTwins(broker, accountId, fingerprint)).some((twin) => twin.opId !== opId)
+  }
+
+  // For whoever asks when to ask again, as long as the schedule lasts; it is not worth a second attempt.
+  async function noteCheck(placement: Placement, dueMs: number, waitMs: number): Promise<Placement> {
+    const isScheduled = dueMs <= Math.max(times.settleMs, times.lookupMs.at(-1) ?? 0)
+    if (placement.state !== 'UNKNOWN' || !isScheduled) return placement
+    const nextCheckAt = Math.ceil(clock.now() + Math.max(0, waitMs))
+    try {
+      return await records.change(placement, { type: 'checked', nextCheckAt })
+    } catch (error) {
+      if (error instanceof StoreError) return placement
+      throw error
+    }
+  }
+
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (searches >= searchesMax) await new Promise<void>((resolve) => turns.push(resolve))
+    else searches++
+    try {
+      return await work()
+    } finally {
+      const next = turns.shift()
+      if (next) next()
+      else searches--
+    }
+  }
+
+  /** One search, with the placement as it was when it ended; null when the search could not be made. */
+  async function look(known: Placement): Promise<{ placement: Placement; match: Match; isComplete: boolean } | null> {
+    const broker = brokers.get(known.broker)
+    if (!broker || closing.signal.aborted) return null
+    try {
+      const placement = await records.refresh(known)
+      if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN' && placement.state !== 'NOT_PLACED') {
+        return { placement, match: { kind: 'none' }, isComplete: false }
+      }
+      const { symbol, side } = placement.request
+      const scope = toScope()
+      const narrow = await searchList(broker, placement, { symbol, side }, scope)
+      const isAbsent = narrow.match.kind === 'none' || narrow.match.kind === 'strays'
+      if (!isAbsent || !narrow.isComplete) return { placement, ...narrow }
+      // A broker may filter wrongly, or spell the symbol in its own way.
+      return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
+    } catch (error) {
+      // A broker that cannot be asked is no evidence; nor is a store.
+      if (error instanceof UpstreamError || error instanceof StoreError || closing.signal.aborted) return null
+      throw error
+    }
+  }
+
+  async function searchList(
+    broker: Broker,
+    placement: Placement,
+    filter: Pick<ScanQuery, 'symbol' | 'side'>,
+    scope: ReadScope,
+  ): Promise<{ match: Match; isComplete: boolean }> {
+    const { accountId, createdAt, opId } = placement
+    const query = { accountId, ...filter, since: toSearchedSince(createdAt), purpose: 'lookup' as const }
+    const scan: Scan = await broker.scan(query, scope)
+    const around = {
+      whole: new Set<string>(),
+      taken: await findTaken(broker, placement, scan.orders),
+      rivals: (await store.findUnresolved(broker.id, accountId)).filter((other) => other.opId !== opId),
+    }
+    const match = findMatch(placement, scan.orders, around)
+    if (match.kind !== 'unread') return { match, isComplete: scan.isComplete }
+
+    const keys = match.orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
+    const answers = await broker.orders(keys, scope)
+    const read = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
+    const whole = new Map(read.map((order) => [order.id, order]))
+    const orders = scan.orders.map((order) => whole.get(order.id) ?? order)
+    const taken = await findTaken(broker, placement, orders)
+    const again = findMatch(placement, orders, { ...around, taken, whole: new Set(whole.keys()) })
+    return { match: again, isComplete: scan.isComplete && again.kind !== 'unread' }
+  }
+
+  /** The orders that belong to other placements. Throws StoreError. */
+  async function findTaken(broker: Broker, placement: Placement, orders: readonly Order[]): Promise<Set<string>> {
+    const { accountId } = placement
+    const ids = orders.map(({ id }) => id)
+    const taken = new Set(await store.findBound(broker.id, ids, placement.opId))
+    for (const clientOrderId of listIdsToCheck(placement, orders)) {
+      const other = await store.find({ broker: broker.id, accountId, clientOrderId })
+      const bearers = orders.filter((order) => order.clientOrderId === clientOrderId && !taken.has(order.id))
+      const [order] = bearers
+      // Of several orders with one id, at most one is that placement's.
+      if (other === null || order === undefined || bearers.length > 1) continue
+      if (other.orderId === null || other.orderId === order.id) taken.add(order.id)
+    }
+    return taken
+  }
+
+  function toScope(): ReadScope {
+    const deadline = clock.now() + searchMs
+    return { signal: closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
+  }
+
+  return {
+    follow,
+    async close() {
+      closing.abort()
+      for (const turn of turns.splice(0)) turn()
+      await Promise.allSettled([...followed.values()].map(({ work }) => work))
+    },
+  }
+}
+
+function toFound(match: Match): PlacementEvent | null {
+  if (match.kind !== 'found') return null
+  const { order, foundBy, changes } = match
+  return toOutcome(order, foundBy, changes)
+}
+
+/** What it means for a placement that `order` is its own. */
+export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChanges | null): PlacementEvent {
+  if (order.status !== 'REJECTED') {
+    return { type: 'accepted', orderId: order.id, foundBy, ...(changes === null ? {} : { changes }) }
+  }
+  const reason = typeof order.rejectReason === 'string' ? order.rejectReason : null
+  const outcome = { kind: 'rejected' as const, code: 'OTHER' as const, brokerCode: null, reason }
+  return { type: 'rejected', outcome, orderId: order.id, foundBy }
+}
+
+// At the settle time and not before: until then the true one may still be missing among the candidates.
+function choose(
+  { request, preImage }: Placement,
+  { orders }: Extract<Match, { kind: 'candidates' }>,
+  hasTwin: boolean,
+): PlacementEvent | null {
+  const [order] = orders
+  const isOnly = order !== undefined && orders.length === 1 && typeof order.clientOrderId !== 'string' && !hasTwin
+  const isSure = isOnly && findDifferingTerms(request, order).length === 0 && preImage?.isComplete === true
+  return isSure ? toOutcome(order, 'FINGERPRINT', null) : toAmbiguous(orders)
+}
+
+function toAmbiguous(orders: readonly Order[]): PlacementEvent {
+  return { type: 'ambiguous', candidates: orders.map(({ id }) => id) }
+}

@@ -1,0 +1,500 @@
+// The only place that talks HTTP to brokers. It bounds every call, and names each failure by what it proves: whether
+// anything can have left this process, and whether what came back can be taken for the broker's word. It never sends
+// twice: repeating a call is a decision, and decisions are made above.
+
+import { randomUUID } from 'node:crypto'
+import diagnostics from 'node:diagnostics_channel'
+import { promisify } from 'node:util'
+import { gunzip, inflate, inflateRaw } from 'node:zlib'
+import { type Dispatcher, Pool } from 'undici'
+
+import { isIdPart } from '../domain/order.ts'
+import { UpstreamError, type AnswerRefusal, type UpstreamErrorKind, type UpstreamFailure } from './errors.ts'
+import { NotJson, parseJson } from './json.ts'
+import { createTunnels } from './tunnel.ts'
+
+/** What all calls to one broker share. */
+export interface HttpOptions {
+  /** Origin and path prefix, such as `https://api.example.com/v1`; a call's path is appended to the prefix. */
+  baseUrl: string
+  /** Sent with every call, the credential among them. No error of this module holds them. */
+  headers: Readonly<Record<string, string>>
+  /** The most connections that reads open, at least 1; 64 unless told. */
+  readConnections?: number
+  /** The most connections that writes open, at least 1; 8 unless told. Reads cannot take them. */
+  writeConnections?: number
+  /** The most connections that cancels open, at least 1; 4 unless told. Hanging placements cannot hold them back. */
+  cancelConnections?: number
+  /** The largest body read of an answer, in bytes; 4 MiB unless told. */
+  responseBytesMax?: number
+  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if it needs one; null or absent connects directly. */
+  proxyUrl?: string | null
+  /** How long a tunnel through the proxy may take to open, in ms; default 2 s. */
+  tunnelMs?: number
+  /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
+  now?: () => number
+}
+
+/** One call. Paths and headers hold printable characters only; encoding a value is the adapter's business. */
+export interface Call {
+  method: 'GET' | 'POST'
+  /** Begins with `/`, encoded, without a query. */
+  path: string
+  query?: Readonly<Record<string, string>>
+  /** Sent as JSON. */
+  body?: Readonly<Record<string, unknown>>
+  /** Win over the ones that are sent with every call. */
+  headers?: Readonly<Record<string, string>>
+  /** From the moment the headers left to the head of the answer, in ms; null leaves it to `attemptMs`. */
+  firstByteMs: number | null
+  /** The whole attempt in ms: queue, connection, answer and its body. */
+  attemptMs: number
+  /** The caller's. Ends a read; a write does not look at it, since aborting one manufactures an unknown outcome. */
+  signal?: AbortSignal
+  /** Epoch ms from which on the headers no longer leave, neither at once nor out of a queue. */
+  sendBy?: number
+  /** Called at most once, when the headers leave; never for a call that ends as `not_sent`. It may not throw. */
+  onSent?: () => void
+}
+
+/** A whole answer with a 2xx or 4xx status: JSON, or nothing. The adapter decides whose words a 4xx speaks. */
+export interface Answer {
+  status: number
+  /**
+   * The parsed body, each number in it as the string of its digits, and each value that cannot be read as `{}` (json.ts).
+   * Undefined for a 2xx to a GET that has no body: a 204, or no bytes.
+   */
+  body: unknown
+  /** From `Retry-After`, 0 to 60,000; null when there was none that can be read. */
+  retryAfterMs: number | null
+}
+
+/** Three sets of connections to one broker. */
+export interface Http {
+  /** Sends once over the connections for reads. Throws UpstreamError, or the reason of `signal` when that ended it. */
+  read(call: Call): Promise<Answer>
+  /** Sends at most once over the connections for writes. Throws UpstreamError, whose `effect` is proven. */
+  write(call: Call): Promise<Answer>
+  /** The same over the connections for cancels, and for what a cancel has to read. */
+  cancel(call: Call): Promise<Answer>
+  /**
+   * Waits for the calls in flight, which their own deadlines bound, and closes all connections; after `withinMs`, if it is
+   * given, what is still under way ends like a broken connection. May be repeated.
+   */
+  close(withinMs?: number): Promise<void>
+}
+
+/**
+ * A path of a call. Ids have been checked at the door; whoever forgot that ends here with a RangeError, before a `..` turns
+ * one call into another under the broker's key.
+ */
+export function path(texts: TemplateStringsArray, ...ids: string[]): string {
+  return texts.reduce((made, text, index) => {
+    const id = ids[index - 1] ?? ''
+    if (!isIdPart(id)) throw new RangeError('not an id: refused as a part of a path')
+    return made + encodeURIComponent(id) + text
+  })
+}
+
+// What telemetry hears of each finished attempt; `kind` is null for an answer and for a read its caller gave up.
+interface UpstreamCallEvent {
+  method: Call['method']
+  path: string
+  status: number | null
+  kind: UpstreamErrorKind | null
+  ms: number
+  requestId: string
+  /** Why the answer cannot be used. */
+  refusal: AnswerRefusal | null
+}
+
+interface Head {
+  status: number
+  contentType: string | null
+  contentEncoding: string | null
+  retryAfterMs: number | null
+}
+
+// How an exchange ended without a whole answer. The cause is absent where a deadline of ours did it.
+interface Break {
+  code: string
+  timedOut: boolean
+  cause?: Error
+}
+
+const connectTimeoutMs = 1_000
+const retryAfterMsMax = 60_000
+
+const upstreamChannel = diagnostics.channel('blotter:upstream')
+const sendHeadersChannel = 'undici:client:sendHeaders'
+
+/**
+ * Opens no connection yet. Throws TypeError when `baseUrl` is no URL. Whoever made it calls `close`, which also ends its
+ * subscription to undici's diagnostics.
+ */
+export function createHttp(options: HttpOptions): Http {
+  const url = new URL(options.baseUrl)
+  const pathPrefix = url.pathname.replace(/\/$/, '')
+  const now = options.now ?? Date.now
+
+  const poolOptions = {
+    // Over HTTP/2 undici repeats a refused POST without telling anyone; and pipelining would let one hanging answer
+    // hold up the calls behind it after their headers have left.
+    allowH2: false,
+    pipelining: 1,
+    connectTimeout: connectTimeoutMs,
+    maxResponseSize: options.responseBytesMax ?? 4 * 1024 * 1024,
+    // Off: they measure silence, so a drip never meets them, and they are coarse. Each attempt has timers of its own.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
+  } satisfies Pool.Options
+  const readPool = new Pool(url.origin, { ...poolOptions, connections: options.readConnections ?? 64 })
+  const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
+  const cancelPool = new Pool(url.origin, { ...poolOptions, connections: options.cancelConnections ?? 4 })
+
+  // The one proof that bytes went to a socket. undici's `onRequestStart` is none: it also comes for a request that is
+  // dropped out of the queue. The channel is the process's, so the events of other clients pass here too.
+  const sentListeners = new Map<string, () => void>()
+  const onSendHeaders = (message: unknown): void => {
+    const requestId = findRequestId(message)
+    if (requestId !== null) sentListeners.get(requestId)?.()
+  }
+  diagnostics.subscribe(sendHeadersChannel, onSendHeaders)
+
+  function toRequest(call: Call, requestId: string): Dispatcher.DispatchOptions {
+    const headers: Record<string, string> = {}
+    for (const [name, value] of Object.entries(options.headers)) headers[name.toLowerCase()] = value
+    for (const [name, value] of Object.entries(call.headers ?? {})) headers[name.toLowerCase()] = value
+    headers['accept'] = 'application/json'
+    // Nothing compressed: a few KB could then unfold to far more than the size that is checked on the wire.
+    headers['accept-encoding'] = 'identity'
+    headers['x-request-id'] = requestId
+    if (call.body !== undefined) headers['content-type'] = 'application/json'
+    const query = new URLSearchParams(call.query).toString()
+    return {
+      method: call.method,
+      path: pathPrefix + call.path + (query === '' ? '' : `?${query}`),
+      headers,
+      body: call.body === undefined ? null : JSON.stringify(call.body),
+    }
+  }
+
+  /** One request and what became of it. Settles once, and by `attemptMs` at the latest. */
+  function exchange(pool: Pool, call: Call, requestId: string, signal: AbortSignal | undefined): Promise<Answer> {
+    const request = toRequest(call, requestId)
+    return new Promise((resolve, reject) => {
+      let controller: Dispatcher.DispatchController | null = null
+      let sent = false
+      let head: Head | null = null
+      // Set when the head alone decides; the body is then only read away, so that the connection can be used again.
+      let refusal: UpstreamError | null = null
+      let settled = false
+      let firstByteTimer: NodeJS.Timeout | undefined
+      const chunks: Buffer[] = []
+
+      const isLate = (): boolean => call.sendBy !== undefined && now() >= call.sendBy
+
+      const settle = (): boolean => {
+        if (settled) return false
+        settled = true
+        clearTimeout(attemptTimer)
+        clearTimeout(sendByTimer)
+        clearTimeout(firstByteTimer)
+        signal?.removeEventListener('abort', onAbort)
+        sentListeners.delete(requestId)
+        return true
+      }
+      const fail = (end: Break): void => {
+        if (settle()) reject(refusal ?? toBreakError(call.method, sent, head, end))
+      }
+      // Settles first, so that what undici says to the abort is not taken for the broker's failure. A request that
+      // still waits in a queue has no controller: undici cannot take it out, `onRequestStart` turns it away later.
+      const expire = (code: string): void => {
+        fail({ code, timedOut: true })
+        controller?.abort(new Error(code))
+      }
+      const onAbort = (): void => {
+        if (!settle()) return
+        reject(signal?.reason)
+        controller?.abort(new Error('aborted by the caller'))
+      }
+
+      const attemptTimer = setTimeout(() => expire('ATTEMPT_DEADLINE'), call.attemptMs)
+      const sendByMs = call.sendBy === undefined ? Infinity : call.sendBy - now()
+      // A longer one is not armed: the attempt is over before, and Node fires timers beyond 2^31 ms at once.
+      const sendByTimer =
+        sendByMs < call.attemptMs ? setTimeout(() => expire('SEND_BY_DEADLINE'), Math.max(0, sendByMs)) : undefined
+
+      if (signal?.aborted === true) {
+        onAbort()
+        return
+      }
+      signal?.addEventListener('abort', onAbort)
+      if (isLate()) {
+        expire('SEND_BY_DEADLINE')
+        return
+      }
+
+      sentListeners.set(requestId, () => {
+        sent = true
+        clearTimeout(sendByTimer)
+        call.onSent?.()
+        // Counted from here, not from the call: time spent in the queue is not the broker's.
+        if (call.firstByteMs !== null) {
+          firstByteTimer = setTimeout(() => expire('FIRST_BYTE_DEADLINE'), call.firstByteMs)
+        }
+      })
+
+      pool.dispatch(request, {
+        // Runs right before the headers are written, with nothing in between: the last moment to stop them. A throw
+        // drops the request and leaves the connection to the next one; an abort would destroy it.
+        onRequestStart(started) {
+          if (settled) throw new Error('over before it was sent')
+          if (isLate()) {
+            // Here rather than by the timer alone: after a pause of the process the queue may run before the timers.
+            fail({ code: 'SEND_BY_DEADLINE', timedOut: true })
+            throw new Error('too late to be sent')
+          }
+          // undici puts a request back into its queue after some ends of a connection. None of those can happen to a
+          // request that is alone on an HTTP/1.1 connection, as it is here; should one do so all the same, it ends here.
+          if (controller !== null) {
+            fail({ code: 'SECOND_START', timedOut: false })
+            throw new Error('started a second time')
+          }
+          controller = started
+        },
+        onResponseStart(_controller, status, headers) {
+          if (status < 200) return
+          clearTimeout(firstByteTimer)
+          head = {
+            status,
+            contentType: toSingle(headers['content-type']),
+            contentEncoding: toSingle(headers['content-encoding']),
+            retryAfterMs: parseRetryAfterMs(toSingle(headers['retry-after']), now()),
+          }
+          refusal = refuseHead(call.method, head)
+        },
+        onResponseData(_controller, chunk) {
+          if (refusal === null) chunks.push(chunk)
+        },
+        onResponseEnd() {
+          if (!settle()) return
+          if (refusal !== null) reject(refusal)
+          else if (head === null) reject(new Error('undici ended an answer that it had not begun'))
+          else readAnswer(call.method, head, Buffer.concat(chunks), poolOptions.maxResponseSize).then(resolve, reject)
+        },
+        onResponseError(_controller, error) {
+          fail(toBreak(error))
+        },
+      })
+    })
+  }
+
+  async function attempt(pool: Pool, call: Call, signal: AbortSignal | undefined): Promise<Answer> {
+    const requestId = randomUUID()
+    const startedAt = performance.now()
+    let status: number | null = null
+    let kind: UpstreamErrorKind | null = null
+    let refusal: AnswerRefusal | null = null
+    try {
+      const answer = await exchange(pool, call, requestId, signal)
+      status = answer.status
+      return answer
+    } catch (error) {
+      if (error instanceof UpstreamError) {
+        status = error.status
+        kind = error.kind
+        refusal = error.refusal
+      }
+      throw error
+    } finally {
+      if (upstreamChannel.hasSubscribers) {
+        const ms = performance.now() - startedAt
+        const event: UpstreamCallEvent = { method: call.method, path: call.path, status, kind, ms, requestId, refusal }
+        upstreamChannel.publish(event)
+      }
+    }
+  }
+
+  let closed: Promise<void> | null = null
+  async function closeOnce(withinMs: number | undefined): Promise<void> {
+    const pools = [readPool, writePool, cancelPool]
+    const destroy = (): void => void Promise.all(pools.map((pool) => pool.destroy()))
+    const timer = withinMs === undefined ? undefined : setTimeout(destroy, withinMs)
+    await Promise.all(pools.map((pool) => pool.close().catch(() => {})))
+    clearTimeout(timer)
+    diagnostics.unsubscribe(sendHeadersChannel, onSendHeaders)
+  }
+
+  return {
+    read: (call) => attempt(readPool, call, call.signal),
+    write: (call) => attempt(writePool, call, undefined),
+    cancel: (call) => attempt(cancelPool, call, call.method === 'GET' ? call.signal : undefined),
+    close: (withinMs) => (closed ??= closeOnce(withinMs)),
+  }
+}
+
+// undici publishes the text of the head as it goes to the socket. Header values cannot hold a line break, so nothing
+// but the header itself matches.
+function findRequestId(message: unknown): string | null {
+  if (typeof message !== 'object' || message === null || !('headers' in message)) return null
+  if (typeof message.headers !== 'string') return null
+  return /\r\nx-request-id: ([0-9a-f-]{36})\r\n/.exec(message.headers)?.[1] ?? null
+}
+
+// A header that comes twice is one with a list, which none of those read here may be: it then means nothing we know.
+function toSingle(value: string | string[] | undefined): string | null {
+  return Array.isArray(value) ? value.join(', ') : (value ?? null)
+}
+
+// What the head alone decides against, whatever the body holds.
+function refuseHead(method: string, head: Head): UpstreamError | null {
+  const { status } = head
+  // 408 with the 5xx: a proxy may say it after it has passed the request on.
+  if (status >= 500 || status === 408) {
+    return new UpstreamError('failed', `${method} answered with status ${status}`, toFailure(head))
+  }
+  if (status >= 300 && status < 400)
+    return toUnreadable(method, head, { reason: 'redirect', detail: 'a redirect, which is never followed' })
+  if (toDecoding(head) === null) {
+    const encoding = cleanHeader(head.contentEncoding ?? '')
+    return toUnreadable(method, head, { reason: 'encoding', detail: `the content-encoding ${encoding}` })
+  }
+  // A 204 has no body, whatever its headers say.
+  if (status === 204) return null
+  const mediaType = (head.contentType ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
+  if (!jsonTypes.test(mediaType)) {
+    return toUnreadable(method, head, { reason: 'contentType', detail: `the content-type ${cleanHeader(mediaType)}` })
+  }
+  return null
+}
+
+// Gateways send JSON as plain text or without a type. HTML stays HTML, even if it parses.
+const jsonTypes = /^(|text\/plain|(application|text)\/(x-)?json|[a-z]+\/[^\s/,]+\+json)$/
+
+type Decoding = 'identity' | 'gzip' | 'deflate'
+
+/** How the body was encoded, though identity was asked for; null for what cannot be decoded here. */
+function toDecoding({ contentEncoding }: Head): Decoding | null {
+  const name = (contentEncoding ?? '').trim().toLowerCase()
+  if (name === '' || name === 'identity') return 'identity'
+  if (name === 'gzip' || name === 'x-gzip') return 'gzip'
+  return name === 'deflate' ? 'deflate' : null
+}
+
+// A header is the peer's text and goes to the log.
+function cleanHeader(value: string): string {
+  return value.replaceAll(/[^a-z0-9!#$&^_.+/ ,;=-]/gi, '?').slice(0, 60)
+}
+
+async function readAnswer(method: string, head: Head, received: Buffer, bytesMax: number): Promise<Answer> {
+  const { status, retryAfterMs } = head
+  const isRead = method === 'GET' && status < 300
+  if (status === 204 && isRead) return { status, body: undefined, retryAfterMs }
+  let bytes = received
+  try {
+    bytes = await decode(received, toDecoding(head) ?? 'identity', bytesMax)
+  } catch (error) {
+    const isTooLong = Object(error).code === 'ERR_BUFFER_TOO_LARGE'
+    const encoding = head.contentEncoding ?? ''
+    throw toUnreadable(
+      method,
+      head,
+      isTooLong
+        ? { reason: 'tooLarge', detail: `a body that ${cleanHeader(encoding)} unfolds to more than ${bytesMax} bytes` }
+        : { reason: 'encoding', detail: `a body that is not ${cleanHeader(encoding)}` },
+    )
+  }
+  if (isBlank(bytes)) {
+    if (isRead) return { status, body: undefined, retryAfterMs }
+    throw toUnreadable(method, head, { reason: 'noBody', detail: 'an empty body' })
+  }
+  try {
+    return { status, body: parseJson(bytes), retryAfterMs }
+  } catch (error) {
+    // Without the parser's error, which quotes the body.
+    if (!(error instanceof NotJson)) throw error
+    throw toUnreadable(method, head, { reason: 'notJson', detail: `a body that is ${error.message}` })
+  }
+}
+
+function isBlank(bytes: Buffer): boolean {
+  return bytes.length < 64 && bytes.toString('latin1').trim() === ''
+}
+
+const [unzip, inflateZlib, inflateBare] = [promisify(gunzip), promisify(inflate), promisify(inflateRaw)]
+
+/** Throws what zlib throws: ERR_BUFFER_TOO_LARGE once more than `bytesMax` come out. */
+async function decode(bytes: Buffer, decoding: Decoding, bytesMax: number): Promise<Buffer> {
+  if (decoding === 'identity' || bytes.length === 0) return bytes
+  const bounds = { maxOutputLength: bytesMax }
+  if (decoding === 'gzip') {
+    // The last four bytes are the length. One that says that it is too long is not unfolded at all, which keeps memory flat.
+    const isGzip = bytes.length >= 18 && bytes.readUInt16BE(0) === 0x1f8b
+    const length = isGzip ? bytes.readUInt32LE(bytes.length - 4) : 0
+    if (length > bytesMax) throw Object.assign(new Error('too long'), { code: 'ERR_BUFFER_TOO_LARGE' })
+    return await unzip(bytes, bounds)
+  }
+  // `deflate` is a zlib stream by its standard, and a bare one by some servers. A zlib stream begins with a checked header.
+  const [first = 0, second = 0] = bytes
+  const isZlib = (first & 0x0f) === 8 && (first * 256 + second) % 31 === 0
+  return await (isZlib ? inflateZlib : inflateBare)(bytes, bounds)
+}
+
+// A 429 without an envelope of the broker's still says when to come back, but it may be a proxy's, sent after the
+// request had passed: it proves nothing.
+function toUnreadable(method: string, head: Head, refusal: AnswerRefusal): UpstreamError {
+  const message = `${method} answered with status ${head.status} and ${refusal.detail}`
+  const failure = { ...toFailure(head), refusal }
+  if (head.status === 429) return new UpstreamError('throttled', message, { ...failure, effect: 'unknown' })
+  return new UpstreamError('unreadable', message, failure)
+}
+
+function toBreakError(method: string, sent: boolean, head: Head | null, end: Break): UpstreamError {
+  const failure: UpstreamFailure = {
+    ...(head === null ? {} : toFailure(head)),
+    ...(end.cause === undefined ? {} : { cause: end.cause }),
+    timedOut: end.timedOut,
+  }
+  if (!sent) return new UpstreamError('not_sent', `${method} not sent: ${end.code}`, failure)
+  if (head === null) {
+    // An answer came, but it is not HTTP, its head has no end, or it gives two lengths.
+    const isNonsense = /^(HPE_|HTTPParserError$|UND_ERR_(HEADERS_OVERFLOW|RES_CONTENT_LENGTH_MISMATCH)$)/.test(end.code)
+    if (isNonsense) {
+      const refusal: AnswerRefusal = { reason: 'notHttp', detail: `nonsense: ${end.code}` }
+      return new UpstreamError('unreadable', `${method} answered with nonsense: ${end.code}`, { ...failure, refusal })
+    }
+    return new UpstreamError('no_answer', `${method} sent, no answer: ${end.code}`, failure)
+  }
+  if (end.code === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
+    return new UpstreamError('unreadable', `${method} answered with status ${head.status} and too large a body`, {
+      ...failure,
+      refusal: { reason: 'tooLarge', detail: 'too large a body' },
+    })
+  }
+  return new UpstreamError('no_answer', `${method} answered with status ${head.status}, cut: ${end.code}`, failure)
+}
+
+function toFailure(head: Head): UpstreamFailure {
+  return { status: head.status, ...(head.retryAfterMs === null ? {} : { retryAfterMs: head.retryAfterMs }) }
+}
+
+// Message and code in an error of our own: undici's hang on to sockets, headers and pieces of the body, and would carry
+// them into a log.
+function toBreak(error: Error): Break {
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name
+  const cause = Object.assign(new Error(error.message), { code })
+  return { code, timedOut: code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'PROXY_TIMEOUT', cause }
+}
+
+const httpDatePattern = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
+
+// Whole seconds, or a date in the one form that HTTP still lets a server write. The pattern stands guard because
+// `Date.parse` finds a date in nearly anything, `-5` among them.
+function parseRetryAfterMs(value: string | null, nowMs: number): number | null {
+  if (value === null) return null
+  const text = value.trim()
+  const ms = /^\d+$/.test(text) ? Number(text) * 1_000 : httpDatePattern.test(text) ? Date.parse(text) - nowMs : NaN
+  return Number.isNaN(ms) ? null : Math.min(Math.max(0, ms), retryAfterMsMax)
+}

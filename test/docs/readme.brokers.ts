@@ -1,0 +1,61 @@
+// The README's table of what each broker can and cannot do, from the tables that the adapters work by. `npm run generate`
+// writes it, and a test holds the README to it.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { ariesOffer } from '../../src/brokers/aries/ariesJson.ts'
+import type { BrokerOffer } from '../../src/brokers/broker.ts'
+import { dialects } from '../../src/brokers/bluum/dialects.ts'
+
+const columns: [heading: string, offer: BrokerOffer][] = [
+  ['Bluum, `accounts`', dialects.accounts.offer],
+  ['Bluum, `investors`', dialects.investors.offer],
+  ['Aries', ariesOffer],
+]
+
+const all = (values: readonly string[]): string => values.join(', ')
+const yes = (holds: boolean): string => (holds ? 'yes' : 'no')
+
+const rows: [heading: string, cell: (offer: BrokerOffer) => string][] = [
+  ['sides', ({ sides }) => all(sides)],
+  ['order types', ({ types }) => all(types)],
+  ['times in force', ({ timesInForce }) => all(timesInForce)],
+  ['by cash amount (`notional`)', ({ extras }) => yes(extras.includes('notional'))],
+  ['`extendedHours`', ({ extras }) => yes(extras.includes('extendedHours'))],
+  ['`commission` with an order', ({ extras }) => yes(extras.includes('commission'))],
+  ['statuses it reports', ({ statuses }) => all(statuses)],
+  ['lists filtered there by', ({ filters }) => all(filters)],
+  ['reads one order', ({ readsOne }) => readings[readsOne]],
+]
+
+const readings: Record<BrokerOffer['readsOne'], string> = {
+  byId: 'by its id',
+  underAccount: 'by its id, under its account',
+  inLists: 'only by looking through lists',
+}
+
+/** The table, in Markdown. */
+export function printBrokers(): string {
+  const lines = [
+    ['', ...columns.map(([heading]) => heading)],
+    ['---', ...columns.map(() => '---')],
+    ...rows.map(([heading, cell]) => [heading, ...columns.map(([, offer]) => cell(offer))]),
+  ]
+  return lines.map((cells) => `| ${cells.join(' | ')} |\n`).join('')
+}
+
+const section = /(<!-- brokers: written by npm run generate -->\n)([^]*?)(<!-- \/brokers -->)/
+
+/** The table as it stands in `readme`; null where it has no place there. */
+export function findBrokers(readme: string): string | null {
+  return section.exec(readme)?.[2] ?? null
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const file = new URL('../../README.md', import.meta.url)
+  const readme = readFileSync(file, 'utf8')
+  writeFileSync(
+    file,
+    readme.replace(section, (_, begin: string, __, end: string) => begin + printBrokers() + end),
+  )
+}
