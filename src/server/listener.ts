@@ -16,7 +16,7 @@ const bodyBytesMax = 256_000
 // As they stand in a request, letter by letter. Yoga would take whatever ends in the path of GraphQL, also behind a `?`,
 // and puts its URL together out of the header host and a target that may name another host: what cannot be read then is
 // answered with 500 and a stack.
-const paths = ['/graphql', '/health', '/ready']
+const paths = ['/graphql', '/health', '/ready', '/']
 
 // Of requests that wait for the answer to one before them, on all connections together.
 const waitingMax = 10_000

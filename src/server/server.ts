@@ -95,6 +95,7 @@ export function createServer(options: ServerOptions): Server {
     context: (state: YogaInitialContext & RequestState): Context => createContext(options, state),
     plugins: [
       useReadiness(options.isReady),
+      useStartPage({ hasGraphiQL: options.graphiqlTabs !== null }),
       useSafeHeaders(),
       useJsonAnswers(),
       useNoForms(options.corsOrigins),
@@ -276,6 +277,35 @@ function useReadiness(isReady: () => boolean): ServerPlugin {
     },
   }
 }
+
+// A person who opens the bare address in a browser looks for GraphiQL, or for where GraphQL is. Programs get JSON.
+function useStartPage({ hasGraphiQL }: { hasGraphiQL: boolean }): ServerPlugin {
+  return {
+    onRequest({ request, url, endResponse, serverContext: { requestId }, fetchAPI: { Response: Answer } }) {
+      if (url.pathname !== '/') return
+      const isBrowser = request.method === 'GET' && request.headers.get('accept')?.includes('text/html') === true
+      if (isBrowser && hasGraphiQL) {
+        return endResponse(new Answer(null, { status: 302, headers: { location: '/graphql' } }))
+      }
+      if (isBrowser) {
+        return endResponse(new Answer(startPage, { headers: { 'content-type': 'text/html; charset=utf-8' } }))
+      }
+      const error = {
+        message: 'There is nothing here; GraphQL is at /graphql.',
+        extensions: { code: 'BAD_USER_INPUT', requestId },
+      }
+      endResponse(Answer.json({ errors: [error] }, { status: 404 }))
+    },
+  }
+}
+
+const startPage = `<!doctype html>
+<html lang="en">
+<title>Blotter</title>
+<p>This is Blotter, a GraphQL API over brokerage orders. Send GraphQL requests by POST to <code>/graphql</code>.</p>
+<p>GraphiQL is off here; the setting <code>GRAPHIQL=on</code> serves it at <code>/graphql</code>.</p>
+</html>
+`
 
 function useSafeHeaders(): ServerPlugin {
   return {

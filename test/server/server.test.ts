@@ -278,6 +278,20 @@ describe('GraphQL over HTTP', () => {
     }
   })
 
+  it('leads a browser that opens the bare address to GraphiQL, or to a page that says where GraphQL is', async () => {
+    const origin = new URL(harness.url).origin
+    const browser = { headers: { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' }, redirect: 'manual' } as const
+    const redirect = await fetch(`${origin}/`, browser)
+    expect([redirect.status, redirect.headers.get('location')]).toEqual([302, '/graphql'])
+    const closed = await startForTest({ GRAPHIQL: 'off' })
+    const page = await fetch(new URL('/', closed.url), browser)
+    expect([page.status, page.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8'])
+    expect(await page.text()).toContain('<code>/graphql</code>')
+    const program = await fetch(`${origin}/`)
+    expect([program.status, await codesOf(program)]).toEqual([404, ['BAD_USER_INPUT']])
+    expect((await fetch(`${origin}/`, { method: 'POST', body: '{}' })).status).toBe(404)
+  })
+
   it('F08 refuses an array of operations', async () => {
     const response = await post('[{"query":"{ __typename }"},{"query":"{ __typename }"}]')
     expect(response.status).toBe(400)
