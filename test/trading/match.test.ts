@@ -58,7 +58,10 @@ describe('compareClientOrderIds', () => {
     ['form-0001-abcdef', 'form-00', 'other'],
     ['form-0001', 'form-0002', 'other'],
     ['form-0001', 'form-00011', 'other'],
-    ['form-0001-abcdef', '0001-abcdef', 'other'],
+    ['form-0001-abcdef', '0001-abcdef', 'cut'],
+    ['form-0001-abcdef', '1-abcdef', 'cut'],
+    ['form-0001-abcdef', '-abcdef', 'other'],
+    ['form-0001-abcdef', 'X-0001-abcdef', 'other'],
     // Seven letters and digits are too few to be known behind a prefix, and enough if they are all there is.
     ['a.b.c.d.e', 'x-a.b.c.d.e', 'cut'],
     ['a-b-c-d-e', 'abcde', 'changed'],

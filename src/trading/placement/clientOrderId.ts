@@ -9,8 +9,8 @@ import type { Field } from '../../domain/order.ts'
  * - `exact`: the same text.
  * - `changed`: the same letters and digits in another case or with other separators, also behind a prefix. As good as
  *   `exact` unless two of our own ids are alike.
- * - `cut`: the beginning of ours, at least 8 characters of it, also behind a prefix. A hint, because ids of one series
- *   begin alike.
+ * - `cut`: the beginning of ours, at least 8 characters of it, also behind a prefix; or its end, if at least 8 characters
+ *   are left. A hint, because ids of one series are alike.
  * - `other`: another id.
  * - `none`: the broker shows none.
  */
@@ -26,16 +26,20 @@ export function compareClientOrderIds(ours: string, theirs: Field<string>): Clie
   const [mine, said] = [toLettersAndDigits(ours), toLettersAndDigits(theirs)]
   if (mine === said || (mine.length >= keptMin && said.endsWith(mine))) return 'changed'
   // Both spellings, because a cut counts characters before or after the separators are dropped.
-  const isCut = endsWithBeginning(said, mine) || endsWithBeginning(theirs.toLowerCase(), ours.toLowerCase())
-  return isCut ? 'cut' : 'other'
+  const spellings = [
+    [said, mine],
+    [theirs.toLowerCase(), ours.toLowerCase()],
+  ] as const
+  return spellings.some(([shown, whole]) => isCutOf(shown, whole)) ? 'cut' : 'other'
 }
 
 function toLettersAndDigits(id: string): string {
   return id.toLowerCase().replaceAll(/[^\p{L}\p{N}]/gu, '')
 }
 
-/** Whether `text` ends with at least `keptMin` first characters of `whole`. */
-function endsWithBeginning(text: string, whole: string): boolean {
+/** Whether `text` is the end of `whole`, or ends with its beginning; at least `keptMin` characters of it. */
+function isCutOf(text: string, whole: string): boolean {
+  if (text.length >= keptMin && whole.endsWith(text)) return true
   for (let kept = Math.min(text.length, whole.length); kept >= keptMin; kept--) {
     if (text.endsWith(whole.slice(0, kept))) return true
   }
