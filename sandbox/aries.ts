@@ -639,7 +639,7 @@ export function createAries(options: {
   }
 
   /** An order as the switches let a caller see it. */
-  /** A row of a list as the switches let a caller see it. */
+  /** Returns a list row as the switches show it to a caller. */
   function showOrder(order: Order): Record<string, unknown> {
     const { clientId, ...fields } = toOrderJson(order)
     const isShown = typeof clientId === 'string' && switches.clientOrderIdEcho === 'everywhere'

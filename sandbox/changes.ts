@@ -1,9 +1,9 @@
-// What a broker makes of an order by itself: another client order id, and other terms. Real brokers do each of these.
+// Changes that a broker makes to an order on its own: to its client order id and to its terms. Real brokers make each of these.
 
 import { round, toDecimal, toText } from './amounts.ts'
 import type { NewOrder } from './exchange.ts'
 
-/** How answers show a client order id: as it was sent, behind a prefix, cut to ten characters, in capitals and so on. */
+/** How answers show a client order id: as it was sent, with a prefix, cut to ten characters, in capitals and so on. */
 export const clientOrderIdForms = [
   'unchanged',
   'prefixed',
@@ -14,7 +14,7 @@ export const clientOrderIdForms = [
   'empty',
 ] as const
 
-/** Which term is changed: quantities are rounded, market orders get a limit, BRK.B is called BRK/B. */
+/** The term that is changed: quantities are rounded, market orders get a limit, BRK.B becomes BRK/B. */
 export const termChanges = ['none', 'quantity', 'type', 'symbol'] as const
 
 const cutLength = 10
@@ -45,7 +45,7 @@ export function showSymbol(symbol: string, change: (typeof termChanges)[number])
   return change === 'symbol' ? symbol.replaceAll('.', '/') : symbol
 }
 
-/** The order that is taken in for the one that was asked for; `priceCents` is its market's. */
+/** Returns the order that the broker accepts instead of `wanted`. `priceCents` returns the market price of a symbol. */
 export function changeTerms(
   wanted: NewOrder,
   change: (typeof termChanges)[number],
@@ -55,7 +55,7 @@ export function changeTerms(
     return { ...wanted, quantity: toText(round(toDecimal(wanted.quantity), quantityDecimals)) }
   }
   if (change === 'type' && wanted.type === 'market' && wanted.notional === null) {
-    // Far enough beyond the market that it trades as the market order would have.
+    // Sets the limit far enough beyond the market that the order trades like the market order.
     const cents = (priceCents(wanted.symbol) * (wanted.side === 'buy' ? 110n : 90n)) / 100n
     const limitPrice = `${cents / 100n}.${String(cents % 100n).padStart(2, '0')}`
     return { ...wanted, type: 'limit', limitPrice }

@@ -314,7 +314,7 @@ export function createFront(options: {
     return clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')
   }
 
-  /** An order's fields as the switches let a caller see them. */
+  /** Returns the fields of an order as the switches show them to a caller. */
   function show(fields: Record<string, unknown>, inList: boolean): Record<string, unknown> {
     const { client_order_id: id, symbol, ...rest } = fields
     const isShown = id !== undefined && !hidesClientOrderId(inList)

@@ -16,15 +16,15 @@ const switchValues = {
    * has clientId in lists only.
    */
   clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
-  /** How answers show client order ids; the broker's own book keeps them as they came. */
+  /** How answers show client order ids; the broker's book keeps them as they were sent. */
   clientOrderIdForm: clientOrderIdForms,
-  /** Which term of an order the broker changes by itself. */
+  /** The term of an order that the broker changes on its own. */
   changedTerm: termChanges,
   /** Lists and single reads show orders as they are, or as they were two seconds ago on the exchange's clock. */
   readLag: ['none', 'seconds'],
   /**
-   * The most rows of a page, whatever its limit asks for; 0 for no cap. Only Bluum's bare arrays say nothing of it, and its
-   * list of accounts in the accounts dialect has no pages.
+   * Maximum rows of a page, even if its limit is larger; 0 for no cap. Only Bluum's bare arrays hide the cap. Bluum's list of
+   * accounts in the accounts dialect has no pages.
    */
   pageCap: [0, 10, 25, 50, 75],
 

@@ -54,8 +54,8 @@ export interface Broker {
    */
   place(order: NewOrder, options: PlaceOptions): Promise<PlaceAnswer>
   /**
-   * Asks once for the cancel; never starts after `sendBy` (epoch ms). Resolves with the order as the answer shows it, or with
-   * null if the answer says nothing about it. Throws UpstreamError.
+   * Sends one cancel call; never starts after `sendBy` (epoch ms). Resolves with the order as the answer shows it, or with
+   * null if the answer does not show it. Throws UpstreamError.
    */
   cancel(target: CancelTarget, sendBy: number): Promise<Order | null>
   /** Ends its connections once the calls in flight are over, and after `withinMs` whatever is in flight. */
@@ -160,9 +160,8 @@ interface PlacedRow {
 }
 
 /**
- * Whether a row is one that `query` asks for, `after` aside; whatever the broker was asked to leave out, one that ignores
- * it shows nothing else. A row that cannot be read is kept if its time allows that, and so is a row whose time cannot be
- * read.
+ * Whether a row fits `query`, `after` aside. Checks every filter, because a broker may ignore those in the call. Keeps a row
+ * that cannot be read if its time fits, and a row whose time cannot be read.
  */
 export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: PageQuery): boolean {
   const { statuses, symbol, side, submittedAfter, submittedBefore, olderThan } = query
@@ -170,7 +169,7 @@ export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: Pag
   if (submittedBefore !== null && submittedAt !== null && compareInstants(submittedAt, submittedBefore) >= 0)
     return false
   if (value instanceof UpstreamError) return true
-  // A time that the broker does not give counts as newest; one that cannot be read may be any.
+  // A missing time counts as newest. A time that cannot be read may be any.
   if (submittedBefore !== null && submittedAt === null && !(value.submittedAt instanceof Error)) return false
   if (olderThan !== null) {
     if (olderThan.ids.includes(id)) return false
@@ -180,7 +179,7 @@ export function isAskedFor({ id, at, submittedAt, value }: PlacedRow, query: Pag
   return (symbol === null || value.symbol === symbol) && (side === null || value.side === side)
 }
 
-/** Whether a filter by time could not be applied to the row, because its time cannot be read: then the page is not complete. */
+/** Whether a time filter could not be applied to the row because its time cannot be read, so that the page is not complete. */
 export function isUndatedFor(
   { submittedAfter, submittedBefore }: PageQuery,
   submittedAt: string | null,
@@ -277,8 +276,8 @@ export interface Scan {
 }
 
 /**
- * What brokers ask for of an order that is to be canceled. It comes from an order that was read, or from the record of its
- * placement, never from a caller.
+ * The fields of an order that a cancel call needs. They come from an order that was read or from the record of its placement,
+ * never from a caller.
  */
 export type CancelTarget = Pick<Order, 'id' | 'account' | 'symbol' | 'side' | 'securityType' | 'legs'>
 
@@ -323,8 +322,8 @@ export class AccountNeeded extends UpstreamError {
 }
 
 /**
- * The broker has no such order, though it was shown, or a placement was bound to it, `ageMs` ago. After `retryAfterMs` the
- * broker is believed. A caller who may not see its account gets the answer for an order that does not exist.
+ * The broker has no such order, although an answer showed it, or a placement was bound to it, `ageMs` ago. After
+ * `retryAfterMs` the order counts as missing. A caller that may not see its account gets the answer for a missing order.
  */
 export class OrderWithheld extends UpstreamError {
   override readonly name = 'OrderWithheld'
@@ -339,10 +338,10 @@ export class OrderWithheld extends UpstreamError {
   }
 }
 
-/** The lists that were looked through do not have the order, and a bound ended the search before all of them were. */
+/** The order is not in the lists that were read, and a bound ended the search before all lists were read. */
 export class SearchEnded extends UpstreamError {
   override readonly name = 'SearchEnded'
-  /** Orders created at this instant or later were looked through; null if that cannot be told. */
+  /** Orders created at this instant or later were searched; null if that is not known. */
   readonly since: string | null
 
   constructor(since: string | null) {

@@ -69,7 +69,7 @@ export function equalDecimals(a: unknown, b: unknown): boolean {
   return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0
 }
 
-/** What a word of the broker is here, as `parseWord`; null if the field has no value. */
+/** Maps a broker's word like `parseWord`; returns null if the field has no value. */
 export function parseOptionalWord<Ours extends string>(
   table: Readonly<Record<string, Ours>>,
   word: unknown,

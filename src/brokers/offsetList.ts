@@ -1,9 +1,9 @@
-// A list behind `limit` and `offset` whose rows move while it is read, and whose sort order nobody documents, read page
-// by page from the newest row to the oldest so that nothing is repeated and nothing is missed.
+// Reads a list with `limit` and `offset` page by page, from the newest row to the oldest, without repeating or missing a row.
+// Rows move while the list is read, and its sort order is not documented.
 //
-// An offset says where a row was; its time and id say which row it was. So a page resumes at the offset, looks whether
-// it still stands next to the row it left off at, and moves until it does. The order of the list is observed, not
-// assumed: newest first is read from the front, oldest first from the end, which is searched for once and remembered.
+// A position holds the offset of the last row, and its time and id, because the row may have moved. A page resumes at the
+// offset, checks that it is next to that row, and moves until it is. The sort order is observed: a list that is sorted newest
+// first is read from the front, one that is sorted oldest first from the end, whose offset is searched for once and kept.
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -19,29 +19,29 @@ export interface ListRow<T> {
   value: T
 }
 
-/** What the broker answered for `limit` rows from `offset` on. */
+/** The broker's answer for `limit` rows from `offset` on. */
 export interface ListAnswer<T> {
   /** Each row once. */
   rows: ListRow<T>[]
-  /** Rows as the broker sent them, repeated ones included; as many as `rows` unless given. */
+  /** Number of rows that the broker sent, repeated ones included; the length of `rows` if absent. */
   sent?: number
-  /** The broker's word; null if it gives none. */
+  /** Whether more rows follow, as the broker states it; null if it does not. */
   hasMore: boolean | null
-  /** There are no rows because the answer holds nothing, which proves nothing to a search. */
+  /** True if the answer has no body or no rows field, which does not prove to a lookup that an order is absent. */
   isDoubtful?: boolean
 }
 
-/** What was observed of a broker's lists, kept by its adapter across requests. Holds no rows. */
+/** What an adapter has observed of its broker's lists, kept across requests. Holds no rows. */
 export interface ListMemory {
   direction: 'newestFirst' | 'oldestFirst' | null
   readonly cap: PageCap
-  /** Where each list ended when it was last read from its end. */
+  /** Offset of the end of each list when it was last read from its end. */
   readonly ends: LRUCache<string, number>
-  /** How many rows each list was seen to have, of lists out of which no row moves. */
+  /** Most rows seen of each list that rows do not leave. */
   readonly reached: LRUCache<string, number>
 }
 
-/** A memory of nothing yet, of at most 1,000 lists. `onCap` is called when the page cap of the broker has been learnt. */
+/** Creates an empty memory for at most 1,000 lists. `onCap` is called with each page cap that is learnt, in rows. */
 export function createListMemory(onCap?: (rows: number) => void): ListMemory {
   return {
     direction: null,
@@ -162,16 +162,16 @@ interface Block<T> {
   isUp: boolean
 }
 
-/** One answer, as far as a reader has to know it. */
+/** One answer, as the reader needs it. */
 interface Fetched<T> {
   rows: Placed<T>[]
   hasMore: boolean | null
   verdict: PageVerdict
-  /** An earlier page, which this answer shows to be the last of the list. */
+  /** An earlier short page that this answer proves to be the last of the list; null if there is none. */
   whole: ShortPage<T> | null
 }
 
-/** A page that came shorter than was asked; `start` and `end` are offsets. */
+/** A page with fewer rows than its limit; `start` and `end` are offsets. */
 interface ShortPage<T> {
   rows: Placed<T>[]
   sent: number
@@ -185,12 +185,12 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   let calls = 0
   let isSorted = true
   let hasTurned = false
-  // So many rows the list was seen to have.
+  // Most rows that this reader has seen of the list.
   let reach = 0
-  // A short page behind which nobody has looked yet.
+  // A short page that may be cut, until a later call shows what follows it.
   let doubtful: ShortPage<T> | null = null
 
-  // Null once the bound on calls is reached.
+  // Returns null once the bound on calls is reached.
   async function fetch(offset: number, limit: number): Promise<Fetched<T> | null> {
     if (calls === callsPerPageMax) return null
     calls++
@@ -204,19 +204,19 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     }
     const last = answered.at(-1)
     let verdict = cap.judge({ rows: sent, limit, hasMore })
-    // The list had more rows before: the broker caps its pages since.
+    // The list had more rows before, so the broker may have begun to cap its pages.
     const hadMore = known > end && sent >= pageCapMin
     if (verdict === 'end' && hasMore === null && hadMore) verdict = 'doubt'
     if (verdict === 'doubt' && keepsItsEnd() && last && cap.isLastRow(query.key, last.id)) verdict = 'end'
     const rows = place(answered, offset)
     const whole = settleDoubt(rows, offset, limit)
-    // Rows that were all shown before: the broker ignores the offset, and has no other rows.
+    // All rows were shown before, so the broker ignores the offset and has no other rows.
     if (verdict === 'doubt' && whole !== null) verdict = 'end'
     if (verdict === 'doubt') doubtful = { rows, sent, start: offset, end }
     return { rows, hasMore, verdict, whole }
   }
 
-  // Looks at what a page shows of the one in doubt before it, and returns that one if it was the last of the list.
+  // Learns the page cap if new rows follow the page in doubt. Returns that page if this answer proves it to be the last one.
   function settleDoubt(rows: readonly Placed<T>[], offset: number, limit: number): ShortPage<T> | null {
     if (doubtful === null) return null
     const { rows: shown, sent, end } = doubtful
@@ -235,7 +235,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     return page
   }
 
-  // Whether the row that ends the list once ends it for good.
+  // Whether the last row of the list stays the last one.
   function keepsItsEnd(): boolean {
     return !mayMove && isSorted && memory.direction === 'newestFirst'
   }

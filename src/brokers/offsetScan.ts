@@ -1,28 +1,28 @@
-// A list behind `limit` and `offset` searched for what became of a placement. It differs from a page of a list in what is
-// asked of it: not the next rows in order, but whether a row can have been missed, because "it is not there" lets an
-// order be given up. So pages overlap, and what does not fit together makes the search incomplete.
+// Searches a list with `limit` and `offset` for the order of a placement. Unlike a page, a search has to know whether it can
+// have missed a row, because an order that is absent from the list is given up. So the calls overlap, and a search is
+// incomplete if they do not join.
 //
-// Its proof has an end: a row that moves from the part that is still to be read into the part that has been read is
-// missed unseen, which takes a list that is sorted by something that changes. One search is therefore never enough.
+// A search cannot detect a row that moves from the unread part of the list into the part already read. That can happen only if
+// the list is sorted by a value that changes. One search is therefore never enough.
 
 import { compareInstants } from '../domain/instant.ts'
 import { UpstreamError } from '../upstream/errors.ts'
 import type { ListAnswer } from './offsetList.ts'
 import { PageCap, pageCapMin } from './pageCap.ts'
 
-/** What is searched, and for what. */
+/** The list of a search, and the rows it looks for. */
 export interface ScanListOptions<T> {
-  /** Asks the broker; throws what the read throws. A value that cannot be read is an UpstreamError. */
+  /** Makes one call; throws what the read throws. A row that cannot be read is an UpstreamError. */
   fetch: (offset: number, limit: number) => Promise<ListAnswer<T | UpstreamError>>
-  /** Rows asked for in each call. */
+  /** Rows per call. */
   limit: number
-  /** With as many calls the search ends, incomplete. */
+  /** Maximum calls; the search is then incomplete. */
   callsMax: number
   /** Names the list in `cap`: same account, same filter. */
   key?: string
-  /** What is known of the broker's page cap, shared with all who read its lists; a memory of nothing unless given. */
+  /** The broker's page cap, shared by all readers of its lists; nothing is known if absent. */
   cap?: PageCap
-  /** Whether each short page is doubted, and not only one that may be cut as far as `cap` knows. */
+  /** Whether every short page may be cut, even if `cap` has seen a longer one. */
   doubtsEnd: boolean
   /** An instant as `parseInstant` returns it: rows of before need not be found, but may be. */
   since: string
@@ -61,7 +61,7 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
   })
 
   let offset = 0
-  // A short page behind which the next call looks: the rows that the broker sent, and the last of them.
+  // A short page that may be cut, until the next call: the number of its rows, and the id of the last one.
   let doubtful: { sent: number; last: string | undefined } | null = null
   for (let call = 1; call <= callsMax; call++) {
     const asked = cap.toLimit(limit)

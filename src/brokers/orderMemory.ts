@@ -1,6 +1,5 @@
-// What was last shown of orders, so that a broker whose replicas lag behind each other takes nothing back: a filled
-// quantity never falls, and a final status never reopens. An answer that is older than one before it is shown as that
-// one was.
+// The order memory: the last state of each order that was shown. The replicas of a broker lag behind each other, so without it
+// a filled quantity could fall and a final status could reopen. An answer that is older than an earlier one is replaced by it.
 //
 //   shown before   answer           its fill    shown                                      alarm
 //   open           open             less        as before
@@ -14,22 +13,22 @@
 //   final          the same         else        the answer
 //   final          another final    else        as before                                  otherFinal
 //
-// UNKNOWN counts as open. Fills are compared with the largest that was ever told, and one that is not told or cannot be
-// read is neither less nor more. Where the final answer before told none, a larger one is news and not a contradiction:
-// an open answer is then just old, and only another final status is an alarm.
+// UNKNOWN counts as open. A fill is compared with the largest fill shown before; a fill that is missing or cannot be read
+// counts as equal. If the final answer before had no fill, a larger fill is new and does not contradict it: an open answer is
+// then only old, and only another final status raises an alarm.
 //
-// `open, then final with less` cannot be mere age, because an open answer is never the newer one; so the two orders in
-// which such a pair can arrive end alike, and no order stays open for ever because its fill was corrected downwards.
+// `open, then final with less` is not an old answer, because an open answer is never newer than a final one. So both orders in
+// which such a pair can arrive end the same way, and an order does not stay open because its fill was corrected downwards.
 //
-// A broker that has no such order, though it is known, is believed only after the time by which its replicas may lag:
+// A known order that the broker does not have counts as missing only after the time by which the replicas may lag:
 //
-//   last known to exist          the broker has none                shown
-//   never                                                           no order
-//   less than 120 s ago          (its replica may not have it yet)  OrderWithheld
-//   longer ago                   (replaced or removed elsewhere)    no order
+//   last known to exist   why the broker may not have it     shown
+//   never                 –                                  no order
+//   less than 120 s ago   its replica does not have it yet   OrderWithheld
+//   longer ago            replaced or removed elsewhere      no order
 //
-// An order is known to exist when any answer shows it, and when a placement is bound to it. Adapters answer "none" only
-// after the single read, or complete lists, that would have shown it.
+// An order is known to exist if an answer showed it or a placement is bound to it. An adapter answers that an order is missing
+// only after the single read, or complete lists, that would have shown it.
 
 import { LRUCache } from 'lru-cache'
 import { systemClock } from '../domain/clock.ts'
@@ -40,17 +39,17 @@ import type { Broker, Page, PageQuery, PageRow } from './broker.ts'
 import { compareDecimals, isDecimal } from '../domain/decimal.ts'
 import type { Order, OrderKey } from '../domain/order.ts'
 
-/** What the record of a placement says of the order that it is bound to. */
+/** The order that a placement is bound to, from the record of the placement. */
 export interface BoundOrder {
   accountId: string
-  /** Epoch ms; when the placement was bound to it. */
+  /** Epoch ms at which the placement was bound to the order. */
   boundAt: number
 }
 
 interface SeenOptions {
-  /** The order as our records have it; null if no placement is bound to it. May throw if the records cannot be read. */
+  /** Returns the bound order; null if no placement is bound to it. May throw if the store cannot be read. */
   findBound: (orderId: string) => Promise<BoundOrder | null>
-  /** The process's own unless given. */
+  /** Defaults to the clock of the process. */
   clock?: Clock
   /** Told when answers contradict each other beyond age: once an order and kind, as long as the order is remembered. */
   onAlarm: (message: string, fields: { orderId: string }) => void
@@ -59,10 +58,10 @@ interface SeenOptions {
 }
 
 /**
- * `broker`, with every order in its answers merged with what was shown of it before; the orders it answers stay as they
- * are. A row of a list whose order no longer has a status asked for is left out. An order that was shown, or that a
- * placement was bound to, within the last 120 s is never answered as missing: that is OrderWithheld, and an UpstreamError
- * is "missing" when `findBound` throws. Holds nothing to close but `broker`.
+ * Returns `broker` with the order memory: each order in its answers is merged with its last state, in a copy. Drops a list row
+ * if its merged order no longer has a requested status. Answers OrderWithheld instead of a missing order if the order was
+ * shown, or a placement was bound to it, within the last 120 s, and an UpstreamError if `findBound` throws. Closing it closes
+ * `broker`.
  */
 export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
   const { findBound, onAlarm, clock = systemClock, ordersMax = 20_000 } = options
@@ -128,7 +127,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
     return { ...page, rows }
   }
 
-  // "There is none", perhaps from a replica that may not have heard of the order yet.
+  // The broker has no such order, which may be the answer of a replica that does not have it yet.
   async function checkMissing({ id, accountId }: OrderKey): Promise<null | UpstreamError> {
     const seen = memory.get(id)
     const shown = seen && { accountId: seen.accountId, ageMs: clock.monotonic() - seen.shownAt }
@@ -144,7 +143,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
 
     function toMissing(known: { accountId: string; ageMs: number }): OrderWithheld | null {
       if (accountId !== null && known.accountId !== accountId) return null
-      // A clock that was set back says nothing of the age.
+      // The age is negative if the wall clock was set back.
       const ageMs = Math.max(0, known.ageMs)
       return ageMs < lagMs
         ? new OrderWithheld(known.accountId, { ageMs, retryAfterMs: Math.ceil(lagMs - ageMs) })
@@ -181,7 +180,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
     async place(order, options) {
       const answer = await broker.place(order, options)
       const { clientOrderId, differing } = answer
-      // An answer with anything else than was sent may be about another order, so nothing of it is remembered.
+      // An answer that differs from what was sent may be about another order, so the memory does not keep it.
       if (differing.length > 0 || (clientOrderId !== null && clientOrderId !== order.clientOrderId)) return answer
       if (answer.order === null) return answer
       const placed = merge(answer.order)
@@ -195,7 +194,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
   }
 }
 
-// By so much the replicas of a broker may lag behind each other.
+// Maximum lag between the replicas of a broker, in ms.
 const lagMs = 120_000
 
 const contradictions = {
@@ -214,7 +213,7 @@ interface Seen {
   shown: Moving
   /** The largest fill that was ever told; `shown` lacks it where the status has changed since and no fill was told. */
   filled: string | null
-  /** Monotonic ms of the last answer that had it. */
+  /** Monotonic ms of the last answer that showed the order. */
   shownAt: number
   alarms: Contradiction[]
 }

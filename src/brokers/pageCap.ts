@@ -1,53 +1,52 @@
-// The most rows that a broker puts on one page, whatever `limit` asks for. A broker that caps its pages and says nothing
-// of it sends a short page in the middle of a list, which looks like the end. A short page is taken for the end only if
-// the broker says so, if a longer page has been seen, or if nothing follows it; so the doubt costs one call, and none
-// once a longer page has been seen.
+// Learns the page cap of a broker: the most rows it puts on one page, even if `limit` is larger. A capped page in the middle of
+// a list looks like the last one. So a short page counts as the last one only if the broker states that, if a longer page has
+// been seen, if it has fewer than `pageCapMin` rows, or if one more call finds no rows after it.
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 
-/** What a page says about the rest of its list: `maybe` for a full page, `doubt` for a short one that may be cut. */
+/** Whether rows follow a page: `maybe` after a full page, `doubt` after a short one that may be cut. */
 export type PageVerdict = 'end' | 'more' | 'maybe' | 'doubt'
 
 /** A page as the broker sent it. */
 interface SentPage {
-  /** Rows, repeated ones included. */
+  /** Number of rows, repeated ones included. */
   rows: number
-  /** Rows asked for. */
+  /** The `limit` of the call. */
   limit: number
-  /** The broker's word; null if it gives none. */
+  /** Whether more rows follow, as the broker states it; null if it does not. */
   hasMore: boolean | null
 }
 
-// No broker caps its pages below this.
+// Minimum page cap of a broker, in rows; a shorter page is never cut.
 export const pageCapMin = 10
 
-/** What has been learnt of the pages of one kind of list, such as the orders of accounts. Made once for each adapter. */
+/** The page cap of one kind of list, such as orders. An adapter creates one for each kind. */
 export class PageCap {
-  /** Rows of the longest page seen. */
+  /** Rows of the longest page seen since the cap was last learnt. */
   #longest = 0
-  /** Rows of a page that others followed though it was short; confirmed once a second page has ended at the same count. */
+  /** Rows of a short page that other rows followed; confirmed once another short page has the same number of rows. */
   #cap: { rows: number; isConfirmed: boolean } | null = null
-  /** The last row of lists whose end was looked up, as a digest, by the name of the list. */
+  /** Digest of the last row of each list whose end is known, by the name of the list. */
   readonly #lastRows = new LRUCache<string, string>({ max: 1_000 })
   readonly #onLearn: (rows: number) => void
 
-  /** `onLearn` is called with the cap when it has been learnt. */
+  /** `onLearn` is called with each cap that is learnt, in rows. */
   constructor(onLearn: (rows: number) => void = () => {}) {
     this.#onLearn = onLearn
   }
 
-  /** Rows to ask for, where `wanted` are wanted: no more than the broker sends. */
+  /** Returns the limit for a call that wants `wanted` rows: at most the cap, once it is confirmed. */
   toLimit(wanted: number): number {
     return this.#cap?.isConfirmed === true ? Math.min(wanted, this.#cap.rows) : wanted
   }
 
-  /** Rows to expect on a page of `limit`: a cap counts here also while it is not confirmed. */
+  /** Returns the rows to expect for `limit`: at most the cap, confirmed or not. */
   toPageSize(limit: number): number {
     return this.#cap === null ? limit : Math.min(limit, this.#cap.rows)
   }
 
-  /** Takes note of a page, and says whether the list goes on behind it. */
+  /** Records a page, and returns whether rows follow it. */
   judge({ rows, limit, hasMore }: SentPage): PageVerdict {
     this.#note(rows, limit)
     if (hasMore !== null) return hasMore ? 'more' : 'end'
@@ -55,21 +54,21 @@ export class PageCap {
     return rows < pageCapMin || rows < this.#longest ? 'end' : 'doubt'
   }
 
-  /** Whether a page of so many rows holds all that the broker puts on one. */
+  /** Whether a page with `rows` rows is as long as the broker makes a page for `limit`. */
   isFull(rows: number, limit: number): boolean {
     return rows >= this.toPageSize(limit)
   }
 
-  /** Rows followed a page in doubt, whatever longer pages were seen before. */
+  /** Learns a cap of `rows`, because other rows followed a page in doubt, even if a longer page was seen before. */
   learn(rows: number): void {
     if (this.#cap !== null && this.#cap.rows <= rows) return
-    // A row that came meanwhile looks the same in a list that grows at its end, so a longer page takes this back.
+    // A new row at the end of a list looks like a cap, so a longer page undoes this.
     this.#cap = { rows, isConfirmed: false }
     this.#longest = rows
     this.#onLearn(rows)
   }
 
-  /** Nothing followed the row `last` of a list that is sorted newest first, out of which no row moves. */
+  /** Records that `last` is the last row of a list. Only for a list that is sorted newest first and that rows do not leave. */
   keepLastRow(list: string, last: string): void {
     this.#lastRows.set(list, toDigest(last))
   }
@@ -81,13 +80,13 @@ export class PageCap {
   #note(rows: number, limit: number): void {
     this.#longest = Math.max(this.#longest, rows)
     if (this.#cap === null) return
-    // A full page says of the cap only that it is not smaller.
+    // A full page proves only that the cap is not smaller.
     if (rows > this.#cap.rows) this.#cap = rows < limit ? { rows, isConfirmed: false } : null
     else if (rows === this.#cap.rows && rows < limit) this.#cap.isConfirmed = true
   }
 }
 
-// A string out of an answer can keep the whole of its body in memory.
+// Keeps a digest and not the id, because a string cut from an answer may keep the whole body in memory.
 function toDigest(id: string): string {
   return createHash('sha256').update(id).digest('base64url').slice(0, 16)
 }

@@ -1,19 +1,19 @@
-// Words that brokers share: the same status is `canceled` on one page, `Cancelled` on the next and `PENDING_CANCEL` or
-// `pendingCancel` in an answer. Spelling never decides, so a word is compared without case and separators.
+// Maps the words of brokers to ours. Brokers spell the same word differently, such as `canceled` and `Cancelled`, or
+// `PENDING_CANCEL` and `pendingCancel`, so words are compared without case and separators.
 
 import type { KnownOrderStatus, OrderStatus } from '../domain/order.ts'
 
 type Words<Ours extends string> = Readonly<Record<string, Ours>>
 
-// Folded spellings of each table, made when it is first used.
+// Folded spellings of each table, made on its first use.
 const foldedTables = new WeakMap<object, Map<string, string>>()
 
-/** A word without case and separators. */
+/** Returns a word without case and separators. */
 function fold(word: string): string {
   return word.toLowerCase().replaceAll(/[\s._/-]+/g, '')
 }
 
-/** What a word of the broker is here, in any case and with any separators; UNKNOWN if the table lacks it or it is no word. */
+/** Maps a broker's word by `table`, in any case and with any separators; UNKNOWN if it is not text or not in the table. */
 export function parseWord<Ours extends string>(table: Words<Ours>, word: unknown): Ours | 'UNKNOWN' {
   if (typeof word !== 'string' || word.length > 64) return 'UNKNOWN'
   if (Object.hasOwn(table, word)) return table[word] ?? 'UNKNOWN'
@@ -26,7 +26,8 @@ export function parseWord<Ours extends string>(table: Words<Ours>, word: unknown
   return (key === undefined ? undefined : table[key]) ?? 'UNKNOWN'
 }
 
-// Both generations' words of Bluum, and those of Alpaca, FIX and Aries. What waits for the next session is open.
+// The status words of both generations of Bluum's API, of Alpaca, FIX and Aries. An order that waits for the next session is
+// open.
 const commonStatuses: Words<KnownOrderStatus> = {
   pending: 'PENDING',
   pending_new: 'PENDING',
@@ -61,7 +62,7 @@ const commonStatuses: Words<KnownOrderStatus> = {
   expired: 'EXPIRED',
 }
 
-/** A status by the broker's own table, or else by the words that brokers share. */
+/** Maps a status by the broker's own table, then by the words that brokers share. */
 export function parseStatus(own: Words<KnownOrderStatus>, word: unknown): OrderStatus {
   const status = parseWord(own, word)
   return status === 'UNKNOWN' ? parseWord(commonStatuses, word) : status

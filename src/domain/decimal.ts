@@ -8,13 +8,13 @@ export const decimalDigitsMax = 38
 
 const expandLengthMax = 100
 
-/** How a caller writes a decimal, for the message that refuses another form. */
+/** How to write a decimal, for the message that refuses another form. */
 export const decimalHelp =
   'write a string of plain digits such as "175.00", with a digit before and after the point, and without separators, blanks, exponent, plus sign or leading zeros.'
 
 /**
- * Whether a caller may send `text`: a decimal with one spelling of its whole part, and at most 100 characters, which is more
- * than any field takes.
+ * Whether a caller may send `text`: a decimal without leading zeros and with at most 100 characters, which is more than any
+ * field accepts.
  */
 export function isWrittenDecimal(text: string): boolean {
   return text.length <= expandLengthMax && isDecimal(text) && !/^-?0\d/.test(text)

@@ -40,15 +40,15 @@ const looseInstantPattern =
   /^(\d{4}-\d{2}-\d{2})(?:[Tt]| {1,2})(\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,12}))? ?(?:([Zz]|UTC|GMT)|([+\-\u2212]\d{2})(?::?(\d{2}))?)$/
 const httpDatePattern = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
 const epochPattern = /^(\d{9,19})(?:\.(\d{1,12}))?$/
-// A number of seconds, or of thousandths, millionths or billionths of them, names an instant in these years in one of the
-// four units at most, because a unit differs from the next by a factor of 1,000.
+// An epoch time may count s, ms, µs or ns. Within these years a number can be an instant in only one of these units, because
+// each differs from the next by a factor of 1,000.
 const epochSeconds = { first: 946_684_800, end: 4_102_444_800 } // 2000 to 2099
 const epochUnitDigits = [0, 3, 6, 9]
 
 /**
- * The instant that a broker wrote, in the form of `parseInstant`, with at most 12 digits of a second; null if the text names
- * none. Takes what brokers send beside RFC 3339: offsets such as `+0000` and `+00`, `UTC`, a blank for the `T`, a comma,
- * no seconds, HTTP dates, and epoch times of the years 2000 to 2099. A time without a zone names no instant.
+ * Reads an instant that a broker wrote, in the form of `parseInstant` and with at most 12 digits after the second. Returns null
+ * if the text is not an instant; a time without a zone is not one. In addition to RFC 3339 it accepts offsets such as `+0000`
+ * and `+00`, `UTC`, a blank for the `T`, a decimal comma, missing seconds, HTTP dates, and epoch times of 2000 to 2099.
  */
 export function readInstant(value: unknown): string | null {
   if (typeof value !== 'string' || value.length > 60) return null
@@ -56,7 +56,7 @@ export function readInstant(value: unknown): string | null {
   const match = looseInstantPattern.exec(text)
   if (match !== null) {
     const [, date = '', minute = '', second = ':00', fraction = '', utc, hours = '', minutes = '00'] = match
-    // A fraction of a minute is none of a second.
+    // A fraction without seconds is a fraction of a minute, which is refused.
     if (match[3] === undefined && fraction !== '') return null
     const zone = utc === undefined ? `${hours.replace('\u2212', '-')}:${minutes}` : 'Z'
     return parseInstant(`${date}T${minute}${second}${fraction === '' ? '' : `.${fraction}`}${zone}`)

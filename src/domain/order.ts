@@ -222,7 +222,7 @@ export function brokerOf(id: string): BrokerId {
   return id.startsWith(ariesPrefix) ? 'ARIES' : 'BLUUM'
 }
 
-/** The account that the id of an order names: at Aries it does, at Bluum it does not, which is null. */
+/** Returns the account that an order id names; null for Bluum's ids, which name none. */
 export function accountInOrderId(orderId: string): string | null {
   const [account, order] = splitId(orderId) ?? []
   return account === undefined || order === undefined ? null : toAriesId(account)

@@ -7,15 +7,15 @@ export interface BreakerOptions {
   now?: () => number
   /** From 0 up to 1; Math.random unless told. */
   random?: () => number
-  /** Called after each opening and closing; must not throw. */
+  /** Called after the breaker opens or closes; must not throw. */
   onChange?: (change: BreakerChange) => void
 }
 
 /** A change of a breaker's state. */
 export type BreakerChange =
-  /** `openings` since it was last closed: 1 is the first; each later one followed a trial call that failed. */
+  /** `openings` counts from 1 since the breaker was last closed; each later one followed a trial call that failed. */
   | { readonly state: 'open'; readonly reason: string | null; readonly openMs: number; readonly openings: number }
-  /** After `downMs` since it first opened. */
+  /** `downMs`: ms since the breaker first opened. */
   | { readonly state: 'closed'; readonly downMs: number }
 
 type BreakerState = 'closed' | 'open' | 'halfOpen'
@@ -31,8 +31,8 @@ export interface Breaker {
   /** A call reached the broker. Closes it when half open; tells nothing while open. */
   succeeded(): void
   /**
-   * A call did not reach the broker, or found it failing, for `reason`. Opens it again when half open; tells nothing while
-   * open.
+   * Records a call that did not reach the broker or found it failing, for `reason`. Opens the breaker again if it is half
+   * open; does nothing if it is open.
    */
   failed(reason?: string): void
   /** True for one caller while half open, who then reports by `succeeded`, `failed` or `leaveProbe`. */
@@ -61,7 +61,7 @@ export function createBreaker(options: BreakerOptions = {}): Breaker {
   let openMs = openMsFirst
   let opened = 0
   let isProbing = false
-  // Of the time that it is down: since when, and how often it has opened.
+  // While the broker is down: since when, and how often the breaker has opened.
   let downSince = 0
   let openingsInRow = 0
 

@@ -55,7 +55,7 @@ export interface Budget {
   /**
    * The broker said 429: none is granted for `ms` (at most 60,000), no cancel either, and then half as many as before.
    * What was taken away comes back step by step within 20 s. The 429s of one burst halve once.
-   * Returns the ms until the pause is over, which an earlier 429 may have made longer.
+   * Returns the ms until the pause is over, which is longer than `ms` if an earlier 429 still pauses the calls.
    */
   pause(ms: number): number
   /** Refuses who waits and who comes, as `not_sent`, and leaves no timer behind. */

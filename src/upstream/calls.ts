@@ -110,7 +110,7 @@ interface Flight {
 }
 
 const attemptsMax = 3
-// Until a breaker stays open for its longest time: 5, 10, 20, 40 and 60 s.
+// Openings of a breaker that are logged. Their times are 5, 10, 20, 40 and 60 s; all later ones are 60 s.
 const openingsToldMax = 5
 // Repeats, next to the first attempts, over the last 10 s.
 const repeatsShare = 0.1
@@ -144,14 +144,14 @@ export function createCalls(options: CallsOptions): Calls {
   function noteBreaker(calls: 'reads' | 'writes', change: BreakerChange): void {
     if (change.state === 'closed') {
       const { downMs } = change
-      return options.onNotice?.(`the breaker for ${calls} closed: the broker answers again`, {
+      return options.onNotice?.(`the breaker for ${calls} closed because the broker answers again`, {
         fields: { calls, downMs },
       })
     }
     const { reason, openMs, openings } = change
-    // While the broker stays down, one call a minute finds that out: the first few lines say it.
+    // While the broker stays down, a trial call fails every minute, which the log need not repeat.
     if (openings > openingsToldMax) return
-    const message = openings === 1 ? 'opened: calls stop for a while' : 'opened again: the call that tried it failed'
+    const message = openings === 1 ? 'opened: calls stop for a while' : 'opened again because the trial call failed'
     options.onNotice?.(`the breaker for ${calls} ${message}`, { fields: { calls, reason, openMs } })
   }
 
@@ -504,7 +504,7 @@ export function createCalls(options: CallsOptions): Calls {
     }
   }
 
-  /** The wait until the rate budget goes on, in ms; null if the broker did not ask to wait. */
+  /** Pauses the rate budget if the broker asked to wait. Returns the ms until the pause is over; null if there is none. */
   function pauseIfThrottled(outcome: Answer | UpstreamError): number | null {
     return isThrottled(outcome) ? budget.pause(outcome.retryAfterMs ?? throttledMs) : null
   }
@@ -563,7 +563,7 @@ function isThrottled(outcome: Answer | UpstreamError): boolean {
   return outcome instanceof UpstreamError ? outcome.kind === 'throttled' : outcome.status === 429
 }
 
-/** A 429 with the wait that the rate budget keeps where the broker gives none that can be read. */
+/** Returns a 429 with the pause of the rate budget as its wait if the broker gave no readable one. */
 function withWait(outcome: Answer | UpstreamError, waitMs: number | null): Answer | UpstreamError {
   if (waitMs === null || outcome.retryAfterMs !== null) return outcome
   const retryAfterMs = Math.ceil(waitMs)

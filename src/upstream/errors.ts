@@ -39,7 +39,7 @@ export interface UpstreamFailure {
   retryAfterMs?: number
   /** Set when this is the broker's final no to an order, and which no it is. */
   rejection?: OrderRejectionCode
-  /** Set when the answer, or a part of it, cannot be used. */
+  /** Why the answer, or a part of it, cannot be used. */
   refusal?: AnswerRefusal
   cause?: unknown
 }
@@ -68,11 +68,11 @@ export class UpstreamError extends Error {
     this.reason = failure.reason ?? null
     this.retryAfterMs = failure.retryAfterMs ?? null
     this.rejection = failure.rejection ?? null
-    // An adapter's message says what of the content is wrong, without what the broker sent.
+    // An adapter's message says what is wrong with the content, and quotes nothing that the broker sent.
     this.refusal = failure.refusal ?? (kind === 'unreadable' ? { reason: 'content', detail: message } : null)
   }
 
-  /** The same failure with another wait, in ms. */
+  /** Returns the same failure with another wait, in ms. */
   withRetryAfter(retryAfterMs: number): UpstreamError {
     const { kind, message, effect, timedOut, status, brokerCode, reason, rejection, refusal, cause } = this
     return new UpstreamError(kind, message, {

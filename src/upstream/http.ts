@@ -27,9 +27,9 @@ export interface HttpOptions {
   cancelConnections?: number
   /** The largest body read of an answer, in bytes; 4 MiB unless told. */
   responseBytesMax?: number
-  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if it needs one; null or absent connects directly. */
+  /** The URL of an HTTP proxy that tunnels to the broker, with its credential if needed; null or absent connects directly. */
   proxyUrl?: string | null
-  /** How long a tunnel through the proxy may take to open, in ms; default 2 s. */
+  /** Maximum time to open a tunnel through the proxy, in ms; 2,000 by default. */
   tunnelMs?: number
   /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
   now?: () => number
@@ -57,12 +57,12 @@ export interface Call {
   onSent?: () => void
 }
 
-/** A whole answer with a 2xx or 4xx status: JSON, or nothing. The adapter decides whose words a 4xx speaks. */
+/** A whole answer with a 2xx or 4xx status and a JSON body or none. The adapter decides whether a 4xx comes from the broker. */
 export interface Answer {
   status: number
   /**
-   * The parsed body, each number in it as the string of its digits, and each value that cannot be read as `{}` (json.ts).
-   * Undefined for a 2xx to a GET that has no body: a 204, or no bytes.
+   * The parsed body: each number is the string of its digits, and each value that cannot be read is `{}` (json.ts). Undefined
+   * for a GET answered with 2xx and no body: a 204, or no bytes.
    */
   body: unknown
   /** From `Retry-After`, 0 to 60,000; null when there was none that can be read. */
@@ -361,7 +361,7 @@ function refuseHead(method: string, head: Head): UpstreamError | null {
     const encoding = cleanHeader(head.contentEncoding ?? '')
     return toUnreadable(method, head, { reason: 'encoding', detail: `the content-encoding ${encoding}` })
   }
-  // A 204 has no body, whatever its headers say.
+  // A 204 never has a body, even if its headers announce one.
   if (status === 204) return null
   const mediaType = (head.contentType ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
   if (!jsonTypes.test(mediaType)) {
@@ -370,12 +370,12 @@ function refuseHead(method: string, head: Head): UpstreamError | null {
   return null
 }
 
-// Gateways send JSON as plain text or without a type. HTML stays HTML, even if it parses.
+// Content types whose body is parsed: gateways send JSON as plain text or without a type. HTML is refused even if it parses.
 const jsonTypes = /^(|text\/plain|(application|text)\/(x-)?json|[a-z]+\/[^\s/,]+\+json)$/
 
 type Decoding = 'identity' | 'gzip' | 'deflate'
 
-/** How the body was encoded, though identity was asked for; null for what cannot be decoded here. */
+/** Returns how the body is encoded, because a broker may ignore that we accept only identity; null if it cannot be decoded. */
 function toDecoding({ contentEncoding }: Head): Decoding | null {
   const name = (contentEncoding ?? '').trim().toLowerCase()
   if (name === '' || name === 'identity') return 'identity'
@@ -383,7 +383,7 @@ function toDecoding({ contentEncoding }: Head): Decoding | null {
   return name === 'deflate' ? 'deflate' : null
 }
 
-// A header is the peer's text and goes to the log.
+// Cleans a header for the log, because the peer controls its text.
 function cleanHeader(value: string): string {
   return value.replaceAll(/[^a-z0-9!#$&^_.+/ ,;=-]/gi, '?').slice(0, 60)
 }
@@ -425,18 +425,18 @@ function isBlank(bytes: Buffer): boolean {
 
 const [unzip, inflateZlib, inflateBare] = [promisify(gunzip), promisify(inflate), promisify(inflateRaw)]
 
-/** Throws what zlib throws: ERR_BUFFER_TOO_LARGE once more than `bytesMax` come out. */
+/** Decodes a body. Throws zlib's errors: ERR_BUFFER_TOO_LARGE if the result exceeds `bytesMax`. */
 async function decode(bytes: Buffer, decoding: Decoding, bytesMax: number): Promise<Buffer> {
   if (decoding === 'identity' || bytes.length === 0) return bytes
   const bounds = { maxOutputLength: bytesMax }
   if (decoding === 'gzip') {
-    // The last four bytes are the length. One that says that it is too long is not unfolded at all, which keeps memory flat.
+    // The last four bytes are the decoded length. A body that is too long by them is not decoded, so it takes no memory.
     const isGzip = bytes.length >= 18 && bytes.readUInt16BE(0) === 0x1f8b
     const length = isGzip ? bytes.readUInt32LE(bytes.length - 4) : 0
     if (length > bytesMax) throw Object.assign(new Error('too long'), { code: 'ERR_BUFFER_TOO_LARGE' })
     return await unzip(bytes, bounds)
   }
-  // `deflate` is a zlib stream by its standard, and a bare one by some servers. A zlib stream begins with a checked header.
+  // `deflate` is a zlib stream in the standard, but some servers send a raw one. A zlib stream begins with a checked header.
   const [first = 0, second = 0] = bytes
   const isZlib = (first & 0x0f) === 8 && (first * 256 + second) % 31 === 0
   return await (isZlib ? inflateZlib : inflateBare)(bytes, bounds)

@@ -1,18 +1,18 @@
-// A broker's JSON. A text that is JSON is read as such; in one that is not, values that cannot be read cost themselves and
-// not their neighbours, because one `NaN` in one row must not take a page of orders away.
+// Parses a broker's JSON. If the text is not valid JSON, only the values that cannot be read are lost, because otherwise one
+// `NaN` in one row would cost a whole page of orders.
 
-/** Why and where a text is no JSON. Holds none of the text. */
+/** Why a text is not JSON, and where. Quotes nothing of the text. */
 export class NotJson extends Error {
   override readonly name = 'NotJson'
 }
 
-/** A value that cannot be read: no text, no number and no boolean, so that each field that holds it says so. */
+/** Replaces a value that cannot be read. It is not text, a number or a boolean, so every field parser refuses it. */
 const unreadable = '{}'
 
 /**
- * The value of JSON text in UTF-8, each number as the text of its digits. Bare words that are no JSON (`NaN`, `.5`, `None`) and
- * strings with bad escapes become `{}`, and control characters inside strings are read. Throws NotJson, with the byte at which
- * the structure breaks, for anything else. Takes time in proportion to the length.
+ * Parses JSON text in UTF-8. Each number becomes the text of its digits. Bare words that are not JSON (`NaN`, `.5`, `None`) and
+ * strings with bad escapes become `{}`; control characters inside strings are kept. Throws NotJson for any other text that is
+ * not JSON, with the byte at which the structure breaks if there is one. The time is linear in the length.
  */
 export function parseJson(bytes: Buffer): unknown {
   let text: string
@@ -34,10 +34,11 @@ export function parseJson(bytes: Buffer): unknown {
   }
 }
 
-// A price is no double: each number stays the digits that the broker wrote. Throws RangeError on nesting too deep to walk.
+// Keeps each number as the digits that the broker wrote, because a double cannot hold every price. Throws RangeError if the
+// nesting is too deep.
 function parseStrictly(text: string): unknown {
   const body: unknown = JSON.parse(text)
-  // A reviver costs several times the parse, and brokers write most numbers as strings anyway.
+  // Skips the reviver if there are no numbers, because it takes several times as long as the parse.
   if (!hasNumber(body)) return body
   return JSON.parse(text, (_key, value: unknown, context?: { source?: string }) =>
     typeof value === 'number' ? context?.source : value,
@@ -56,7 +57,7 @@ const blank = /\s/
 
 type Expected = 'value' | 'valueOrEnd' | 'key' | 'keyOrEnd' | 'colon' | 'commaOrEnd' | 'nothing'
 
-/** The text with each unreadable value replaced. Throws NotJson at the first byte where its structure is none of JSON. */
+/** Returns the text with each unreadable value replaced. Throws NotJson with the first byte at which the structure breaks. */
 function repair(text: string): string {
   const parts: string[] = []
   const open: ('{' | '[')[] = []
@@ -103,7 +104,7 @@ function repair(text: string): string {
       if (isKey) expected = 'colon'
       else expected = behindValue()
     } else {
-      // Text without a bracket is no answer that was damaged.
+      // A bare word outside brackets is not a damaged answer.
       if (!takesValue || open.length === 0) fail()
       wordEnd.lastIndex = at
       end = wordEnd.exec(text)?.index ?? text.length
@@ -118,7 +119,7 @@ function repair(text: string): string {
   return parts.join('')
 }
 
-/** Behind the quote that ends the string; -1 if none does. */
+/** Returns the index after the quote that ends the string; -1 if the string does not end. */
 function findStringEnd(text: string, start: number): number {
   for (let at = start + 1; at < text.length; at++) {
     const code = text.charCodeAt(at)
@@ -132,7 +133,7 @@ function repairString(quoted: string, isKey: boolean): string {
   // oxlint-disable-next-line no-control-regex
   const escaped = quoted.replaceAll(/[\u0000-\u001f]/g, (character) => JSON.stringify(character).slice(1, -1))
   if (isJson(escaped)) return escaped
-  // A name that cannot be read is still the name of a field, of none that is known here.
+  // A field name that cannot be read stays a name, but one that no parser knows.
   return isKey ? JSON.stringify(quoted) : unreadable
 }
 

@@ -1,8 +1,8 @@
-// What an operator has to know about a broker: one notice per change, not one per call.
+// Notices about a broker for the operator: one per change, not one per call.
 
 /**
- * Called with what an operator has to know. Message and fields hold no secret, no account and no order. The level defaults
- * to `warn`; the message of an `error` begins with ALARM.
+ * Receives notices for the operator. Message and fields hold no secret, no account and no order. The level is `warn` by
+ * default; the message of an `error` begins with ALARM.
  */
 export type OnNotice = (message: string, details?: NoticeDetails) => void
 
@@ -11,18 +11,18 @@ interface NoticeDetails {
   readonly fields?: Readonly<Record<string, string | number | null>>
 }
 
-/** Follows whether a broker accepts our credential. */
+/** Tracks whether a broker accepts our credential. */
 export interface CredentialWatch {
-  /** An answer refused the credential; `reason` is in the words of the protocol, such as `HTTP 401 BLUM-401-003`. */
+  /** The broker refused the credential; `reason` is its status and code, such as `HTTP 401 BLUM-401-003`. */
   refused(reason: string): void
   /** The broker accepted the credential for a call. */
   accepted(): void
 }
 
-// A broker some of whose replicas refuse would otherwise fill the log.
+// Minimum ms between two alarms. If only some replicas of a broker refuse, the alarms would otherwise fill the log.
 const alarmEveryMs = 60_000
 
-/** Raises the alarm once until the credential is accepted again, and at most once a minute. `now` in ms that only grow. */
+/** Raises one alarm until the credential is accepted again, and at most one a minute. `now` returns monotonic ms. */
 export function createCredentialWatch(
   onNotice: OnNotice,
   now: () => number = () => performance.now(),

@@ -1,4 +1,4 @@
-// Which addresses are reached through the HTTP proxy of the environment.
+// Decides which addresses are reached through the HTTP proxy of the environment.
 
 import { BlockList, isIP } from 'node:net'
 
@@ -6,29 +6,29 @@ import { BlockList, isIP } from 'node:net'
 export interface ProxySettings {
   /** The proxy's URL, which may hold a user name and a password. */
   readonly url: { reveal(): string }
-  /** Host and port of the proxy, for people. */
+  /** Host and port of the proxy, for messages. */
   readonly host: string
-  /** Reached directly, as NO_PROXY lists them: names with all names below them, addresses, networks, or `*` for all. */
+  /** The entries of NO_PROXY, which are reached directly: names with their subdomains, addresses, networks, or `*` for all. */
   readonly bypass: readonly string[]
 }
 
 /**
- * The URL of the proxy that reaches `target`, or null if it is reached directly: without a proxy, if NO_PROXY names it, and
- * always on this machine. Only https:// goes through a proxy, because that is all that leaves this machine.
+ * Returns the URL of the proxy for `target`; null if the target is reached directly. That is the case without a proxy, if
+ * NO_PROXY names the target, if it is this machine, and for http://, because only https:// calls leave this machine.
  */
 export function findProxy(target: URL, proxy: ProxySettings | null): string | null {
   if (proxy === null || target.protocol !== 'https:' || isLoopbackName(target.hostname)) return null
   return isBypassed(target, proxy.bypass) ? null : proxy.url.reveal()
 }
 
-/** Whether one of `entries`, in the forms of curl's NO_PROXY, names the host of `target`. */
+/** Whether one of `entries` names the host of `target`. The entries have the forms of curl's NO_PROXY. */
 export function isBypassed(target: URL, entries: readonly string[]): boolean {
   const host = toBareHost(target.hostname)
   const port = target.port === '' ? '443' : target.port
   return entries.some((text) => {
     const entry = text.toLowerCase()
     if (entry.includes('/')) return isInNetwork(host, entry)
-    // A bare IPv6 address has colons of its own.
+    // The colons of a bare IPv6 address are not followed by a port.
     const withPort = isIP(entry) === 0 ? /^(.+):(\d+)$/.exec(entry) : null
     if (withPort && withPort[2] !== port) return false
     const name = toBareHost(withPort?.[1] ?? entry)
@@ -54,7 +54,7 @@ function toFamily(address: string): 'ipv4' | 'ipv6' | null {
   return version === 4 ? 'ipv4' : version === 6 ? 'ipv6' : null
 }
 
-// Without the brackets of an IPv6 address, and without the dot that ends a full name.
+// Removes the brackets of an IPv6 address and the dot at the end of a full name.
 function toBareHost(host: string): string {
   return host
     .toLowerCase()

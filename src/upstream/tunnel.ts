@@ -1,6 +1,6 @@
-// Connections through an HTTP proxy: a CONNECT tunnel, and TLS to the broker inside of it. The proxy sees the broker's name
-// and nothing else. The tunnel is opened over node:http and not by undici, so that undici's event of headers that were sent
-// is about a broker's request only: it is the proof of what left.
+// Connects through an HTTP proxy: a CONNECT tunnel with TLS to the broker inside, so the proxy sees only the broker's name. The
+// tunnel is opened with node:http and not by undici, because undici's event for sent headers must concern only requests to the
+// broker: it proves whether a request left.
 
 import { request as requestHttp } from 'node:http'
 import type { IncomingMessage } from 'node:http'
@@ -9,7 +9,7 @@ import { isIP } from 'node:net'
 import type { Socket } from 'node:net'
 import { buildConnector } from 'undici'
 
-/** No tunnel could be opened, so nothing was sent to the broker. The code says where it failed, without a name or a secret. */
+/** No tunnel could be opened, so nothing was sent to the broker. The code says why, without a name or a secret. */
 class TunnelError extends Error {
   override readonly name = 'TunnelError'
   readonly code: string
@@ -21,16 +21,16 @@ class TunnelError extends Error {
 }
 
 /**
- * Connects to https:// origins through the proxy at `proxyUrl`, whose user name and password become its Proxy-Authorization
- * and appear in no error. Each connection is a tunnel of its own and is open within `openMs` (TLS included), or fails with an error whose code is
- * `PROXY_STATUS_<status>`, `PROXY_TIMEOUT`, `PROXY_<code of node>`, or that of TLS to the broker. Throws TypeError if
- * `proxyUrl` is no URL.
+ * Connects to https:// origins through the proxy at `proxyUrl`. Its user name and password become the header
+ * Proxy-Authorization and never appear in an error. Each connection has its own tunnel. It opens within `openMs`, TLS included,
+ * or fails with an error whose code is `PROXY_STATUS_<status>`, `PROXY_TIMEOUT`, `PROXY_<code of node>`, or the code of TLS to
+ * the broker. Throws TypeError if `proxyUrl` is not a URL.
  */
 export function createTunnels(proxyUrl: string, openMs = 2_000): buildConnector.connector {
   const proxy = new URL(proxyUrl)
   const proxyHost = proxy.hostname.replace(/^\[(.*)\]$/, '$1')
   const authorization = toAuthorization(proxy)
-  // 0: the deadline here covers TLS as well.
+  // No timeout of its own, because the deadline below covers TLS as well.
   const startTls = buildConnector({ timeout: 0, allowH2: false })
 
   return (options, callback) => {
@@ -66,13 +66,13 @@ export function createTunnels(proxyUrl: string, openMs = 2_000): buildConnector.
         'proxy-connection': 'keep-alive',
         ...(authorization !== null && { 'proxy-authorization': authorization }),
       },
-      // A connection of its own, which becomes the tunnel.
+      // A new connection, because it becomes the tunnel.
       agent: false,
     })
     connecting.once('error', (error: NodeJS.ErrnoException) => {
       finish(new TunnelError(`PROXY_${error.code ?? error.name}`, `the proxy cannot be used: ${error.message}`), null)
     })
-    // Node emits this for an answer of any status.
+    // Node emits this event for an answer of any status.
     connecting.once('connect', ({ statusCode = 0 }: IncomingMessage, opened: Socket, head: Buffer) => {
       opened.on('error', () => {})
       if (isOver || statusCode < 200 || statusCode > 299) {

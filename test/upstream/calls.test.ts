@@ -1288,10 +1288,10 @@ describe('the notices of a breaker', () => {
       'the breaker for reads opened: calls stop for a while reads not_sent',
       ...Array.from(
         { length: 4 },
-        () => 'the breaker for reads opened again: the call that tried it failed reads not_sent',
+        () => 'the breaker for reads opened again because the trial call failed reads not_sent',
       ),
-      'the breaker for reads closed: the broker answers again reads',
-      'the breaker for writes closed: the broker answers again writes',
+      'the breaker for reads closed because the broker answers again reads',
+      'the breaker for writes closed because the broker answers again writes',
     ])
   })
 })

@@ -350,15 +350,17 @@ describe('which addresses go through the proxy', () => {
       HTTPS_PROXY: `http://${credentials}@proxy.example.com:3128`,
     }
     const all = await checkConfig(env)
-    expect(all).toContain('Through the proxy proxy.example.com:3128 it reaches api.example.com and keys.example.org.')
+    expect(all).toContain(
+      'The service reaches api.example.com and keys.example.org through the proxy proxy.example.com:3128.',
+    )
     expect(all).not.toMatch(/the-user|secret|ss:word/)
     expect(await checkConfig({ ...env, NO_PROXY: 'example.org' })).toContain(
-      'it reaches api.example.com, and keys.example.org directly.',
+      'through the proxy proxy.example.com:3128, and keys.example.org directly.',
     )
     expect(await checkConfig({ ...env, NO_PROXY: '*' })).not.toContain('proxy')
     expect(await checkConfig({ ...env, no_proxy: 'example.com, .example.org' })).not.toContain('proxy')
     expect(await checkConfig({ ...env, https_proxy: 'other.example:8080' })).toContain(
-      'Through the proxy other.example:8080',
+      'through the proxy other.example:8080',
     )
     expect(await checkConfig({ HTTPS_PROXY: 'http://proxy.example.com:3128' })).not.toContain('proxy')
   })

@@ -40,7 +40,7 @@ import type { OnNotice } from '../../upstream/notices.ts'
 import { createTokens } from './tokens.ts'
 import type { OAuthCredential } from './tokens.ts'
 
-/** The ids that Aries' list of accounts has of each. */
+/** The fields of Aries' list of accounts that each hold an id of the account. */
 const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
 type AriesAccountId = (typeof ariesAccountIds)[number]
 
@@ -60,7 +60,7 @@ export interface AriesOptions {
   breaker: boolean
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
-  /** Called with what an operator has to know. */
+  /** Receives notices for the operator. */
   onNotice?: OnNotice
 }
 
@@ -70,9 +70,9 @@ export interface AriesOptions {
 const rowsMax = 500
 // "At most 90 days after from." A second less, so that rounding to seconds stays within.
 const windowMs = 90 * 86_400_000 - 1_000
-// Nothing is looked for before that in an account whose opening date is not known.
+// How far back the history of an account is read, in ms, if its opening date is not known.
 const longAgoMs = 10 * 365 * 86_400_000
-// So many windows in a row without an order end one read of such an account; a page goes on behind them with its cursor.
+// Number of consecutive windows without an order that end one read of such an account. The cursor of a page continues there.
 const emptyWindowsMax = 3
 const dayMs = 86_400_000
 // Calls that one read of a page, or of orders, may take.
@@ -80,17 +80,17 @@ const callsPerReadMax = 20
 // So far the broker's clock may be ahead of ours: orders of its last minutes are in the list too.
 const clockSkewMs = 300_000
 
-/** Calls that a read may still make, and whether a bound ended it: then it has not seen all. */
+/** The remaining calls of a read, and what it could not see. `isExceeded` is true if a bound ended it before the end. */
 interface CallsLeft {
   left: number
   isExceeded: boolean
-  /** Why it is not known when the account was opened; null if it is, or if nobody had to know. */
+  /** Why the account's opening date could not be read; null if it was read or not needed. */
   openingFailure: UpstreamError | null
-  /** Everything that was created since has been looked through; null before the first window of the history. */
+  /** The history is read from this instant on; null before the first window is read. */
   searchedSince: string | null
-  /** A list came without a body or without its rows: that proves nothing to a search. */
+  /** A list came without a body or without its rows, which does not prove to a lookup that an order is absent. */
   isDoubtful: boolean
-  /** The same, or a list came as a 204: that does not say of one order that it is not there. */
+  /** `isDoubtful`, or a list came as a 204, which does not prove that one order read by its id is absent. */
   isUnsaid: boolean
 }
 
@@ -141,11 +141,11 @@ export function createAries(options: AriesOptions): Broker {
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
-  // The columns of the list of accounts that the operator has been told of: once for each.
+  // The columns of the list of accounts that were logged, because each is logged once.
   const toldColumns = new Set<AriesAccountId | null>()
   let hasListed = false
   let hasToldRefused = false
-  // What the list of accounts says of each id in it: in which column, and when the account was opened.
+  // By id in the list of accounts: its column, and when the account was opened.
   const listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
     maxSize: 40_000,
     sizeCalculation: () => 1,
@@ -162,7 +162,7 @@ export function createAries(options: AriesOptions): Broker {
     return parseList(takeBody(last, 'read'), last.status, name)
   }
 
-  /** Notes what the answer tells of our credential. A token may just have expired, so it is the answer to the next one. */
+  /** Notes whether the answer accepts our credential. `answer` is the last one, because an expired token is replaced first. */
   function note(answer: Answer): Answer {
     if (answer.status === 401) credential.refused('HTTP 401')
     if (answer.status < 400) credential.accepted()
@@ -241,10 +241,10 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   /**
-   * Aries, "Order history": by the time of creation, newest first, in windows of at most 90 days; whether it has the orders
-   * of the active list too is not clear. Begins at `to`, ends at `from` or when the account was opened; both to the second,
-   * outwards, because the digits that a row shows may be fewer than those that are compared there. Ends early, and with
-   * `isExceeded`, where the calls do, and after some empty windows of an account whose opening date is not known.
+   * Reads Aries' "Order history": by creation time, newest first, in windows of at most 90 days. The documents do not say
+   * whether it includes the orders of the active list. It begins at `to` and ends at `from` or at the account's opening date;
+   * both are rounded outwards to the second, because Aries may compare more digits than a row shows. Ends early and sets
+   * `isExceeded` if no call is left, or after `emptyWindowsMax` empty windows of an account whose opening date is not known.
    */
   async function* walkHistory(
     accountId: string,
@@ -289,8 +289,8 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   /**
-   * Epoch ms from which on the account can have orders, to the second, and whether it was told; `oldest` is an order that it
-   * has.
+   * Returns the epoch ms from which on the account can have orders, rounded down to the second, and whether its opening date
+   * is known. `oldest` is the creation time of the oldest order read; an opening date that is later is ignored.
    */
   async function findStart(
     accountId: string,
@@ -303,7 +303,7 @@ export function createAries(options: AriesOptions): Broker {
         await listAccounts(scope, lane)
         if (!listed.has(accountId)) noteColumn(null)
       } catch (error) {
-        // Without it more is looked through than need be.
+        // The read goes on without the opening date, and may read more windows than it needs.
         counter.openingFailure = keepUpstreamError(error)
       }
     }
@@ -317,13 +317,13 @@ export function createAries(options: AriesOptions): Broker {
     return { ms: Math.floor(at / 1_000) * 1_000, isKnown }
   }
 
-  // Aries, "Accounts". Which of the ids an order wants is not said, so the opening date is kept under each.
+  // Aries, "Accounts". The documents do not say which of the ids an order takes, so the opening date is kept under each.
   async function listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
     const call: ReadCall = { path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }
     const { rows, emptiness } = await readList(call, 'accounts', scope)
     hasListed = emptiness === null
     const accounts = rows.filter(isBody)
-    // The id of the setting last: it holds where ids of two columns are the same.
+    // The column of the setting comes last, so that it wins if two columns hold the same id.
     for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
       for (const account of accounts) {
         const id = account[column]
@@ -343,23 +343,23 @@ export function createAries(options: AriesOptions): Broker {
     return [...ids]
   }
 
-  // Tells the operator, once a column, that a caller names an account by another column than the setting says.
+  // Logs once per column that a caller names an account by another column than ARIES_TRADING_ID.
   function noteColumn(column: AriesAccountId | null): void {
     if (toldColumns.has(column)) return
     toldColumns.add(column)
     onNotice(
       column === null
-        ? `callers name an account that Aries lists under none of ${ariesAccountIds.join(', ')}, so how far back its orders go is not known`
+        ? `callers name an account that Aries does not list under ${ariesAccountIds.join(', ')}, so the age of its oldest order is not known`
         : `ARIES_TRADING_ID is ${tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
     )
   }
 
-  // Tells the operator, once, that the order API refuses an account by the id that the setting takes from the list of
-  // accounts. An account that is not in the list is a caller's mistake.
+  // Logs once that the order API refuses the id that ARIES_TRADING_ID takes from the list of accounts. Ignores an account that
+  // is not in the list, because that is a caller's mistake.
   async function noteRefusedAccount(accountId: string, scope: ReadScope): Promise<void> {
     if (hasToldRefused) return
     if (!hasListed) {
-      // Once: what the list says of an account changes rarely, and refusals may be many.
+      // Reads the list only once, because it rarely changes and refusals may be frequent.
       hasListed = true
       await listAccounts(scope, 'list').catch(keepReadError(scope))
     }
@@ -367,7 +367,7 @@ export function createAries(options: AriesOptions): Broker {
     hasToldRefused = true
     const others = ariesAccountIds.filter((column) => column !== tradingId)
     onNotice(
-      `ARIES_TRADING_ID is ${tradingId}, and Aries refuses orders of an account by that id: another may name accounts there (${others.join(', ')})`,
+      `ARIES_TRADING_ID is ${tradingId}, and Aries refuses requests for the orders of an account under that id: try another one (${others.join(', ')})`,
     )
   }
 
@@ -605,7 +605,7 @@ interface HistoryQuery {
   counter: CallsLeft
 }
 
-/** Whether Aries knows no such account, or not for this credential. */
+/** Whether Aries answered that the account does not exist, or not for this credential. */
 function isAccountRefused(error: unknown): boolean {
   if (!(error instanceof UpstreamError) || error.kind !== 'refused') return false
   return error.status === 403 || error.status === 404
@@ -658,7 +658,7 @@ function toRank({ at, id }: Row): OrderRank {
 /** Whether a row belongs on a page behind `after`, whatever else is known. */
 function isDue(row: Row, query: PageQuery, after: OrderRank | null): boolean {
   if (after !== null && compareNewestFirst(after, toRank(row)) >= 0) return false
-  // The time of a neighbour decides nothing: a row whose own time cannot be read is shown.
+  // Compares the row's own time and not its neighbour's, so that a row whose time cannot be read is shown.
   return isAskedFor({ ...row, submittedAt: row.createdAt }, query)
 }
 

@@ -251,13 +251,16 @@ export interface AriesList {
   rows: readonly unknown[]
   nextCursor: unknown
   /**
-   * How an empty list came that does not say that it is one: as a 204, or, which proves less, without a body or without its
-   * rows. Null for all other lists.
+   * How an empty list came that does not state that it is empty: `noContent` for a 204, `doubtful` for an answer without a body
+   * or without its rows, which proves less. Null for all other lists.
    */
   emptiness: 'noContent' | 'doubtful' | null
 }
 
-/** An empty list may be an array, null, an envelope with null or without rows, a 204 or nothing. Throws UpstreamError. */
+/**
+ * Parses a list. An empty list may be an array, null, an envelope with null or without rows, a 204 or no body. Throws
+ * UpstreamError if the body is not a list.
+ */
 export function parseList(body: unknown, status: number, name: 'orders' | 'accounts'): AriesList {
   if (body === undefined) {
     return { rows: [], nextCursor: null, emptiness: status === 204 ? 'noContent' : 'doubtful' }
@@ -269,15 +272,15 @@ export function parseList(body: unknown, status: number, name: 'orders' | 'accou
     const rows = body[name]
     if (Array.isArray(rows)) return { rows, nextCursor, emptiness: null }
     if (rows === null || (rows === undefined && body['data'] === null)) return { rows: [], nextCursor, emptiness: null }
-    // A field without a value may be left out.
+    // Aries may leave out a field without a value.
     if (rows === undefined && nextCursor !== undefined) return { rows: [], nextCursor, emptiness: 'doubtful' }
   }
-  throw new UpstreamError('unreadable', `Aries answered a list of ${name} that is none`)
+  throw new UpstreamError('unreadable', `Aries answered something that is not a list of ${name}`)
 }
 
 /**
- * The cursor of the next page, null behind the last one, which is 0, null, empty, or left out of an empty page.
- * Throws UpstreamError for what is no cursor.
+ * Returns the cursor of the next page; null if there is none, which Aries writes as 0, null, empty text, or an empty page
+ * without the field. Throws UpstreamError if the field holds anything else that is not a cursor.
  */
 export function parseNextCursor({ rows, nextCursor }: AriesList): string | null {
   if (nextCursor === null || nextCursor === '') return null
@@ -324,9 +327,9 @@ export function toRequest(order: NewOrder, accountField: AriesAccountField): Rec
 }
 
 /**
- * What the answer to a placement shows; its example has neither account nor type. Whether it is about the order that was sent
- * is for the caller to judge; an answer about another account is about another order. No page says whether a refusal comes
- * with 200; one that names its reason is a refusal, any other answer is none. Throws UpstreamError.
+ * Parses the answer to a placement; Aries' example has neither account nor type. The caller has to judge whether the answer is
+ * about the order that was sent. The documents do not say whether a refusal may come with status 200, so only an answer that
+ * names a reason counts as a refusal. Throws UpstreamError if the answer cannot be read, names another account or is a refusal.
  */
 export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered a placement with no object')
@@ -341,7 +344,7 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
     .filter(([field, value]) => !isAbsent(body[field]) && new Map(Object.entries(shows)).get(field) !== value)
     .map(([field]) => field)
   if (!isAbsent(qty) && !equalDecimals(qty, sent.quantity)) differing.push('qty')
-  // Aries writes fields without a value as empty text.
+  // Aries writes a field without a value as empty text.
   const clientOrderId = isAbsent(clientId) ? null : typeof clientId === 'string' ? clientId : ''
   const shown = { clientOrderId, differing }
   const status = parseStatus(statuses, body['status'])
@@ -353,7 +356,7 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
     return { ...shown, orderId, status, order, rejection: null }
   }
   if (!isRefused) throw new UpstreamError('unreadable', 'Aries answered a placement without success or clOrdId')
-  // Without an order to read, a refusal that repeats anything else proves nothing.
+  // A refusal that repeats other values than were sent may be about another order, and it has no order id to read.
   if (differing.length > 0 || (clientOrderId !== null && clientOrderId !== sent.clientOrderId)) {
     throw new UpstreamError('unreadable', 'Aries refused another order than was sent')
   }

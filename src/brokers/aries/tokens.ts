@@ -13,7 +13,7 @@ export interface TokensOptions {
   /** Sends to the broker that issues the tokens; the caller closes it. */
   http: Http
   credential: OAuthCredential
-  /** Called with what an operator has to know. */
+  /** Receives notices for the operator. */
   onNotice: OnNotice
   /** Called each time the broker refuses to issue a token to this credential. */
   onRefused?: (reason: string) => void
@@ -28,8 +28,8 @@ export interface Tokens {
    */
   current(signal?: AbortSignal): Promise<string>
   /**
-   * Another token than the `refused` one. Null if nobody can refresh it, or if it is itself the fresh replacement of a
-   * token that was refused: the broker refuses more than this token then. Throws as `current`.
+   * Returns another token than `refused`. Returns null if the token cannot be refreshed, or if it replaced a refused one less
+   * than 5 s ago, because the broker then refuses more than this token. Throws like `current`.
    */
   renew(refused: string, signal?: AbortSignal): Promise<string | null>
 }
@@ -40,7 +40,7 @@ interface Token {
   renewAt: number
   expiresAt: number
   issuedAt: number
-  /** Whether it was asked for because the broker refused the one before it. */
+  /** Whether the token was requested because the broker refused the one before it. */
   isReplacement: boolean
 }
 
@@ -53,8 +53,8 @@ const backoffMs = 200
 const times = { firstByteMs: 3_000, attemptMs: 4_000, allMs: 4_000 }
 // By so much, at the most, it is refreshed before it expires, and is not used any more.
 const marginMs = { renew: 60_000, use: 10_000 }
-// A replacement that is refused sooner than this after its issue is not replaced again: a broker that refuses every token
-// would else get a request for a token with each call.
+// A replacement that is refused within this many ms of its issue is not replaced again, because a broker that refuses every
+// token would otherwise get a token request for each call.
 const freshMs = 5_000
 // So long at least a failure stands, so that many callers who need a token are not as many requests for one; a credential
 // that is refused will be so the next time too.
@@ -76,17 +76,17 @@ export function createTokens({
   let { refreshToken } = credential
   let token: Token | null = null
   let refreshing: Promise<string> | null = null
-  // Whether the token that is being asked for replaces a refused one.
+  // Whether the token request under way replaces a refused token.
   let isReplacing = false
-  // Whether the operator knows that requests for tokens fail.
+  // Whether a notice has told the operator that token requests fail.
   let isFailing = false
   let failure: { error: unknown; until: number } | null = null
 
-  // Every call needs a token, so an outage of their address is one of the broker, which no breaker sees.
+  // Logs the failure, because every call needs a token and no breaker covers the token address.
   function noteFailure(error: unknown): void {
     isFailing = true
     const reason = error instanceof UpstreamError ? error.message : String(error)
-    onNotice('no access token is issued; without one nothing can be sent to the broker', { fields: { reason } })
+    onNotice('an access token cannot be obtained, so nothing can be sent to the broker', { fields: { reason } })
   }
 
   function refresh(isReplacement = false): Promise<string> {
@@ -98,7 +98,7 @@ export function createTokens({
         (fresh) => {
           failure = null
           token = { ...fresh, isReplacement: isReplacing }
-          if (isFailing) onNotice('access tokens are issued again')
+          if (isFailing) onNotice('access tokens can be obtained again')
           isFailing = false
           return fresh.value
         },
@@ -197,7 +197,7 @@ function toStandingMs(error: unknown): number {
 function toTokenError(error: unknown): unknown {
   if (!(error instanceof UpstreamError)) return error
   const { kind, status } = error
-  // No token is asked for before.
+  // No token is requested before that time.
   const retryAfterMs = error.retryAfterMs ?? (kind === 'throttled' ? failureMs.other : null)
   const known = {
     effect: 'none' as const,

@@ -79,7 +79,7 @@ export interface BluumOptions {
    * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
    */
   findAccount?: (orderId: string) => Promise<string | null>
-  /** Called with what an operator has to know. */
+  /** Receives notices for the operator. */
   onNotice?: OnNotice
 }
 
@@ -89,15 +89,15 @@ const batchMin = 3
 // Calls for lists that may be in vain beside the first, for each order that is still missing.
 const vainShare = 0.05
 
-// Codes that refuse the key for every request, as status 401 does: production access is not granted.
+// Error codes that refuse the key for every request, like status 401. This one: production access is not granted.
 const keyRefusals: ReadonlySet<string> = new Set(['BLUM-403-003'])
 
-// Single reads that one operation may make of an account whose list has failed: enough for what a page shows in detail,
-// and few for a broker in trouble.
+// Maximum single reads per operation and account after the account's list has failed: enough for the details that a page
+// shows, and few for a broker in trouble.
 const singlesMax = 10
-// A list that does not come leaves single reads the rest of the time.
+// Share of the deadline that the list may use. The rest is left for single reads.
 const listShare = 0.75
-// With less time than this no answer can be expected.
+// Minimum time left for a single read, in ms; an answer is not expected in less.
 const usefulMs = 100
 
 // A list of accounts longer than so many calls is not followed to its end.
@@ -122,9 +122,9 @@ export function createBluum(options: BluumOptions): Broker {
   })
   const capabilities = toCapabilities(options.capabilities ?? [])
   const noteCap = (list: string) => (rows: number) => {
-    onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, whatever limit asks for`)
+    onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, even if limit is larger`)
   }
-  // Orders and accounts may be capped differently.
+  // Lists of orders and of accounts may have different caps.
   const memory = createListMemory(noteCap('order'))
   const accountPages = new PageCap(noteCap('account'))
   // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
@@ -133,7 +133,7 @@ export function createBluum(options: BluumOptions): Broker {
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
-  // Single reads that an operation may still make of an account whose list has failed.
+  // By operation and account: the single reads left after the account's list has failed.
   const singlesLeft = new WeakMap<ReadScope, Map<string, number>>()
   // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
   const recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
@@ -150,7 +150,7 @@ export function createBluum(options: BluumOptions): Broker {
     return parseList(takeBody(answer, dialect), answer.status)
   }
 
-  /** Notes what the answer tells of our key pair. */
+  /** Notes whether the answer accepts our key pair. */
   async function watch(asked: Promise<Answer>): Promise<Answer> {
     try {
       const answer = await asked
@@ -217,7 +217,7 @@ export function createBluum(options: BluumOptions): Broker {
     return keys.map((key) => answers.get(key) ?? null)
   }
 
-  /** Single reads, of `wanted`, that are made in the place of a list that failed. */
+  /** Returns how many of `wanted` single reads may replace a list that failed, and counts them. */
   function takeSingles(failure: UpstreamError, accountId: string, wanted: number, scope: ReadScope): number {
     if (!isOfListAlone(failure) || scope.deadline - Date.now() < usefulMs) return 0
     const left = singlesLeft.get(scope) ?? new Map<string, number>()
@@ -303,8 +303,8 @@ export function createBluum(options: BluumOptions): Broker {
       )
     } catch (error) {
       const failure = keepReadError(scope)(error)
-      // A list that is refused says nothing of the orders, because the account was named by a caller; and one that
-      // cannot be read leaves them all readable by their ids.
+      // A refused list proves nothing about the orders, because a caller may have named a wrong account. If the list cannot be
+      // parsed, each order can still be read by its id.
       return { found, failure: failure.kind === 'refused' || failure.kind === 'unreadable' ? null : failure }
     }
     return { found, failure: null }
@@ -390,7 +390,7 @@ export function createBluum(options: BluumOptions): Broker {
 
   async function readAccounts(scope: ReadScope): Promise<string[]> {
     const ids = new Set<string>()
-    // Rows of a short page that may be cut, behind which the next call looks.
+    // Rows of a short page that may be cut; the next call reads what follows it.
     let doubtful: number | null = null
     for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
       const limit = accountPages.toLimit(pageSizeMax)
@@ -455,7 +455,7 @@ export function createBluum(options: BluumOptions): Broker {
   }
 }
 
-/** Whether a list may have failed where single reads succeed. */
+/** Whether single reads may succeed although the list failed. */
 function isOfListAlone(failure: UpstreamError): boolean {
   if (failure instanceof ReadEnded) return false
   switch (failure.kind) {
@@ -464,7 +464,7 @@ function isOfListAlone(failure: UpstreamError): boolean {
     case 'unreadable':
     case 'refused':
       return true
-    // A used up rate, an open breaker and a broker that cannot be connected to would meet each single read as well.
+    // A used-up rate, an open breaker or an unreachable broker would fail each single read as well.
     case 'throttled':
     case 'not_sent':
       return false
@@ -479,7 +479,7 @@ interface ListFilter extends Pick<PageQuery, 'symbol' | 'side'> {
   status: KnownOrderStatus | null
 }
 
-// A symbol in another form than a ticker's is not sent, because the broker may refuse it: such a filter is finished here.
+// Sends only a symbol that looks like a ticker, because the broker may refuse any other. The adapter filters the rows anyway.
 function isSentAsFilter(symbol: string | null): symbol is string {
   return symbol !== null && /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(symbol)
 }
@@ -506,9 +506,9 @@ function takeBody(answer: Answer, dialect: Dialect): unknown {
 
 interface List {
   rows: readonly unknown[]
-  /** The broker's word; null if it gives none. */
+  /** Whether more rows follow, as the broker states it; null if it does not. */
   hasMore: boolean | null
-  /** The list is empty because the answer holds nothing, which is no word of the broker's that there are no rows. */
+  /** The list is empty because the answer has no body or no rows; the broker did not state that there are none. */
   isDoubtful: boolean
 }
 
@@ -548,7 +548,7 @@ function readListedAt(body: unknown, { readListedAt: read }: Dialect): string | 
   return isBody(body) ? read(body) : null
 }
 
-/** When an order was submitted; of a row that cannot be read, when it was listed. */
+/** Returns when the order was submitted; the time in its list row if the order cannot be read. */
 function toSubmittedAt(listedAt: string | null, value: Order | UpstreamError): string | null {
   return value instanceof UpstreamError ? listedAt : rankOf(value).submittedAt
 }
@@ -658,8 +658,8 @@ function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Recor
   return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 }
 
-// What the answer shows. Whether it is about the order that was sent is for the caller to judge; an answer about another
-// account is about another order.
+// Parses the answer to a placement. The caller has to judge whether it is about the order that was sent. Throws UpstreamError
+// if the answer names another account.
 function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
   const { fields } = dialect
   if (!isBody(body) || !isBluumId(body.id)) {
@@ -682,7 +682,7 @@ function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): Plac
   const reason = typeof told === 'string' ? cleanText(told) || null : null
   const rejection = status === 'REJECTED' ? { code: 'OTHER' as const, brokerCode: null, reason } : null
   const shownId = body.client_order_id
-  // An id that is no text is another one than was sent.
+  // A client order id that is not text counts as empty, which differs from the one that was sent.
   const clientOrderId = isNothing(shownId) ? null : typeof shownId === 'string' ? shownId : ''
   return { orderId: body.id, status, clientOrderId, order, differing, rejection }
 }

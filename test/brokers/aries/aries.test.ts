@@ -838,7 +838,7 @@ describe('the account that callers name', () => {
       expect(await readOrders(broker, 'none')).toMatchObject([{ name: 'SearchEnded' }])
       expect(requests.length).toBeLessThanOrEqual(5)
     }
-    expect(notices).toEqual([expect.stringContaining('under none of id, fdid') as string])
+    expect(notices).toEqual([expect.stringContaining('does not list under id, fdid') as string])
     expect(notices.join()).not.toContain('ACC-4471')
   })
 })
@@ -1239,12 +1239,12 @@ describe('a token', () => {
       await expect(tokens.current()).rejects.toMatchObject({ kind: 'not_sent' })
       pass(10_000)
     }
-    expect(notices).toEqual(['no access token is issued; without one nothing can be sent to the broker'])
+    expect(notices).toEqual(['an access token cannot be obtained, so nothing can be sent to the broker'])
     answer(issued('access_1'), issued('access_2'))
     await tokens.current()
     pass(7_200_000)
     await tokens.current()
-    expect(notices.slice(1)).toEqual(['access tokens are issued again'])
+    expect(notices.slice(1)).toEqual(['access tokens can be obtained again'])
   })
 
   it('is refreshed in the background before it expires, and nobody waits for it', async () => {
