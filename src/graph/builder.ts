@@ -41,11 +41,11 @@ builder.scalarType('Decimal', {
   description:
     'An exact base-10 number as a string, such as "175.00" or "0.000000001": digits with an optional minus and point, ' +
     'no exponent, no separators, no superfluous leading zeros. Every digit reaches the broker, and every digit of the ' +
-    "broker's comes back. In variables it is always a string: a JSON number is refused, because it may have lost digits " +
-    'before it arrived. Inline, a whole number may be written without quotes; a float is refused. A string that is no decimal ' +
-    'is a problem of its field, reported with all others.',
+    "broker's comes back. In variables it must be a string: a JSON number is refused, because it may have lost digits " +
+    'before it arrived. Inline, a whole number may be written without quotes; a float is refused. A string that is not a ' +
+    'decimal is reported as a problem of its field, together with all other problems.',
   serialize: String,
-  // Whether a string is a decimal is checked with the rest of the input, so that all problems are reported at once.
+  // The string is checked with the rest of the input, so that all problems are reported at once.
   parseValue(value) {
     if (typeof value === 'string') return value
     const found = typeof value === 'number' ? 'A JSON number may have lost digits' : 'This is no decimal'
@@ -67,7 +67,7 @@ builder.scalarType('DateTime', {
     'gave them. An input may carry another zone, and must carry one.',
   serialize: String,
   parseValue: (value) => toInstant(value, null),
-  // With its place in the document, which a value from the variables has by its path.
+  // Passes the node, so that the error has its location in the document. An error in the variables has their path.
   parseLiteral: (node: ValueNode) => toInstant(node.kind === Kind.STRING ? node.value : null, node),
 })
 

@@ -12,7 +12,7 @@ export interface Caller {
   readonly accountIds: readonly string[] | null
   /** Whether an account is one of the caller's. */
   sees(accountId: string): boolean
-  /** The error for an account that is not one of the caller's: `message`, and which claim lists no accounts, if so. */
+  /** Creates the error for an account of another caller: `message`, and which claim lists no accounts if that is the cause. */
   refuse(message: string): GraphQLError
   /** Throws a GraphQLError, FORBIDDEN, unless the caller was granted `scope`. */
   require(scope: Scope): void

@@ -17,12 +17,12 @@ export interface Context {
   /** Reads of this request; they end when the client leaves. */
   readonly loaders: Loaders
   readonly cursors: Cursors
-  /** Why the caller may not ask as a federation router, as a sentence; null if it may. */
+  /** Why the caller may not query as a federation router, as a sentence; null if it may. */
   readonly routerTrouble: string | null
   /** Adds an error to the answer, beside data that stands. */
   readonly report: (error: GraphQLError) => void
   /** Writes; they outlive the client. */
   readonly commands: Commands
-  /** What this request costs upstream, its writes included. */
+  /** Upstream calls of this request, including those of its writes. */
   readonly tally: Tally
 }

@@ -20,9 +20,9 @@ export const errorCodes = {
   BROKER_TIMEOUT: 'The broker did not answer in time.',
   DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
   BROKER_BAD_RESPONSE:
-    "The broker's answer cannot be read, or lacks what it should hold; the message says so of an order that is not shown now, with `retryAfterMs`.",
+    "The broker's answer cannot be read, or lacks a required part. If it lacks a known order, the error has `retryAfterMs`.",
   PERSISTED_QUERY_NOT_FOUND:
-    'No document is known by the id that was sent; send its text, or add it to the manifest if only trusted documents run.',
+    'No document has this id. Send its text, or add the document to the manifest if only trusted documents run.',
   PERSISTED_QUERY_NOT_SUPPORTED: 'This service has no manifest of trusted documents; send the text of each document.',
   QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
@@ -88,7 +88,7 @@ export function toClientError(thrown: unknown): { error: GraphQLError; isBug: bo
   return { error: locate(masked, located), isBug: true }
 }
 
-/** Why the answer of a broker behind `thrown` cannot be used; null if it is about something else. */
+/** Returns why the broker's answer that caused `thrown` cannot be used; null if another error caused it. */
 export function findRefusal(thrown: unknown): AnswerRefusal | null {
   const cause = findCause(thrown)
   return cause instanceof UpstreamError ? cause.refusal : null
@@ -122,7 +122,7 @@ function describeSearchEnded({ since }: SearchEnded): Description {
   const searched = since === null ? 'the newest orders of its account' : `the orders of its account since ${since}`
   return describe(
     'BROKER_BAD_RESPONSE',
-    `This order is not among ${searched}. Older ones were not looked through: list the orders of the account with a filter on submittedBefore.`,
+    `This order is not among ${searched}. Older ones were not searched: list the orders of the account with a filter on submittedBefore.`,
   )
 }
 
@@ -130,7 +130,7 @@ function describeWithheld({ ageMs, retryAfterMs }: OrderWithheld): Description {
   const seconds = Math.floor(ageMs / 1_000)
   return describe(
     'BROKER_BAD_RESPONSE',
-    `The broker does not show this order now, which was known to exist ${seconds} s ago. Read it again after retryAfterMs: if the broker still has no such order then, the answer is null.`,
+    `The broker does not show this order now, but it was known to exist ${seconds} s ago. Read it again after retryAfterMs: if the broker still does not show it, the answer is null.`,
     retryAfterMs,
   )
 }

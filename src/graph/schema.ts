@@ -56,7 +56,7 @@ function guardForRouter(
         throw createInputError('representations: each needs the __typename of an entity of this graph.')
       }
       const resolved: unknown = await resolve(source, { representations: [representation] }, context, info)
-      // Awaited before the turn: a rejection that nobody waits for would end the process.
+      // Awaits the entity before the turn, because a rejection without a handler would end the process.
       const entity: unknown = Array.isArray(resolved) ? await resolved[0] : null
       const turn = takeTurn(1)
       if (turn) await turn
@@ -86,8 +86,8 @@ export function printSchema(schema: GraphQLSchema): string {
 }
 
 /**
- * The SDL of the API alone, for tools of frontends: plain GraphQL, without what only federation routers read. Sorted like
- * the SDL of the subgraph.
+ * Returns the SDL of the API in plain GraphQL, for frontend tools: without the parts that only federation routers read. It is
+ * sorted like the SDL of the subgraph.
  */
 export function printApiSchema(schema: GraphQLSchema): string {
   const { definitions } = parse(printSchema(schema))
@@ -104,7 +104,7 @@ export function printApiSchema(schema: GraphQLSchema): string {
 
 const specifiedDirectiveNames = new Set(specifiedDirectives.map(({ name }) => name))
 
-// `_Any`, `_service`, `federation__FieldSet` and the like: the names that federation keeps for itself.
+// Whether federation reserves the name, such as `_Any`, `_service` and `federation__FieldSet`.
 function isOfFederation(name: string): boolean {
   return /^(_|federation__|link__)/.test(name)
 }

@@ -23,19 +23,19 @@ export interface Tombstone extends PlacementKey {
 }
 
 /**
- * A cancel that could not be asked for yet, of an order that no placement is bound to. Carried out only if the order turns out
- * to belong to `accountId`. Instants in epoch ms.
+ * The kept cancel request of an order that no placement is bound to. It is carried out only if the order belongs to
+ * `accountId`. Instants in epoch ms.
  */
 export interface CancelRequest {
   broker: BrokerId
   orderId: string
   accountId: string
-  /** Who asked for it, as the audit names callers. */
+  /** The caller that requested the cancel, as the audit names callers. */
   principal: string
   requestedAt: number
 }
 
-/** The most cancel requests kept of one account, and of all together. */
+/** Maximum cancel requests kept for one account, and for all accounts together. */
 export const cancelRequestsMax = { perAccount: 100, all: 1_000 } as const
 
 /** One change of a placement, as it is kept with it. */
@@ -81,7 +81,7 @@ export interface Store {
   findByOrder(broker: BrokerId, orderId: string): Promise<Placement | null>
   /** Placements of the account with this fingerprint that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
   findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
-  /** Placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
+  /** Returns the placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
   findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]>
   /** Which of `orderIds` are bound to a placement other than `opId`. */
   findBound(broker: BrokerId, orderIds: readonly string[], opId: string): Promise<string[]>
@@ -91,13 +91,13 @@ export interface Store {
    */
   findUnfinished(after: string | null, limit: number): Promise<Placement[]>
   /**
-   * Keeps a cancel request until it is settled; one for the same order stays as it is. False, with nothing changed, when
-   * `cancelRequestsMax` are kept already.
+   * Keeps a cancel request until it is settled. An earlier request for the same order stays as it is. Returns false, and keeps
+   * nothing, if `cancelRequestsMax` are kept already.
    */
   keepCancel(request: CancelRequest): Promise<boolean>
-  /** Forgets the cancel request of an order; changes nothing when there is none. */
+  /** Deletes the cancel request of an order; does nothing if there is none. */
   settleCancel(broker: BrokerId, orderId: string): Promise<void>
-  /** All kept cancel requests, oldest first. */
+  /** Returns all kept cancel requests, oldest first. */
   findCancels(): Promise<CancelRequest[]>
   /** The audit rows of one placement, in order. */
   readAudit(opId: string): Promise<AuditRow[]>

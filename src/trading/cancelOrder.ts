@@ -1,9 +1,9 @@
-// Canceling: asked for at most three times, confirmed only on the broker's word. A cancel is idempotent by its target, so it
-// may be repeated; its result is what races, and the order is read until it tells.
+// Cancels orders: sends at most three cancel calls, and confirms a cancel only when the broker shows it. A cancel call may be
+// repeated because it names one order. A fill may race it, so the order is read until its status is final.
 //
-// The order is read before the first request, because a final order needs none. If the read does not show it, because the
-// broker's reads lag or fail, the record of its placement knows enough to ask. A cancel that could not be asked for is kept:
-// in the record of the placement, or as a cancel request of its own (cancelRequests.ts).
+// The order is read before the first call, because a final order needs none. If the broker's reads lag or fail, the target
+// comes from the record of the placement instead. If the broker cannot be called, the cancel request is kept: in the record
+// of the placement, or in a record of its own (cancelRequests.ts).
 
 import { AccountNeeded, OrderWithheld } from '../brokers/broker.ts'
 import { UpstreamError } from '../upstream/errors.ts'
@@ -48,7 +48,7 @@ interface Canceler {
   principal: string
   /** Whether an account is one of theirs; orders of others are to them as if they did not exist. */
   sees: (accountId: string) => boolean
-  /** Counts the upstream calls made for it; they are not counted unless it is given. */
+  /** Counts the upstream calls of the cancel; absent counts none. */
   tally?: Tally
 }
 
@@ -92,34 +92,34 @@ export interface Cancels {
 
 // One cancel of an order. It runs once somebody whose order it is has joined.
 interface Flight {
-  /** The account that it was asked for with. */
+  /** The account that its first caller named; null if none. */
   accountId: string | null
-  /** The placement that is bound to the order; null if there is none, or the store cannot be read. */
+  /** The placement that is bound to the order; null if no placement is, or if the store cannot be read. */
   placement: Promise<Placement | null>
-  /** The order as it was before, or why it could not be read. */
+  /** The order before the cancel, or why it could not be read. */
   before: Promise<Order | null | UpstreamError>
   result: Promise<CancelOrderResult> | null
   seen: Order | null
   isAsked: boolean
   /** Monotonic ms. */
   deadline: number
-  /** Of the first who asked. */
+  /** Counts the upstream calls for the first caller. */
   tally: Tally
 }
 
-/** An order to cancel, and who asks for it. */
+/** An order to cancel, and the caller who cancels it. */
 interface Target {
   orderId: string
   accountId: string | null
   by: Canceler
 }
 
-/** Who waits for a cancel. */
+/** A caller that waits for a cancel. */
 interface Caller {
   flight: Flight
-  /** Whether it was answered before anything was asked of the broker for it. */
+  /** Whether the caller got its answer before a cancel call was made for it. */
   hasLeft: boolean
-  /** Whether the order is one of its own. */
+  /** Whether the caller may see the order's account. */
   isOwner: boolean
 }
 
@@ -128,9 +128,9 @@ const backoffMs = { first: 200, longest: 1_000 }
 const pollMs = { first: 250, longest: 2_000 }
 // After its caller has been answered: how long, and how often at the least, the order is still looked at.
 const afterwards = { pollMs: 5_000, lastMs: 120_000 }
-// Time for one read of the order, before or after.
+// Maximum time of one read of the order, before or after the cancel.
 const readMs = 8_000
-// Time for the read before, if the record of the placement knows enough to ask without it.
+// Maximum time of the read before the cancel if the record of the placement can replace it.
 const readBeforeMs = 1_000
 
 const neverAborted = new AbortController().signal
@@ -207,24 +207,24 @@ export function createCancels(options: CancelsOptions): Cancels {
     const target = { orderId, accountId, by }
     const result = await within<CancelOrderResult | null>(clock, until, join(broker, caller, target), () => null)
     if (result !== null) return result
-    // The caller's time is over.
+    // The caller's time has run out.
     if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
     const placement = await findOwnPlacement(caller.flight, target)
     const isKept = placement !== null && (await keepWish(placement, by)) !== null
-    // It goes on, and is asked for without its caller.
+    // The cancel continues without its caller.
     if (isKept) return toCancelKept(orderId, caller.flight.seen)
     caller.hasLeft = true
     return await keepRequest(broker, target, toUnread(orderId))
   }
 
-  /** The placement that is bound to the order, if it is one that the caller may cancel. */
+  /** Returns the placement that is bound to the order; null if there is none that the caller may cancel. */
   async function findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
     const placement = await flight.placement
     if (placement === null || !by.sees(placement.accountId)) return null
     return accountId === null || accountId === placement.accountId ? placement : null
   }
 
-  /** Keeps the cancel of an order whose account the caller has named, to be asked for later; else answers `refusal`. */
+  /** Keeps the cancel request if the order's account is known and the caller may see it; returns `refusal` otherwise. */
   async function keepRequest(broker: Broker, target: Target, refusal: CancelRefused): Promise<CancelOrderResult> {
     const { orderId, by } = target
     const accountId = accountInOrderId(orderId) ?? target.accountId
@@ -233,12 +233,12 @@ export function createCancels(options: CancelsOptions): Cancels {
     const request = { broker: broker.id, orderId, accountId, principal, requestedAt: clock.now() }
     try {
       const placement = await store.findByOrder(broker.id, orderId)
-      // An order of another account, which this caller may know.
+      // The order belongs to another account, and the caller may see that one too.
       if (placement !== null && placement.accountId !== accountId && by.sees(placement.accountId)) return refusal
       return (await requests.keep(request)) ? toCancelKept(orderId, null) : refusal
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
-      onTrouble('a cancel could not be kept', error)
+      onTrouble('a cancel request could not be kept', error)
       return refusal
     }
   }
@@ -287,7 +287,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     if (before === null) {
-      // The broker has no such order, in complete lists and long after it was shown last.
+      // Complete lists lack the order, and the broker has not shown it for longer than its replicas lag.
       const placement = await findOwnPlacement(caller.flight, target)
       if (placement !== null && isWished(placement)) await settle(placement, null)
       const keptFor = accountInOrderId(orderId) ?? accountId
@@ -306,7 +306,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     if (before instanceof UpstreamError) {
       const placement = await findOwnPlacement(flight, target)
       if (placement === null) {
-        // Also an order of another account: the answer is the one for an order of which nothing is known.
+        // An order of another account gets the same answer as an unknown order, so that the answer reveals nothing.
         if (caller.hasLeft) return toUnread(orderId)
         return await keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
       }
@@ -321,7 +321,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     return await (flight.result ??= track(run(broker, before, { flight, by, before })))
   }
 
-  /** Cancels the order; `before` as it was read, null if only its placement's record is known. */
+  /** Cancels the order. `before` is the order as it was read; null if only the record of its placement is known. */
   async function run(
     broker: Broker,
     target: CancelTarget,
@@ -337,7 +337,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const wish = placement === null ? null : await keepWish(placement, by)
     const result = await askAndRead(broker, target, flight)
     if (wish === null) {
-      // The record cannot be written, so nothing could be kept in it.
+      // The record cannot be written, so it cannot keep the cancel request either.
       if (placement !== null) return result
       if (!isUnasked(result)) {
         if (result.outcome !== 'PENDING') await requests.settle(broker.id, target.id)
@@ -641,18 +641,18 @@ function isUnasked(result: CancelOrderResult): result is CancelRefused {
   return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'
 }
 
-/** What our own record knows of the order: only shares and funds are placed here. */
+/** Makes the cancel target from the record of a placement. Blotter places only shares and funds, so there are no legs. */
 function toTarget({ broker, accountId, request }: Placement, id: string): CancelTarget {
   const { symbol, side } = request
   return { id, account: { id: accountId, broker }, symbol, side, securityType: 'EQUITY', legs: [] }
 }
 
-/** The target under the account that the order was shown in before, if the caller did not name one. */
+/** Returns `target` with the account that showed the order before; unchanged if `error` names no account. */
 function withAccount(target: Target, error: UpstreamError): Target {
   return error instanceof OrderWithheld ? { ...target, accountId: error.accountId } : target
 }
 
-/** Whether the broker may have made the client order id of `order` out of `clientOrderId`. */
+/** Whether the client order id of `order` may be `clientOrderId` as the broker changed it. */
 function isMaybeOf(clientOrderId: string, order: Order): boolean {
   const match = compareClientOrderIds(clientOrderId, order.clientOrderId)
   return match === 'changed' || match === 'cut'

@@ -1,5 +1,5 @@
-// Cancels that could not be asked for, of orders that no placement is bound to: kept in the store and asked for again until
-// they are settled.
+// Keeps the cancel requests of orders that no placement is bound to, when the broker could not be called. The store holds
+// each request, and the cancel is repeated until it is settled.
 
 import type { Clock } from '../domain/clock.ts'
 import type { CancelRequest, Store } from '../store/store.ts'
@@ -10,20 +10,23 @@ import type { OnTrouble } from './records.ts'
 interface CancelRequestsOptions {
   store: Store
   clock: Clock
-  /** When a cancel is tried again after the first two minutes, in ms after it was requested, ascending. */
+  /** When a cancel is repeated after the first two minutes, in ms after this process took it up, ascending. */
   lateMs: readonly number[]
   onTrouble: OnTrouble
   /** Cancels the order, if it belongs to the account of the request; null if its broker is not connected here. */
   cancel: (request: CancelRequest) => Promise<CancelOrderResult | null>
 }
 
-/** The kept cancel requests of a process. Whoever made it calls `close`. */
+/** The kept cancel requests of a process. Its creator calls `close`. */
 export interface CancelRequests {
-  /** Keeps `request` and carries it out when the broker can be asked; false if too many are kept. Throws StoreError. */
+  /**
+   * Keeps `request` and cancels its order when the broker can be called. Returns false, and keeps nothing, if
+   * `cancelRequestsMax` are kept already. Throws StoreError.
+   */
   keep(request: CancelRequest): Promise<boolean>
-  /** The order is final, or its cancel was answered: its request is forgotten, if there is one. */
+  /** Deletes the cancel request of an order that is final or whose cancel was answered; does nothing without one. */
   settle(broker: BrokerId, orderId: string): Promise<void>
-  /** Carries out what an earlier process kept. Throws StoreError. */
+  /** Carries out the cancel requests that an earlier process kept. Throws StoreError. */
   resume(): Promise<void>
   close(): Promise<void>
 }
@@ -38,7 +41,7 @@ export function createCancelRequests({
   onTrouble,
   cancel,
 }: CancelRequestsOptions): CancelRequests {
-  // By broker and order. `over` ends the work.
+  // The running work by broker and order; `over` ends it.
   const followed = new Map<string, { work: Promise<void>; over: AbortController }>()
   let isClosed = false
 
@@ -47,7 +50,7 @@ export function createCancelRequests({
     if (followed.has(name) || isClosed) return
     const over = new AbortController()
     const work = carryOut(request, over.signal).catch((error: unknown) =>
-      onTrouble('a kept cancel is not carried out any more', error),
+      onTrouble('a kept cancel request is not carried out any more', error),
     )
     followed.set(name, { work, over })
   }
@@ -62,7 +65,7 @@ export function createCancelRequests({
       if (over.aborted) return
       if (result !== null && result.outcome !== 'PENDING' && !isForLater(result)) return await settle(broker, orderId)
     }
-    onTrouble('ALARM: a kept cancel was never confirmed; look for the order at the broker', null)
+    onTrouble('ALARM: a kept cancel request was never confirmed; look for the order at the broker', null)
     await settle(broker, orderId)
   }
 
@@ -73,8 +76,8 @@ export function createCancelRequests({
     followed.delete(name)
     kept.over.abort()
     await store.settleCancel(broker, orderId).catch((error: unknown) => {
-      // After a restart it is tried again, which a final order answers at once.
-      onTrouble('a kept cancel could not be recorded as settled', error)
+      // A restart repeats the cancel, which ends with the first read because the order is final.
+      onTrouble('a kept cancel request could not be recorded as settled', error)
     })
   }
 
@@ -97,7 +100,7 @@ export function createCancelRequests({
   }
 }
 
-/** Whether the cancel was not looked at. */
+/** Whether the broker did not process the cancel, so that it must be repeated. */
 function isForLater(result: CancelOrderResult): boolean {
   if (result.outcome !== 'REFUSED') return false
   return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'SHUTTING_DOWN', 'READ_ONLY'].includes(result.refusalCode)

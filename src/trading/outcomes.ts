@@ -142,7 +142,7 @@ function toUndecided({ clientOrderId, evidence }: Placement): OrderOutcomeUnknow
   const count = evidence.candidates?.length ?? 0
   const orders = count === 1 ? 'One order at the broker' : `${count} orders at the broker`
   const message =
-    `${orders} could be this one, and nothing tells whether it is. An operator has to decide with \`blotter placements\`; ` +
+    `${orders} could be this one, and Blotter cannot decide which. An operator has to decide with \`blotter placements\`; ` +
     'do not place the order again until then.'
   return { ...toUnknown(clientOrderId, null), message }
 }
@@ -175,7 +175,7 @@ export interface OrderPlacement {
   attempts: number
   orderId: string | null
   foundBy: OrderMatch | null
-  /** How many orders could be the one of the placement; null unless an operator has to decide. */
+  /** Number of orders that could be the one of the placement; null unless an operator has to decide. */
   candidateCount: number | null
   createdAt: string
   sentAt: string | null
@@ -212,7 +212,7 @@ export function toOrderPlacement(found: Placement | Tombstone, at: number): Orde
   }
 }
 
-// The prefix keeps it apart from the ids of orders and accounts, because some caches know objects by their id alone.
+// The prefix makes the id differ from those of orders and accounts, because some caches identify objects by their id alone.
 function toPlacementId(accountId: string, clientOrderId: string): string {
   return `placement_${Buffer.from(JSON.stringify([accountId, clientOrderId])).toString('base64url')}`
 }
@@ -340,11 +340,11 @@ export function toCancelPending(orderId: string | null, order: Order | null): Ca
   return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
 }
 
-/** Not asked for yet, and kept: it is asked for as soon as the broker can be asked. */
+/** The answer to a cancel that is kept because the broker could not be called. */
 export function toCancelKept(orderId: string | null, order: Order | null): CancelPending {
   const message =
-    'The broker could not be asked for the cancel yet. It is kept, and the broker is asked as soon as possible, also after ' +
-    'a restart of this service; the order may still fill. Read it again.'
+    'The cancel could not be sent to the broker yet. It is kept and sent as soon as possible, also after a restart of this ' +
+    'service. The order may still fill; read it again after `retryAfterMs`.'
   return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 5_000 }
 }
 

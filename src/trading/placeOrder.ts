@@ -52,7 +52,7 @@ export interface Commands extends Pick<Cancels, 'cancel'> {
   place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
   /** What became of a key; null when it was never used. Throws StoreError when the records cannot be read. */
   placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
-  /** How many placements are without an outcome. */
+  /** Number of placements without an outcome. */
   unresolved(): number
   /** Takes no further writes and resolves when those under way have ended, in the store too. */
   close(): Promise<void>
@@ -68,7 +68,7 @@ interface PlaceWishes {
   acknowledged: readonly string[]
   /** Who it is, as the audit names it; `caller` unless told. */
   principal?: string
-  /** Counts the upstream calls of the send; they are not counted unless it is given. */
+  /** Counts the upstream calls of the send; absent counts none. */
   tally?: Tally
 }
 
@@ -84,9 +84,9 @@ export interface CommandsOptions {
   /** `halted` sends no placement; `read-only` asks for no cancel either. */
   trading: 'on' | 'halted' | 'read-only'
   onTrouble: OnTrouble
-  /** Called with the number of placements without an outcome, and with the outcome of those that were reported as unknown. */
+  /** Receives the number of placements without an outcome, and the outcome of each that was reported as unknown. */
   unresolved?: UnresolvedListener
-  /** Receives what an operator should know and that needs no action, without order data. */
+  /** Receives notices for the operator that need no action. They hold no order data. */
   onNotice: (message: string, fields: { broker: BrokerId; placement: string }) => void
 }
 
@@ -123,7 +123,7 @@ const flightsMax = 1_000
 const twinWaitMs = 1_000
 // For the look at what is there before an order is sent. Without it, an order without a client id is not recognised.
 const preImageMs = 5_000
-// Between reads of an order that an answer named and that has to be confirmed.
+// Ms between two reads that are to confirm the order an answer named.
 const confirmMs = { first: 250, longest: 2_000 }
 const restartMs = { first: 250, longest: 5_000 }
 const unfinishedPerPage = 200
@@ -163,7 +163,7 @@ export function createCommands(options: CommandsOptions): Commands {
       if (isSettled(placement)) flight.settled.resolve()
     }
     if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
-    // The send and a lookup may both find the order, and each is told of the change.
+    // The send and a lookup may both find the order, and each would log the change.
     if (notedPlacements.get(placement.opId) === undefined) noteChanges(placement)
     notedPlacements.set(placement.opId, true)
     // A cancel may have been requested while the outcome was unknown.
@@ -202,7 +202,7 @@ export function createCommands(options: CommandsOptions): Commands {
     if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
     const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
-    // RESERVED is reported as unknown too, but nothing has been sent.
+    // The caller gets UNKNOWN for RESERVED as well, but nothing has been sent, so the operator need not know.
     if (placement.state !== 'RESERVED') unresolved.reported(placement)
     // What an answer showed that was about something else is not shown.
     const shown = flight.order?.id === placement.orderId ? flight.order : null
@@ -419,7 +419,7 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** Judges the answer to the send of `placement`. Throws StoreError if the records cannot tell whose order it shows. */
+  /** Judges the answer to the send of `placement`. Throws StoreError if the store cannot be read. */
   async function judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
     const { broker, accountId, opId, request } = placement
     const { clientOrderId } = answer
@@ -430,8 +430,8 @@ export function createCommands(options: CommandsOptions): Commands {
   }
 
   /**
-   * Reads the order that an answer named and that has to be confirmed, again while the broker's reads lag, and binds it. The
-   * lookups go on beside it, and know the order id too.
+   * Reads the order that an unconfirmed answer named, and binds it if it is ours. Repeats the read for at most `replyMs`,
+   * because the broker's reads may lag. The lookups run meanwhile and know the order id as well.
    */
   async function confirm(
     broker: Broker,
@@ -482,13 +482,13 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** Tells the operator, once a broker that it changes client order ids, and for each placement which terms it changed. */
+  /** Logs once per broker that it changes client order ids, and once per placement which terms the broker changed. */
   function noteChanges({ broker, opId, evidence }: Placement): void {
     const { terms = [], clientOrderId = null } = evidence.changes ?? {}
     const about = { broker, placement: opId }
     if (clientOrderId !== null && !changingBrokers.has(broker)) {
       changingBrokers.add(broker)
-      options.onNotice('the broker changes client order ids; its orders are recognized by what is left of them', about)
+      options.onNotice('the broker changes client order ids; its orders are matched by the part that it keeps', about)
     }
     if (terms.length > 0) options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
   }
@@ -578,7 +578,7 @@ export function createCommands(options: CommandsOptions): Commands {
     if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
       reconciler.follow(current, null)
     }
-    // The process that ended may have reported it as unknown.
+    // The earlier process may have reported the placement as unknown.
     if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
     if (current.state === 'AMBIGUOUS') {
       onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)

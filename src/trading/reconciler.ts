@@ -235,7 +235,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const narrow = await searchList(broker, placement, { symbol, side }, scope)
       const isAbsent = narrow.match.kind === 'none' || narrow.match.kind === 'strays'
       if (!isAbsent || !narrow.isComplete) return { placement, ...narrow }
-      // A broker may filter wrongly, or spell the symbol in its own way.
+      // A second lookup without the filter, because a broker may filter wrongly or spell the symbol in its own way.
       return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
     } catch (error) {
       // A broker that cannot be asked is no evidence; nor is a store.
@@ -271,7 +271,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return { match: again, isComplete: scan.isComplete && again.kind !== 'unread' }
   }
 
-  /** The orders that belong to other placements. Throws StoreError. */
+  /** Returns the ids of the orders that belong to other placements. Throws StoreError. */
   async function findTaken(broker: Broker, placement: Placement, orders: readonly Order[]): Promise<Set<string>> {
     const { accountId } = placement
     const ids = orders.map(({ id }) => id)
@@ -280,7 +280,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const other = await store.find({ broker: broker.id, accountId, clientOrderId })
       const bearers = orders.filter((order) => order.clientOrderId === clientOrderId && !taken.has(order.id))
       const [order] = bearers
-      // Of several orders with one id, at most one is that placement's.
+      // If several orders share the client order id, at most one of them belongs to that placement.
       if (other === null || order === undefined || bearers.length > 1) continue
       if (other.orderId === null || other.orderId === order.id) taken.add(order.id)
     }
@@ -308,7 +308,7 @@ function toFound(match: Match): PlacementEvent | null {
   return toOutcome(order, foundBy, changes)
 }
 
-/** What it means for a placement that `order` is its own. */
+/** Returns the event for a placement whose order is `order`: accepted, or rejected if that is its status. */
 export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChanges | null): PlacementEvent {
   if (order.status !== 'REJECTED') {
     return { type: 'accepted', orderId: order.id, foundBy, ...(changes === null ? {} : { changes }) }

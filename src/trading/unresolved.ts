@@ -1,4 +1,4 @@
-// Placements without an outcome, for the operator: their number, and the outcome of each that was reported as unknown.
+// Reports placements without an outcome to the operator: their number, and the outcome of each that was reported as unknown.
 
 import type { Clock } from '../domain/clock.ts'
 import type { BrokerId } from '../domain/order.ts'
@@ -11,14 +11,14 @@ interface Resolution {
   placement: string
   broker: BrokerId
   outcome: 'PLACED' | 'REJECTED' | 'NOT_PLACED'
-  /** How its order was found; null if there is none. */
+  /** How its order was found; null if no order was found. */
   foundBy: Placement['foundBy']
-  /** Ms since it was first sent, or since it was recorded if it never was. */
+  /** Ms since the placement was first sent, or since it was recorded if it was not sent. */
   afterMs: number
 }
 
 export interface UnresolvedListener {
-  /** How many placements are without an outcome, after each change. */
+  /** Called with the number of placements without an outcome after each change. */
   onCount(count: number): void
   onResolved(resolution: Resolution): void
 }
@@ -26,13 +26,13 @@ export interface UnresolvedListener {
 /** The placements without an outcome: UNKNOWN, AMBIGUOUS, and those still being sent whose caller got UNKNOWN. */
 export interface Unresolved {
   count(): number
-  /** A caller has got UNKNOWN for it, from this process or perhaps from an earlier one. */
+  /** Records that a caller got UNKNOWN for `placement`, from this process or possibly from an earlier one. */
   reported(placement: Placement): void
 }
 
-/** Follows every change through `records`. */
+/** Follows all changes of placements through `records`. */
 export function createUnresolved(records: Records, clock: Clock, listener: UnresolvedListener): Unresolved {
-  // Whether it has been reported, by its id.
+  // By placement id: whether it was reported as unknown.
   const unresolved = new Map<string, boolean>()
 
   function note({ opId }: Placement, isReported: boolean): void {

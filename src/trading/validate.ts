@@ -37,12 +37,12 @@ function isSymbol(text: string): boolean {
   return /^[A-Z0-9][A-Z0-9./-]{0,19}$/.test(text)
 }
 
-/** Whether an order can show `text` as its symbol, which adapters clean of what cannot be printed. */
+/** Whether an order can show `text` as its symbol. Adapters remove characters that cannot be printed. */
 export function isShownSymbol(text: string): boolean {
   return /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,200}$/u.test(text) && text.trim() === text && text.isWellFormed()
 }
 
-/** What is wrong with a symbol that `isSymbol` refuses, and the form that it takes. */
+/** Describes what is wrong with a symbol that `isSymbol` refuses, and the accepted form. */
 function describeSymbol(text: string): string {
   const refused = [...new Set(text.match(/[^A-Z0-9./-]/gu))].slice(0, 5).map((each) => JSON.stringify(each))
   const what = refused.length > 0 ? `Symbol may not contain ${refused.join(', ')}` : 'Symbol cannot be read'
@@ -160,10 +160,10 @@ function checkDecimals(order: NewOrder): OrderInputProblem[] {
 
 function checkDecimal(field: (typeof sizes)[number] | 'commission', value: string): OrderInputProblem[] {
   if (!isWrittenDecimal(value)) {
-    return [createProblem(field, 'BAD_FORMAT', `${field} is ${quote(value)}, which is no decimal: ${decimalHelp}`)]
+    return [createProblem(field, 'BAD_FORMAT', `${field} is ${quote(value)}, which is not a decimal: ${decimalHelp}`)]
   }
   const problems: OrderInputProblem[] = []
-  // Minus zero is refused as a commission too: a broker takes no sign here.
+  // Refuses minus zero too, because brokers accept no sign in a commission.
   if (field === 'commission' && value.startsWith('-')) {
     problems.push(createProblem(field, 'NOT_POSITIVE', 'commission must not be negative.'))
   }
@@ -178,7 +178,7 @@ function checkDecimal(field: (typeof sizes)[number] | 'commission', value: strin
 
 const quotedCharactersMax = 40
 
-/** A caller's text for a message: short, and without characters that move a cursor or turn text around. */
+/** Quotes a caller's text in a message: at most 40 characters, without control and direction characters. */
 function quote(text: string): string {
   const shown = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '�')
   const isShort = shown.length <= quotedCharactersMax

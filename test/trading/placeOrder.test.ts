@@ -1409,7 +1409,9 @@ describe('H01 a decimal', () => {
       'input.stopPrice BAD_FORMAT',
       'input.commission BAD_FORMAT',
     ])
-    expect(problems?.[2]?.message).toMatch(/^quantity is "1,000", which is no decimal: write a string of plain digits/)
+    expect(problems?.[2]?.message).toMatch(
+      /^quantity is "1,000", which is not a decimal: write a string of plain digits/,
+    )
     expect(await harness.calls()).toEqual([])
   })
 

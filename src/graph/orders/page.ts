@@ -42,7 +42,7 @@ export async function readPage(
   if (size < 1 || size > pageSizeMax) throw createInputError(`first must be from 1 to ${pageSizeMax}.`)
   if (filter.symbol !== null && !isShownSymbol(filter.symbol)) {
     throw createInputError(
-      'filter.symbol must be a symbol as orders show it: 1 to 200 printable characters without blanks at its ends.',
+      '`filter.symbol` must be a symbol as orders show it: 1 to 200 printable characters, without leading or trailing blanks.',
     )
   }
   const lists = toLists(loaders, account, filter)

@@ -1,7 +1,7 @@
-// Turns of the event loop for rows of answers. graphql-js completes all fields of a list at once, so thousands of rows that
-// become known together would hold up every other request until the last of them is done.
+// Spreads the completion of list rows over turns of the event loop. graphql-js completes all fields of a list at once, so
+// thousands of rows that arrive together would otherwise delay every other request.
 
-/** Rows that are completed in one turn; about 20 ms of work with every field selected. */
+/** Maximum rows completed per turn, unless one list is longer; about 20 ms of work with every field selected. */
 const rowsPerTurn = 400
 
 let rowsTaken = 0
@@ -9,8 +9,8 @@ let isScheduled = false
 const waiting: { rows: number; start: () => void }[] = []
 
 /**
- * Takes a turn for `rows` rows, first come, first served over all requests. Returns undefined if they may be completed now, else
- * a promise that resolves in the turn that is theirs.
+ * Takes a turn for `rows` rows, in the order of the calls over all requests. Returns undefined if the rows may be completed
+ * now, or a promise that resolves in their turn.
  */
 export function takeTurn(rows: number): Promise<void> | undefined {
   schedule()
@@ -21,7 +21,7 @@ export function takeTurn(rows: number): Promise<void> | undefined {
   return new Promise((start) => waiting.push({ rows, start }))
 }
 
-// More rows than a turn has are a turn of their own.
+// A list that is longer than a turn gets a turn of its own.
 function fits(rows: number): boolean {
   return rowsTaken === 0 || rowsTaken + rows <= rowsPerTurn
 }

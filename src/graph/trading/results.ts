@@ -217,8 +217,8 @@ const replayedDescription = 'True when this key had been answered or sent before
 
 builder.objectRef<OrderPlaced>('OrderPlaced').implement({
   description:
-    'The broker took the order in. That says nothing yet about fills. A broker may change terms, such as the digits of the ' +
-    'quantity: `message` names them, and `order` shows what counts.',
+    'The broker accepted the order, which may not have filled yet. If the broker changed terms, such as the digits of the ' +
+    'quantity, `message` names them and `order` shows the terms that apply.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     replayed: t.exposeBoolean('replayed', { nullable: false, description: replayedDescription }),
@@ -286,13 +286,14 @@ builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
 builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
   description:
     'The order may have been sent, and its outcome is not known: it may exist. Do not show it as failed, and do not place it ' +
-    'again under another key. Ask `placement` for the outcome: this service looks for the order, or an operator has to ' +
-    'decide, which `message` says. Repeating the mutation with the same key is safe: it never sends twice.',
+    'again under another key. Query `placement` for the outcome. `message` says whether this service looks for the order ' +
+    'or an operator has to decide. Repeating the mutation with the same key is safe, because an order is never sent again ' +
+    'while its outcome is unknown.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     retryAfterMs: t.exposeInt('retryAfterMs', {
       description:
-        'Ask `placement` again after this, in milliseconds, or repeat the mutation with the same key; null if an ' +
+        'Milliseconds to wait before you query `placement` again or repeat the mutation with the same key; null if an ' +
         'operator has to decide which order it is.',
     }),
   }),
@@ -304,10 +305,10 @@ const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
     IN_PROGRESS: { description: 'Not sent yet, being sent, or not sent so far: its key may still place it.' },
     UNKNOWN: {
       description:
-        'It was sent, and whether an order exists is not known. This service looks for it, unless `candidateCount` is set: ' +
-        'then an operator has to decide.',
+        'The order may have been sent, and its outcome is not known. This service looks for it; if `candidateCount` is set, ' +
+        'an operator has to decide.',
     },
-    PLACED: { description: 'The order exists. The broker may have changed its terms: `result` says so.' },
+    PLACED: { description: 'The order exists. If the broker changed its terms, the `message` of `result` names them.' },
     REJECTED: { description: 'The broker said no.' },
     NOT_PLACED: { description: 'No order exists; see `result` for how sure that is.' },
   } satisfies Described<OrderPlacementState>,
@@ -315,11 +316,11 @@ const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
 
 const OrderMatchEnum = builder.enumType('OrderMatch', {
   description:
-    'How an order was recognised as the one of a placement. May grow: a value that you do not know is one more way.',
+    'How this service found the order of a placement. May grow: treat a value that you do not know as another way.',
   values: {
     RESPONSE: { description: 'The broker answered the placement with it.' },
     CLIENT_ORDER_ID: {
-      description: 'It has the clientOrderId of the placement, as it was sent or as the broker changed it.',
+      description: 'The order has the `clientOrderId` of the placement, as it was sent or as the broker changed it.',
     },
     IDEMPOTENCY_KEY: { description: 'The broker answered a repeat with the same key with it.' },
     FINGERPRINT: {
@@ -335,8 +336,8 @@ export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlac
     id: t.exposeID('id', {
       nullable: false,
       description:
-        'Opaque. Made of `accountId` and `clientOrderId`, the same on every read: a key for caches of clients. No argument ' +
-        'takes it.',
+        'Opaque id, made of `accountId` and `clientOrderId`. It is the same on every read, so client caches can use it as a ' +
+        'key. No argument accepts it.',
     }),
     accountId: t.exposeID('accountId', { nullable: false, description: 'The account that was traded for.' }),
     clientOrderId: t.exposeID('clientOrderId', { nullable: false, description: 'The key of the placement.' }),
@@ -395,7 +396,9 @@ const CancelOrderOutcomeEnum = builder.enumType('CancelOrderOutcome', {
   description: 'What became of a cancel. May grow.',
   values: {
     CANCELED: { description: 'The broker reports the order canceled.' },
-    PENDING: { description: 'Asked for, or kept to be asked for, and not confirmed; the order may still fill.' },
+    PENDING: {
+      description: 'The cancel was sent, or is kept to be sent, and is not confirmed; the order may still fill.',
+    },
     REFUSED: { description: 'The order was not canceled.' },
     INVALID: { description: 'Refused here; nothing was sent.' },
   } satisfies Described<CancelOrderOutcome>,
@@ -410,9 +413,11 @@ const CancelRefusalCodeEnum = builder.enumType('CancelRefusalCode', {
     BROKER_REFUSED: { description: 'The broker said no and the order is still open, see `reason`.' },
     BROKER_UNAVAILABLE: {
       description:
-        'The broker could not be asked, and the cancel could not be kept: its account is unknown, for example.',
+        'The broker could not be reached, and the cancel could not be kept, for example because the account is unknown.',
     },
-    RATE_LIMITED: { description: 'The broker asked to wait, and the cancel could not be kept.' },
+    RATE_LIMITED: {
+      description: 'The broker asked to wait, or its rate is used up, and the cancel could not be kept.',
+    },
     SHUTTING_DOWN: { description: 'This service is stopping.' },
     READ_ONLY: { description: 'Canceling is switched off here.' },
   } satisfies Described<CancelRefusalCode>,
@@ -454,7 +459,7 @@ builder.objectRef<CancelConfirmed>('CancelConfirmed').implement({
 
 builder.objectRef<CancelPending>('CancelPending').implement({
   description:
-    'The cancel was asked for, or is kept to be asked for as soon as possible, and is not confirmed yet. The order may still ' +
+    'The cancel was sent, or is kept to be sent as soon as possible, and is not confirmed yet. The order may still ' +
     'fill.',
   interfaces: [CancelOrderResultInterface],
   fields: (t) => ({

@@ -1,25 +1,25 @@
-// Recognises the order of a placement: in the answer to its send, and among the orders of its account. Pure, so that each
-// rule is a line that a test can reach.
+// Finds the order of a placement: in the answer to its send, and among the orders of its account. Pure.
 //
-// Three things speak for an order: its client order id (clientOrderId.ts), its terms (terms.ts), and that it is new, which
-// means that the snapshot before the send lacks it and that it was submitted no earlier than the placement was made.
+// A match rests on three properties of an order: its client order id (clientOrderId.ts), its terms (terms.ts), and whether it
+// is new. An order is new if the pre-send snapshot lacks it and it was not submitted before the placement was made, with 5
+// minutes allowed for a difference between the clocks. `answered` means that the answer to our send had the order's id.
 //
-//   client order id      new    terms fit    then
-//   exact                 yes    –           ours
-//   exact                 no     yes         ours, if it was submitted no earlier than the placement was made
-//   exact                 no     no          a candidate: the id was used elsewhere, or the clocks disagree
-//   changed               yes    –           ours
-//   cut                   yes    yes         ours
-//   cut                   yes    no          a candidate
-//   other, none, and its
-//   id was answered to us yes    yes         ours
-//   the same              yes    no          a candidate
-//   none                  yes    yes         a candidate; the only one is bound as FINGERPRINT at the settle time
-//   other                 yes    yes         a stray: it is not bound, and absence is not concluded while it is there
-//   anything else                            not ours
+//   client order id        new    terms fit   result
+//   exact                  yes    –           ours
+//   exact                  no     yes         ours, if it was not submitted before the placement was made
+//   exact                  no     no          a candidate: the id was used elsewhere, or the clocks differ more
+//   changed                yes    –           ours
+//   cut                    yes    yes         ours
+//   cut, answered          yes    no          ours
+//   cut                    yes    no          a candidate
+//   other, none: answered  yes    yes         ours
+//   other, none: answered  yes    no          a candidate
+//   none                   yes    yes         a candidate; the only one may be bound as FINGERPRINT at the settle time
+//   other                  yes    yes         a stray: never bound, but the placement is not concluded to be absent
+//   anything else                             not ours
 //
-// An order that is bound to another placement, or whose client order id is exactly that of another one, is never ours. An
-// order that fits another unresolved placement better is left to that one; one that fits several equally well is a candidate.
+// An order is never ours if it is bound to another placement or has exactly the client order id of another one. If it fits
+// another unresolved placement better, it is left to that one; if it fits several equally well, it is a candidate.
 
 import type { PlaceAnswer } from '../../brokers/broker.ts'
 import { compareInstants } from '../../domain/instant.ts'
@@ -29,31 +29,31 @@ import type { NewOrder, Order } from '../../domain/order.ts'
 import type { BrokerChanges, OrderMatch, Placement } from './placement.ts'
 import { findDifferingTerms, fitsTerms, isSameSide, isSameSymbol } from './terms.ts'
 
-/** What a search found for a placement. */
+/** What a lookup found for a placement. */
 export type Match =
   | { kind: 'found'; order: Order; foundBy: OrderMatch; changes: BrokerChanges | null }
-  /** Orders that have to be read one by one first: lists leave out client order ids, and terms that differ are confirmed. */
+  /** Orders to read by id first, because lists may leave out client order ids, and differing terms need a second read. */
   | { kind: 'unread'; orderIds: string[] }
-  /** Each could be its order, and nothing tells which. */
+  /** Orders that could each be the one of the placement. */
   | { kind: 'candidates'; orders: Order[] }
-  /** New orders with the same terms under client order ids of somebody else. */
+  /** New orders with the same terms and a client order id that is not ours. */
   | { kind: 'strays'; orders: Order[] }
   | { kind: 'none' }
 
-/** What else is known while the order of a placement is looked for. */
+/** The orders and placements around a placement during a lookup. */
 export interface Surroundings {
-  /** Ids of the orders that were read one by one. */
+  /** Ids of the orders that were read by id. */
   whole: ReadonlySet<string>
-  /** Ids of the orders that belong to other placements: bound to one, or with its exact client order id. */
+  /** Ids of the orders that belong to other placements: bound to one, or with exactly its client order id. */
   taken: ReadonlySet<string>
   /** The other unresolved placements of the account. */
   rivals: readonly Placement[]
 }
 
-// A broker's clock and ours differ by no more.
+// Maximum difference between a broker's clock and ours, in ms.
 const clockSkewMs = 300_000
 
-/** Looks for the order of `placement` among `orders`, by the table above. */
+/** Finds the order of `placement` among `orders` by the table above. */
 export function findMatch(placement: Placement, orders: readonly Order[], around: Surroundings): Match {
   const { request } = placement
   const free = orders.filter(({ id, account }) => account.id === placement.accountId && !around.taken.has(id))
@@ -73,12 +73,13 @@ export function findMatch(placement: Placement, orders: readonly Order[], around
   }
 
   const nameless = rows.filter(({ idMatch }) => idMatch === 'none')
-  // Also those whose terms differ: a broker that changes terms may show the client order id to a read of one order only.
+  // Includes orders whose terms differ, because a broker that changes terms may show the client order id only when an order is
+  // read by id.
   const unread = nameless
     .filter(({ order }) => !around.whole.has(order.id))
     .filter((row) => isAnswered(row, placement) || isForSameTrade(row, request))
   if (unread.length > 0) return { kind: 'unread', orderIds: unread.map(({ order }) => order.id) }
-  // Absence would be a false conclusion here, and nothing tells which of them it is.
+  // Any of these may be ours, so the placement must not be concluded to be absent.
   const doubtful = rows.filter((row) => row.idMatch === 'exact' || row.idMatch === 'cut' || isAnswered(row, placement))
   if (doubtful.length > 0) return toCandidates(doubtful)
   const alike = nameless.filter(({ fits }) => fits)
@@ -115,7 +116,7 @@ type Rule = (row: Row, placement: Placement) => boolean
 
 const isAnswered: Rule = ({ order }, { evidence }) => order.id === evidence.answeredOrderId
 
-/** What makes a row ours, the strongest first. A weaker one is looked at only if no row meets a stronger one. */
+/** The rules that make a row ours, strongest first. A rule applies only if no row meets a stronger one. */
 const claims: readonly Rule[] = [
   ({ idMatch, isRecent, isNew, fits }) => idMatch === 'exact' && isRecent && (isNew || fits),
   (row, placement) => isAnswered(row, placement) && (row.fits || row.idMatch === 'changed' || row.idMatch === 'cut'),
@@ -129,7 +130,7 @@ function isForSameTrade({ order }: Row, request: NewOrder): boolean {
 
 // ---- rivals -----------------------------------------------------------------------------------------------------
 
-/** How well an order fits a placement by its client order id, with other terms and with the same; 0: not at all. */
+/** Rank of an order for a placement by its client order id: [with other terms, with the same terms]. 0 is no match. */
 const ranks = { exact: [2, 5], changed: [1, 4], cut: [0, 3], other: [0, 0], none: [0, 0] } as const
 
 function toRank(idMatch: ClientOrderIdMatch, fits: boolean): number {
@@ -163,7 +164,7 @@ function toFound(row: Row, placement: Placement): Match {
   return { kind: 'found', order: row.order, foundBy, changes: toChanges(placement.request, row.order) }
 }
 
-/** What the broker changed of `request`; null if it changed nothing. */
+/** Returns what the broker changed of `request`; null if it changed nothing. */
 export function toChanges(request: NewOrder, order: Order): BrokerChanges | null {
   const terms = findDifferingTerms(request, order)
   const idMatch = compareClientOrderIds(request.clientOrderId, order.clientOrderId)
@@ -172,8 +173,8 @@ export function toChanges(request: NewOrder, order: Order): BrokerChanges | null
 }
 
 /**
- * The client order ids among `orders` that have to be looked up: if one is exactly that of another placement, its order is
- * not the one of `placement`.
+ * Returns the client order ids of `orders` to look up in the store: if another placement has exactly that id, the order is not
+ * the one of `placement`.
  */
 export function listIdsToCheck(placement: Placement, orders: readonly Order[]): string[] {
   const ids = orders
@@ -183,7 +184,7 @@ export function listIdsToCheck(placement: Placement, orders: readonly Order[]): 
   return [...new Set(ids)]
 }
 
-/** The instant before which the order of a placement created at `createdAt` (epoch ms) cannot have been submitted. */
+/** Returns the earliest instant at which the order of a placement created at `createdAt` (epoch ms) can have been submitted. */
 export function toSearchedSince(createdAt: number): string {
   return new Date(createdAt - clockSkewMs).toISOString()
 }
@@ -191,16 +192,15 @@ export function toSearchedSince(createdAt: number): string {
 // ---- the answer to a send -----------------------------------------------------------------------------------------
 
 /**
- * What the answer to a send amounts to:
+ * What the answer to a send shows:
  *
  * - `ours`: the order of the placement.
- * - `unconfirmed`: an order of which a read has to tell whether it is ours, because the answer shows another client order id
- *   or other terms than were sent.
- * - `contradiction`: the order of another placement, or one that was there before the send.
+ * - `unconfirmed`: an order with another client order id or other terms than were sent; a read has to confirm that it is ours.
+ * - `contradiction`: the order of another placement, or an order that existed before the send.
  */
 export type AnswerVerdict = 'ours' | 'unconfirmed' | 'contradiction'
 
-/** Judges `answer`. `isTaken`: its order, or its exact client order id, belongs to another placement. */
+/** Judges `answer`. `isTaken` is true if its order, or exactly its client order id, belongs to another placement. */
 export function judgeAnswer({ request, preImage }: Placement, answer: PlaceAnswer, isTaken: boolean): AnswerVerdict {
   const { orderId, clientOrderId } = answer
   const isExact = clientOrderId === request.clientOrderId
@@ -211,7 +211,7 @@ export function judgeAnswer({ request, preImage }: Placement, answer: PlaceAnswe
   return (isExact || clientOrderId === null) && !differs ? 'ours' : 'unconfirmed'
 }
 
-/** Whether `order`, read after the answer to our own send named it, is the order of `placement`. */
+/** Whether `order` is the order of `placement`, once it was read because the answer to our send named it. */
 export function isConfirmed(placement: Placement, order: Order): boolean {
   const { idMatch, isNew, fits } = toRow(placement, order)
   if (idMatch === 'exact' && fits) return true

@@ -110,23 +110,23 @@ export interface RejectedOutcome {
   reason: string | null
 }
 
-/** What a broker's order has otherwise than it was sent. */
+/** How the broker's order differs from what was sent. */
 export interface BrokerChanges {
   terms: OrderTerm[]
-  /** How its client order id differs; null if it does not, or is not shown. */
+  /** How its client order id differs; null if it does not differ or the broker does not show it. */
   clientOrderId: 'changed' | 'cut' | 'other' | null
 }
 
 interface Evidence {
-  /** How the send ended without an answer; `status` of the answer's head, where there was one. */
+  /** How the send ended without an answer; `status` is null if no response head arrived. */
   failure?: { kind: string; status: number | null }
-  /** The order id of an answer that could not be believed without a look at that order. */
+  /** The order id of an unconfirmed answer. */
   answeredOrderId?: string
   /** What the broker changed of the order; absent if it changed nothing. */
   changes?: BrokerChanges
-  /** Complete searches without a trace of it. */
+  /** Number of complete lookups that did not find its order. */
   emptyScans?: number
-  /** Orders that each could be it. */
+  /** Ids of the orders that could each be its own. */
   candidates?: string[]
 }
 
@@ -173,9 +173,9 @@ export type PlacementEvent =
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }
   /** The broker proved that it did not look at the first send; it leaves once more. */
   | { type: 'sent_again'; attempt: number }
-  /** `left`: it reached the broker, who proved that it was not processed. */
+  /** `left`: the call reached the broker, which proved that it did not process it. */
   | { type: 'not_sent'; attempt: number; outcome: NotSentOutcome; left: boolean }
-  /** `answeredOrderId`: the order id of an answer that is not believed yet. */
+  /** `answeredOrderId`: the order id of an unconfirmed answer. */
   | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null }; answeredOrderId?: string }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
   | { type: 'ambiguous'; candidates: string[] }
