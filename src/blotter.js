@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// Where every command begins: says which Node is needed, before an older one stumbles over the first type annotation.
-// Plain JavaScript that Node 14 can read; it imports nothing of ours until the version is known.
+// The entry point of every command. It checks the version of Node first, because an older one fails at the first type
+// annotation. It is JavaScript that Node 14 can parse, and imports nothing of ours before the check.
 
 // oxlint-disable-next-line unicorn/prefer-node-protocol -- older versions do not know the protocol
 import { readFileSync } from 'fs'
@@ -11,7 +11,7 @@ const [neededMajor, neededMinor] = needed.split('.').map(Number)
 const [major, minor] = process.versions.node.split('.').map(Number)
 
 if (major > neededMajor || (major === neededMajor && minor >= neededMinor)) {
-  // It handles its own errors; one at its import ends the process with a stack.
+  // main.ts handles its own errors. An error while it is imported ends the process with a stack.
   void import('./main.ts')
 } else {
   process.stderr

@@ -24,7 +24,7 @@ const usage = `Usage: blotter COMMAND
   serve          the GraphQL server; over the embedded sandbox where no broker is configured
   check-config   say whether the settings can be used, and what is wrong with them
   print-schema [--api]
-                 print the subgraph's SDL; with --api that of the API alone, for tools of frontends
+                 print the SDL of the subgraph; with --api that of the API alone, for frontend tools
   sandbox        run the sandbox broker alone
 
 Beside the service, or without it, on the store in DATA_DIR:
@@ -211,7 +211,7 @@ function closeOnSignal(running: { close(signal: NodeJS.Signals): Promise<void>; 
       }
       isStopping = true
       running.close(signal).then(
-        // With 0, unless a bug came while it stopped.
+        // The exit code is 0, unless a bug occurred during the stop.
         () => process.exit(),
         (error: unknown) => fail(error),
       )

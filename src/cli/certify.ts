@@ -374,7 +374,7 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
     return strangers
   }
 
-  /** Which of the client order ids that were sent `theirs` is, unchanged or as the broker changed it; null if none. */
+  /** Returns the sent client order id that `theirs` is, unchanged or as the broker changed it; null if none matches. */
   function findKey(theirs: string): string | null {
     const isChanged = (key: string): boolean => compareClientOrderIds(key, theirs) === 'changed'
     return keysSent.has(theirs) ? theirs : ([...keysSent].find(isChanged) ?? null)
@@ -484,7 +484,7 @@ function judgeEcho(mine: readonly Sent[], rows: readonly Order[], singles: reado
   }
 }
 
-/** How the broker changed a client order id that it shows; empty if it changed none. */
+/** Describes how the broker changed a client order id; empty if it changed none. */
 function describeChange(mine: readonly Sent[], orders: readonly (Order | null)[]): string {
   for (const { request, orderId } of mine) {
     const shown = orders.find(

@@ -19,7 +19,7 @@ export interface ConnectionOptions {
   breaker: boolean
   /** The account of an order of Bluum's where our records have it; null, or a throw, when they do not. */
   findAccount?: (orderId: string) => Promise<string | null>
-  /** Called with what an operator has to know about the broker. */
+  /** Receives notices about the broker for the operator. */
   onNotice?: OnNotice
 }
 

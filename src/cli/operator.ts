@@ -28,7 +28,10 @@ export class OperatorError extends Error {
   override readonly name = 'OperatorError'
 }
 
-/** Reads the settings as `serve` would, and says that they can be used and what looks wrong. Throws ConfigError and StartError. */
+/**
+ * Reads the settings like `serve`. Returns a summary and warnings about settings that look wrong. Throws ConfigError, and
+ * StartError if a trusted document cannot run.
+ */
 export async function checkConfig(env: Env): Promise<string> {
   const config = readConfig(env)
   if (config.trustedDocuments) {
@@ -46,15 +49,15 @@ export async function checkConfig(env: Env): Promise<string> {
   return [summary, ...describeProxy(config), ...warnings].join('\n')
 }
 
-// What can be said without asking Aries: a request for a token may end the refresh token of the settings.
+// Checks this without calling Aries, because a token request may invalidate the refresh token of the settings.
 function describeTradingId({ aries, ariesTradingId }: Config): string[] {
   if (aries === null || ariesTradingId !== null) return []
   return [
-    "ARIES_TRADING_ID is not set, so accounts are listed by their id in Aries' list of accounts. Aries does not document which of its ids its order API takes: set the one by which your callers name accounts, also if it is id. The log warns at the first read that shows another.",
+    "ARIES_TRADING_ID is not set, so accounts are listed by their id in Aries' list of accounts. Aries does not document which of its ids its order API takes: set the one that your callers use, even if it is id. A running service logs a warning when a read shows that callers use another one.",
   ]
 }
 
-// Its host alone: the rest of its address may be a secret.
+// Prints only the host of the proxy, because the rest of its address may be a secret.
 function describeProxy(config: Config): string[] {
   const { proxy, auth } = config
   const brokers = listConnected(config).flatMap((id) => findUrl(id, config) ?? [])
@@ -64,7 +67,7 @@ function describeProxy(config: Config): string[] {
   const direct = targets.filter((target) => !proxied.includes(target))
   const toHosts = (urls: readonly URL[]): string => [...new Set(urls.map(({ host }) => host))].join(' and ')
   const rest = direct.length === 0 ? '' : `, and ${toHosts(direct)} directly`
-  return [`Through the proxy ${proxy.host} it reaches ${toHosts(proxied)}${rest}.`]
+  return [`The service reaches ${toHosts(proxied)} through the proxy ${proxy.host}${rest}.`]
 }
 
 /** Starts the sandbox alone, with the settings that `serve` gives it. The caller closes it. */

@@ -41,8 +41,9 @@ export interface Service {
   log: Log
   fetch: Server['fetch']
   /**
-   * Stops gracefully: for `drainMs` all is served but `/ready`; then there is no new work, writes in flight are finished
-   * within `shutdownMs`, and everything is closed. `reason` is for the log. After a bug nothing is drained.
+   * Stops gracefully. First everything is served for `drainMs`, while `/ready` answers 503; this is skipped after a bug. Then
+   * the service accepts no new work, finishes the writes under way within `shutdownMs`, and closes everything. `reason` is
+   * logged.
    */
   close(reason?: StopReason): Promise<void>
 }
@@ -92,7 +93,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   countLog.start(commands.unresolved())
   const identityListener: IdentityListener = {
     onKeysTrouble: (reason) =>
-      log.warn({ reason }, 'the keys at JWKS_URL cannot be had: no token is taken until they can'),
+      log.warn({ reason }, 'the keys at JWKS_URL cannot be fetched; every token is refused until they can'),
     onClaimTrouble: (reason) =>
       log.warn(
         { reason },
@@ -195,10 +196,10 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   }
 }
 
-// Between two lines about the same count.
+// Minimum ms between two log lines about the number of placements without an outcome.
 const countEveryMs = 1_000
 
-/** Logs how many placements are without an outcome, when that changes and at most once a second. */
+/** Logs the number of placements without an outcome at the start and when it changes, at most once a second. */
 function createCountLog(log: Log) {
   let count = 0
   let logged = 0

@@ -19,7 +19,7 @@ export interface Config {
   readonly port: number
   /** Host names that requests may name in addition to this machine's; checked only if `host` is a loopback address. */
   readonly publicHosts: readonly string[]
-  /** How long a connection without a request is kept. */
+  /** How long an idle connection is kept, in ms. */
   readonly keepAliveMs: number
   /** Bluum's address and our key pair there; null where Bluum is not connected. */
   readonly bluum: { readonly url: string; readonly apiKey: Secret; readonly apiSecret: Secret } | null
@@ -37,7 +37,7 @@ export interface Config {
   /** Nobody publishes a rate; 80 % of this one is used. */
   readonly ariesRequestsPerSecond: number
   readonly ariesCapabilities: readonly BrokerCapability[]
-  /** How brokers and the keys of tokens are reached, where not directly; null without a proxy. */
+  /** The proxy for brokers and for the keys of tokens; null without one. */
   readonly proxy: ProxySettings | null
   /** Whether calls stop for a while when the broker keeps failing. */
   readonly breaker: boolean
@@ -62,12 +62,12 @@ export interface Config {
   /** Whether placements are sent, and whether cancels are. */
   readonly trading: (typeof tradings)[number]
   readonly placing: Placing
-  /** How long a stopping service goes on serving, while it says that it is not ready. */
+  /** How long a stopping service continues to serve while `/ready` answers 503, in ms. */
   readonly drainMs: number
-  /** Bound of a graceful stop, after the drain. */
+  /** Maximum time of a graceful stop after the drain, in ms. */
   readonly shutdownMs: number
   readonly logLevel: LogLevel
-  /** What an operator should look at, although the settings can be used; one sentence each, without values. */
+  /** Warnings for the operator about settings that can be used; one sentence each, without values. */
   readonly notices: readonly string[]
 }
 
@@ -83,9 +83,9 @@ type Auth =
       readonly kind: 'jwt'
       readonly issuer: string
       readonly audience: string
-      /** Where tokens list their scopes: the name of a claim, or a dotted path; null for `scope` and `scp`. */
+      /** The claim that lists the scopes of a token: its name or a dotted path; null for `scope` and `scp`. */
       readonly scopeClaim: string | null
-      /** The same of their accounts. */
+      /** The claim that lists the accounts of a token: its name or a dotted path. */
       readonly accountsClaim: string
       readonly keys: { readonly url: string } | { readonly pem: string }
     }
@@ -161,7 +161,7 @@ const notBuilt: Readonly<Record<string, string>> = {
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const problems: string[] = []
-  // Every name that was read, whether it was set or not: the settings there are.
+  // The names of all settings. Each name is added when it is read, set or not.
   const known = new Set(['NODE_ENV'])
 
   function read(name: string): string | undefined {
@@ -310,7 +310,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     return { url, credential: Object.freeze({ clientId, clientSecret, refreshToken }) }
   }
 
-  // As curl does: the name in lower case wins. HTTP_PROXY is not looked at, because nothing leaves this machine as http://.
+  // The name in lower case wins, as with curl. HTTP_PROXY is ignored, because only https:// calls leave this machine.
   function readProxy(): ProxySettings | null {
     const inCapitals = readSecret('HTTPS_PROXY')
     const inSmall = read('https_proxy')
@@ -321,7 +321,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     const proxy = toProxyUrl(address)
     const settings = { url: toSecret(address), host: proxy?.host ?? '', bypass: Object.freeze(bypass) }
     if (proxy !== null) return Object.freeze(settings)
-    // The variable may have been set for other programs, so its form matters only if a target here would use it.
+    // Checks the form only if a target would use the proxy, because the variable may be set for other programs.
     const targets = [bluum?.url, aries?.url, auth.kind === 'jwt' && 'url' in auth.keys ? auth.keys.url : undefined]
     if (targets.some((url) => url !== undefined && URL.canParse(url) && findProxy(new URL(url), settings) !== null)) {
       problems.push(
@@ -366,7 +366,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     }
     if (hosts.length > 0 && !isLoopback(host)) {
       problems.push(
-        'PUBLIC_HOSTS has no meaning unless HOST is a loopback address, because other addresses serve every name: unset it',
+        'PUBLIC_HOSTS has no effect unless HOST is a loopback address, because other addresses serve every name: unset it',
       )
     }
     return Object.freeze(hosts)
@@ -384,7 +384,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     try {
       text = readFileSync(file, 'utf8')
     } catch {
-      // An empty text is no manifest. The problem names no path.
+      // The empty text is refused as a manifest, in a message without the path.
     }
     try {
       return Object.freeze({ texts: parseManifest(text), mode })
@@ -532,11 +532,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     shutdownMs: readInteger('SHUTDOWN_MS', 35_000, 0, 600_000),
     logLevel: readChoice('LOG_LEVEL', 'info', ['error', 'warn', 'info', 'debug']),
   }
-  // Last, when all names have been read.
+  // Runs last, because all names have been read by then.
   const misspelt = findMisspelt(env, known).map(
     ({ name, nearest }) => `${name} is set, but there is no such setting; the nearest name is ${nearest}.`,
   )
-  // A name that is missing may be the one that is misspelt.
+  // Lists misspelt names as well, because one of them may be the missing setting.
   if (problems.length > 0) throw new ConfigError([...problems, ...misspelt])
   return Object.freeze({ ...config, notices: Object.freeze(misspelt) })
 }

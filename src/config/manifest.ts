@@ -1,4 +1,4 @@
-// Manifests of trusted documents, in the forms that the builds of frontends write.
+// Parses manifests of trusted documents, in the formats that frontend builds write.
 
 /** The format of the manifests that Apollo's generators write for web, Kotlin and iOS. */
 const apolloFormat = 'apollo-persisted-query-manifest'
@@ -7,16 +7,16 @@ const expected =
   'a JSON file that can be read: {"<id>": "<document>", …}, as graphql-codegen\'s client preset and Relay\'s compiler ' +
   `write it, or {"format": "${apolloFormat}", "version": 1, "operations": [{"id": …, "body": …}]}, as Apollo's generator does`
 
-/** A manifest that cannot be used; the message says what was expected, and quotes nothing of the file. */
+/** A manifest that cannot be used. The message says what is wrong or expected, and quotes nothing of the file. */
 export class ManifestError extends Error {
   override readonly name = 'ManifestError'
 }
 
-/** The documents of a manifest by their ids, as the manifest spells them. Throws ManifestError. */
+/** Returns the documents of a manifest by their ids, as the manifest spells them. Throws ManifestError. */
 export function parseManifest(text: string): ReadonlyMap<string, string> {
   const manifest = parseJson(text)
   if (!isObject(manifest)) throw new ManifestError(`must name ${expected}`)
-  // A plain manifest may have a document whose id is `format`: it has texts only.
+  // A plain manifest may have documents with the ids `format` and `operations`, but those are texts.
   const isApollo = 'operations' in manifest && typeof manifest['operations'] !== 'string'
   return isApollo || manifest['format'] === apolloFormat ? readApollo(manifest) : readTexts(manifest)
 }
@@ -36,7 +36,7 @@ function readApollo({ format, version, operations }: Readonly<Record<string, unk
     throw new ManifestError(`names a manifest with operations whose "format" is not "${apolloFormat}"`)
   }
   if (version !== 1) {
-    throw new ManifestError('names a manifest of Apollo whose "version" is not 1, the only one that is known here')
+    throw new ManifestError('names a manifest of Apollo whose "version" is not 1, the only supported one')
   }
   if (!Array.isArray(operations) || operations.length === 0) {
     throw new ManifestError('names a manifest of Apollo without "operations": build the frontend again')
@@ -60,10 +60,10 @@ function readApollo({ format, version, operations }: Readonly<Record<string, unk
 
 function parseJson(text: string): unknown {
   try {
-    // Some editors begin a file with a mark of its encoding.
+    // Some editors begin a file with a byte order mark.
     return JSON.parse(text.replace(/^\uFEFF/, ''))
   } catch {
-    // The parser's error quotes the file.
+    // Drops the parser's error, because it quotes the file.
     return null
   }
 }

@@ -1,19 +1,19 @@
-// Names in the environment that are probably misspelt settings. A misspelt setting is otherwise ignored in silence: a
-// service with TRADNG=halted trades.
+// Finds names in the environment that are probably misspelt settings. Without this check a misspelt setting is ignored, so that
+// a service with TRADNG=halted would trade.
 
-// Names that begin so are ours.
+// Names with these beginnings are meant for Blotter.
 const ownPrefix =
   /^(BLUUM|ARIES|PLACE|LIMIT|JWT|JWKS|TRUSTED|CORS|SANDBOX|ROUTER|STORE|DRAIN|SHUTDOWN)[A-Z]*_|^(KEEP_?ALIVE|PUBLIC_HOST|BREAKER|GRAPHIQL|INTROSPECTION|TRADING)/
 
-// Known to other programs, and one letter away from ours.
+// Settings of other programs that differ from one of ours in a letter or two.
 const foreign = /^(HTTP|FTP|ALL)_PROXY$/i
 
-// What Kubernetes sets for a service that is called like a broker.
+// Names that Kubernetes sets for a service with the name of a broker.
 const ofKubernetes = /_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)/
 
 /**
- * The names in `env` that are no settings but are meant to be: they begin like one, or differ from one in a letter or two.
- * Each with the nearest known name, in the order of `env`. Unset and empty ones are not looked at.
+ * Returns the names in `env` that are probably misspelt settings, with the nearest known name, in the order of `env`. These
+ * names begin like a setting or differ from one in one or two letters. Ignores names without a value.
  */
 export function findMisspelt(
   env: Readonly<Record<string, string | undefined>>,
@@ -24,7 +24,7 @@ export function findMisspelt(
     const spelt = name.toUpperCase().replaceAll(/[.-]/g, '_')
     if (ofKubernetes.test(spelt) || /^(tcp|udp):\/\//.test(value)) return []
     const isOurs = ownPrefix.test(spelt)
-    // In short names a letter makes another word.
+    // Short names must be closer, because a letter turns them into another word.
     const differenceMax = isOurs ? Infinity : spelt.length >= 8 ? 2 : spelt.length >= 5 ? 1 : 0
     const nearest = findNearest(spelt, known, differenceMax)
     return nearest === null ? [] : [{ name, nearest }]
@@ -35,7 +35,7 @@ function findNearest(name: string, known: ReadonlySet<string>, differenceMax: nu
   let nearest: string | null = null
   let least = differenceMax
   for (const candidate of known) {
-    // Only a name that is ours may differ by whole words.
+    // Only a name that begins like ours may differ by whole words.
     const byWords = differenceMax === Infinity ? countWords(name, candidate) : Infinity
     if (byWords >= least && Math.abs(candidate.length - name.length) > least) continue
     const difference = Math.min(byWords, countDifferences(name, candidate))
@@ -47,13 +47,13 @@ function findNearest(name: string, known: ReadonlySet<string>, differenceMax: nu
   return nearest
 }
 
-/** One more than the words by which the longer name exceeds the shorter one; Infinity unless it has all words of that. */
+/** Returns 1 plus the difference in words, if the longer name has all words of the shorter one; Infinity otherwise. */
 function countWords(a: string, b: string): number {
   const [fewer = [], more = []] = [a.split('_'), b.split('_')].toSorted((x, y) => x.length - y.length)
   return fewer.every((word) => more.includes(word)) ? 1 + more.length - fewer.length : Infinity
 }
 
-/** Letters to insert, delete, replace or swap with their neighbor, until `a` is `b`. */
+/** Returns the number of letters to insert, delete, replace or swap with a neighbour to turn `a` into `b`. */
 function countDifferences(a: string, b: string): number {
   let beforeLast: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, index) => index)

@@ -38,7 +38,7 @@ const router: Caller = {
   },
 }
 
-// By the type of the key, or its curve. None of HMAC: with HS256 a public key would be taken for a secret.
+// Accepted algorithms by the type of the key or its curve. HMAC is excluded, because HS256 would use a public key as a secret.
 const algorithms: Readonly<Record<string, readonly string[]>> = {
   ed25519: ['EdDSA', 'Ed25519'],
   prime256v1: ['ES256'],
@@ -49,15 +49,21 @@ const clockToleranceSeconds = 30
 const keysBytesMax = 1_000_000
 const keysMs = { maxAge: 600_000, timeout: 3_000, cooldown: 30_000 }
 
-/** What an operator should know of tokens; no call names a token or its caller. */
+/** Receives problems with tokens for the operator. No call names a token or its caller. */
 export interface IdentityListener {
-  /** The issuer's keys cannot be fetched, so every token is refused and no caller's error says why. Called once until they can. */
+  /**
+   * The issuer's keys cannot be fetched, so every token is refused. The callers' errors do not have the reason. Called once
+   * until the keys can be fetched again.
+   */
   onKeysTrouble(reason: string): void
-  /** A token was verified and grants nothing, because a claim is missing or has another form. Called once a reason. */
+  /** A verified token grants no scope or no account, because a claim is missing or has another form. Called once per reason. */
   onClaimTrouble(reason: string): void
 }
 
-/** Fetches no key before a token comes, and then through `proxy` unless that leaves the keys' address out. Throws TypeError if the public key is none. */
+/**
+ * Creates the check of tokens. Fetches the keys when the first token arrives, through `proxy` unless that excludes their
+ * address. Throws TypeError if the public key is not a key.
+ */
 export function createIdentity(
   auth: Config['auth'],
   listener: IdentityListener,
@@ -65,7 +71,7 @@ export function createIdentity(
 ): Identity {
   if (auth.kind === 'none') return { identify: () => Promise.resolve(everybody) }
   const { issuer, audience, keys } = auth
-  // There are few: each names a claim of the settings and one of two faults.
+  // Holds few reasons, because each names a claim of the settings and one of two faults.
   const reported = new Set<string>()
   const options = {
     issuer,
@@ -120,7 +126,7 @@ function toKeys(keys: Keys, proxy: Config['proxy']): JWTVerifyGetKey {
 }
 
 function fetchThrough(proxyUrl: string): FetchImplementation {
-  // Keys are fetched every ten minutes, for which no connection is kept.
+  // Keeps no connection, because keys are fetched only every ten minutes.
   const agent = new Agent({ connect: createTunnels(proxyUrl), pipelining: 0, maxResponseSize: keysBytesMax })
   return async (address, { headers, signal }) => {
     const { origin, pathname } = new URL(address)
@@ -166,11 +172,11 @@ function toReason(error: unknown): string {
 
 // ---- what a token grants ----------------------------------------------------------------------------------------------
 
-/** Words that a claim lists, and why there are none, if it is for want of the claim or because of its form. */
+/** The words that a claim lists. `trouble` says why there are none if the claim is missing or has another form. */
 interface Grant {
   words: readonly string[]
   trouble: string | null
-  /** False if the claim is missing: a token without accounts is one that has none. */
+  /** False if the claim is missing. A token without the claim for accounts is accepted and has no accounts. */
   isPresent: boolean
 }
 
@@ -181,14 +187,14 @@ interface Grants {
 
 type Claims = Pick<Extract<Config['auth'], { kind: 'jwt' }>, 'scopeClaim' | 'accountsClaim'>
 
-// Identity providers write either one by default.
+// Identity providers use one of these by default.
 const usualScopeClaims = ['scope', 'scp']
 
 function readGrants(payload: JWTPayload, { scopeClaim, accountsClaim }: Claims): Grants {
   const scopes = readGrant(payload, scopeClaim === null ? usualScopeClaims : [scopeClaim], {
     what: 'scope',
     form: 'text with blanks between the scopes, or an array of text',
-    // Some put all scopes into one text within an array.
+    // Some providers put all scopes into one text within an array.
     split: (texts) => texts.flatMap(toWords),
   })
   const accounts = readGrant(payload, [accountsClaim], {
@@ -199,7 +205,7 @@ function readGrants(payload: JWTPayload, { scopeClaim, accountsClaim }: Claims):
   return { scopes, accounts }
 }
 
-/** The words of all claims of these names together. */
+/** Returns the words of all claims with these names. */
 function readGrant(
   payload: JWTPayload,
   names: readonly string[],
@@ -216,7 +222,7 @@ function readGrant(
     const texts = values.filter((text) => typeof text === 'string')
     const read = split(texts, Array.isArray(value))
     words.push(...read)
-    // An empty text or array lists nothing, which is a form as well.
+    // Empty text and an empty array are valid forms that list nothing.
     const isEmpty = values.every((text) => typeof text === 'string' && text.trim() === '')
     if (read.length === 0 && !isEmpty) unreadable.push(name)
   }
@@ -236,8 +242,8 @@ function toWords(text: string): string[] {
 }
 
 /**
- * The claim of this name, or at this dotted path. A name may have dots of its own, such as `https://example.com/accounts`,
- * so the longest name that is there comes first.
+ * Returns the claim with this name or at this dotted path; undefined if there is none. A name may contain dots, such as
+ * `https://example.com/accounts`, so the longest name is tried first.
  */
 function findClaim(claims: object, path: string): unknown {
   if (Object.hasOwn(claims, path)) return Reflect.get(claims, path)
@@ -267,7 +273,7 @@ function toCaller(subject: string, issuer: string, { scopes, accounts }: Grants)
       if (!granted.has(wanted)) {
         throw createAccessError('FORBIDDEN', scopes.trouble ?? `The token lacks the scope ${wanted}.`)
       }
-      // Each account would otherwise be refused or missing, and its caller would look for the reason there.
+      // Without this error every account would be refused or missing, which hides the cause from the caller.
       if (accounts.isPresent && accounts.trouble !== null) throw createAccessError('FORBIDDEN', accounts.trouble)
     },
   }

@@ -9,8 +9,8 @@ import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
 import { isLoopback } from '../config/config.ts'
 
-// Bytes of a request's body, after it is decoded. A router asks for 1,000 entities at once, each with its account and type
-// names, which are 205 bytes with the longest ids in use.
+// Maximum bytes of a request body after it is decoded. A router may request 1,000 entities at once; each has an id, an account
+// and type names, which are 205 bytes with the longest ids in use.
 const bodyBytesMax = 256_000
 
 // As they stand in a request, letter by letter. Yoga would take whatever ends in the path of GraphQL, also behind a `?`,
@@ -27,11 +27,11 @@ const watchMs = 250
 export interface ListenerOptions {
   /** Whether only this machine is served: then a request has to name it, or a foreign page could reach through a name. */
   isLoopbackOnly: boolean
-  /** Names, in lower case and without a port, that a request may give where only this machine is served. */
+  /** Host names that requests may use if `isLoopbackOnly`, in lower case and without a port; none by default. */
   publicHosts?: readonly string[]
-  /** Origins whose pages may read refusals; none if it is not given. */
+  /** Origins whose pages may read refusals; none by default. */
   corsOrigins?: readonly string[]
-  /** How long a connection without a request is kept, in ms; 65 s if it is not given. */
+  /** How long an idle connection is kept, in ms; 65,000 by default. */
   keepAliveMs?: number
   /** How long the sending of one answer may take; 30 s if it is not given. */
   sendMs?: number
@@ -42,7 +42,7 @@ export interface ListenerOptions {
 export interface Listener {
   /** Resolves to the origin that is listened on, such as `http://127.0.0.1:4000`; rejects when it cannot be. */
   listen(port: number, host: string): Promise<string>
-  /** Goes on serving; each answer ends its connection, so that pools of connections move to other processes. */
+  /** Continues to serve, but closes each connection after its answer, so that clients connect to other processes. */
   drain(): void
   /** Takes no new connection; resolves when the last of those there are has its answer. */
   stop(): Promise<void>
@@ -133,7 +133,7 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   }
 
   async function admit(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // Requests that wait behind this one would get no answer.
+    // Keeps the connection while other requests wait on it, because they would get no answer.
     if (isDraining && lines.get(request.socket)?.length === 1) response.shouldKeepAlive = false
     // The memory of what is given up is free only after the turn of the event loop.
     while (giveUpUnread()) await waitForTurn()
@@ -219,8 +219,8 @@ interface BodyProblem {
 const tooLarge: BodyProblem = { status: 413, message: `The body is too large: at most ${bodyBytesMax} bytes.` }
 
 /**
- * Bounds the body, and decodes one in gzip. A body with a length and without an encoding is left to Yoga, because node:http
- * holds it to its length. Returns what is wrong with it, or null.
+ * Limits the size of the body, and decodes gzip. Leaves a body with a length and without an encoding to Yoga, because node:http
+ * enforces the length. Returns what is wrong with the body; null if nothing is.
  */
 async function readBody(
   request: IncomingMessage & { body?: Buffer },
@@ -244,12 +244,12 @@ async function readBody(
       if (bytes > bodyBytesMax) return tooLarge
     }
   } catch {
-    // The client has gone in the middle of its body; nobody reads the answer.
+    // The client left before the end of its body, so it does not read this answer.
     return tooLarge
   }
   const body = Buffer.concat(chunks)
   if (!isGzip) {
-    // Yoga takes a body that was read before from here.
+    // Yoga reads a body that was consumed before from this field.
     request.body = body
     return null
   }
@@ -266,7 +266,7 @@ interface Refusal {
   status: number
   code: string
   message: string
-  /** The origin of a page that may read it. */
+  /** The origin whose pages may read the refusal; null if none. */
   allowOrigin: string | null
 }
 
@@ -294,7 +294,7 @@ function sendRefusal(request: IncomingMessage, response: ServerResponse, refusal
   request.once('end', () => response.end()).resume()
 }
 
-/** The headers of an answer that a page of a listed origin may read. */
+/** The response headers that pages of a listed origin may read. */
 export const exposedHeaders = ['x-request-id', 'retry-after']
 
 function isHost(host: string): boolean {

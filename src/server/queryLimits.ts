@@ -30,8 +30,8 @@ const rootFieldsMax = {
 }
 const costMax = 500
 const pageSizeDefault = 50
-// Rows of all lists of an answer together, rows within rows counted as often as they come. A price adds up what is asked of
-// brokers, which rows of one account share; but each row is written out: so many are 3 MB, whose JSON takes 20 ms in one piece.
+// Maximum rows of all lists of an answer together; a row within a row counts each time. The price cannot bound them, because it
+// counts the work of brokers, which rows of one account share. This many rows are 3 MB, whose JSON takes 20 ms in one piece.
 const rowsMax = 5_000
 
 // By field, wherever it stands: an order and a page of orders are calls at a broker, a write is one that counts.

@@ -1,5 +1,5 @@
-// Why answers of brokers, or parts of them, cannot be used: at debug each time, at warn once a minute for each reason,
-// because a broker that is down for an hour would otherwise fill the log.
+// Logs why a broker's answer, or a part of it, cannot be used: always at debug, and once a minute per reason at warn, because a
+// broker that is down for an hour would otherwise fill the log.
 
 import { UpstreamError } from '../upstream/errors.ts'
 import type { Broker } from '../brokers/broker.ts'
@@ -8,10 +8,10 @@ import type { Log } from './telemetry.ts'
 
 const warnEveryMs = 60_000
 
-/** Notes why an answer cannot be used; `requestId` of the operation it was for, undefined if it was for none. */
+/** Logs why an answer cannot be used. `requestId` is that of the operation; undefined if the call was for no operation. */
 export type NoteRefusal = (refusal: AnswerRefusal, requestId: string | undefined) => void
 
-/** `now` in ms that only grow. */
+/** Creates the log of refusals. `now` returns monotonic ms. */
 export function createRefusalLog(log: Log, now: () => number = () => performance.now()): NoteRefusal {
   const warned = new Map<AnswerRefusal['reason'], { at: number; suppressed: number }>()
   return ({ reason, detail }, requestId) => {
@@ -28,8 +28,8 @@ export function createRefusalLog(log: Log, now: () => number = () => performance
 }
 
 /**
- * `broker`, with the refused answers of placements, cancels and lookups noted. Those of reads are noted where their operation
- * is answered.
+ * Returns `broker` with a log of the answers to placements, cancels and lookups that cannot be used. The server logs those to
+ * reads when it answers their operation.
  */
 export function noteWriteRefusals(broker: Broker, noteRefusal: NoteRefusal): Broker {
   async function noted<T>(work: Promise<T>): Promise<T> {

@@ -38,7 +38,7 @@ export interface ServerOptions {
   commands: Commands
   cursors: Cursors
   log: Log
-  /** Notes why an answer of a broker could not be used for an operation. */
+  /** Logs why a broker's answer could not be used for an operation. */
   noteRefusal: NoteRefusal
   identity: Identity
   /** What a federation router has to send in `x-router-secret`; null asks nobody. */
@@ -160,8 +160,8 @@ const corsOptions = {
 }
 
 /**
- * The headers that a preflight asks for. A listed origin may send them all: tracing and client names come and go, and none of
- * them carries a credential of its own accord.
+ * Returns the headers that a preflight requests, at most 100. A listed origin may send any header, because tracing and client
+ * libraries add headers, and a browser puts no credential into them on its own.
  */
 function readAsked(request: Request): string[] {
   const asked = request.headers.get('access-control-request-headers') ?? ''
@@ -221,7 +221,7 @@ function hasShownSecret({ routerSecret: secret }: ServerOptions, request: Reques
   return timingSafeEqual(hash(secret), hash(request.headers.get('x-router-secret') ?? ''))
 }
 
-/** What is wrong with the router's secret in a request, as a sentence; null if it is right, or none is configured. */
+/** Describes what is wrong with the router's secret in a request, as a sentence; null if it is right or not configured. */
 function describeSecret(options: ServerOptions, request: Request): string | null {
   if (options.routerSecret === null || hasShownSecret(options, request)) return null
   const isMissing = request.headers.get('x-router-secret') === null
@@ -255,8 +255,8 @@ async function renderPage(page: GraphiQLOptions): Promise<Buffer<ArrayBuffer>> {
   return Buffer.from(renderGraphiQL(page).replace('</title>', () => `</title><style>${stillTabs}</style>`))
 }
 
-// A tab gets the focus when the mouse button goes down, and GraphiQL then moves it to its place. The button comes up beside
-// the tab, so that the browser sees no click on it.
+// Stops GraphiQL from moving a tab that gets the focus. The tab would move between the press and the release of the mouse
+// button, so that the browser would not report a click.
 const stillTabs = '.graphiql-tab { transform: none !important }'
 
 function toGraphiQLOptions(tabs: readonly string[]): GraphiQLOptions {
@@ -328,7 +328,7 @@ function useJsonAnswers(): ServerPlugin {
     onRequestParse({ request, endResponse, serverContext: { requestId }, fetchAPI }) {
       const accept = request.headers.get('accept')
       if (takesJson(accept)) {
-        // Yoga knows one spelling of the charset that every answer has.
+        // Removes the charset, because Yoga accepts only one spelling of it.
         if (accept?.includes('charset')) request.headers.set('accept', accept.replaceAll(utf8Pattern, ''))
         return
       }
@@ -369,8 +369,8 @@ function useNoForms(corsOrigins: readonly string[]): ServerPlugin {
       if (!isFromOwnPage(request, corsOrigins) && !preflightHeaders.some((name) => request.headers.has(name))) {
         throw createHttpError(
           403,
-          `A GET from elsewhere than a page of this origin or of CORS_ORIGINS needs one of the headers ` +
-            `${preflightHeaders.join(', ')}; any value will do.`,
+          `A GET that is not from a page of this origin or of CORS_ORIGINS needs one of the headers ` +
+            `${preflightHeaders.join(', ')}, with any value.`,
         )
       }
       setRequestParser((toParse) => {
@@ -386,22 +386,19 @@ function useNoForms(corsOrigins: readonly string[]): ServerPlugin {
 
 const preflightHeaders = ['x-graphql-yoga-csrf', 'apollo-require-preflight']
 
-// Both headers are the browser's own: no page can set them.
+// Trusts both headers, because the browser sets them and a page cannot.
 function isFromOwnPage({ headers }: Request, corsOrigins: readonly string[]): boolean {
   return headers.get('sec-fetch-site') === 'same-origin' || corsOrigins.includes(headers.get('origin') ?? '')
 }
 
 const bodyParameters = ['query', 'variables', 'operationName', 'extensions', ...documentParameters]
 
-// Clients send parameters of their own beside those of GraphQL over HTTP, and some a byte order mark.
+// Drops parameters that are not of GraphQL over HTTP, and a byte order mark, because clients send both.
 async function parseJsonBody(request: Request): Promise<GraphQLParams> {
   const text = (await request.text()).replace(/^\uFEFF/, '')
   const body = parseJson(text)
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw createHttpError(
-      400,
-      'The body has to be one JSON object with a query; send each operation in its own request.',
-    )
+    throw createHttpError(400, 'The body must be one JSON object with a query; send each operation in its own request.')
   }
   return Object.fromEntries(Object.entries(body).filter(([name]) => bodyParameters.includes(name)))
 }
@@ -432,7 +429,7 @@ function useIdentity(options: ServerOptions): ServerPlugin {
   }
 }
 
-// A router without its secret has no token either, and would look for one.
+// Adds what is wrong with the secret, because a router without its secret would otherwise get the error for a missing token.
 function toRouterError(error: unknown, document: unknown, trouble: string | null): unknown {
   if (trouble === null || !(error instanceof GraphQLError)) return error
   if (typeof document !== 'string' || !/\b_(service|entities)\b/.test(document)) return error
@@ -515,7 +512,7 @@ function useNoIntrospection(): ServerPlugin {
   }
 }
 
-// Characters of an operation's name in the log.
+// Maximum characters of an operation name in the log.
 const operationNameLengthMax = 100
 
 // Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause

@@ -66,7 +66,7 @@ export function useTrustedDocuments({ documents, isFromRouter }: TrustOptions): 
   })
 }
 
-/** The parameters that may name a document, beside the four of every request: of GraphQL over HTTP, and Relay's. */
+/** The parameters that may name a document, in addition to the four of every request: those of GraphQL over HTTP and Relay. */
 export const documentParameters = ['documentId', 'doc_id', 'id']
 
 // Apollo's clients, urql's and those of graphql-codegen's pages send it as a hash among the extensions.
@@ -83,8 +83,9 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null
 }
 
-// The exact words of Apollo's server, because @urql/exchange-persisted compares the message and not the code. The client then
-// sends the text, which runs in `allow` mode and is not kept. Without a manifest no id is ever known, and they need not ask by one again.
+// Uses the exact words of Apollo's server, because @urql/exchange-persisted compares the message and not the code. The client
+// then sends the text, which runs in `allow` mode and is not kept. Without a manifest no id is known, so clients must not send
+// one again.
 function createNotFound(documents: TrustedDocuments | null): GraphQLError {
   if (documents === null) return createRefusal('PERSISTED_QUERY_NOT_SUPPORTED', 'PersistedQueryNotSupported')
   if (documents.mode !== 'enforce') return createRefusal('PERSISTED_QUERY_NOT_FOUND', 'PersistedQueryNotFound')

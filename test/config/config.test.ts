@@ -441,7 +441,7 @@ describe('the listener', () => {
     [{ PUBLIC_HOSTS: 'https://hidden.example' }, /^PUBLIC_HOSTS must be host names/],
     [{ PUBLIC_HOSTS: 'hidden.example:443' }, /^PUBLIC_HOSTS must be host names/],
     [{ PUBLIC_HOSTS: '*.hidden.example/x' }, /^PUBLIC_HOSTS must be host names/],
-    [{ PUBLIC_HOSTS: 'hidden.example', HOST: '0.0.0.0' }, /^PUBLIC_HOSTS has no meaning unless HOST is a loopback/],
+    [{ PUBLIC_HOSTS: 'hidden.example', HOST: '0.0.0.0' }, /^PUBLIC_HOSTS has no effect unless HOST is a loopback/],
   ])('refuses %j', (env, problem) => {
     const problems = problemsOf(env)
     expect(problems).toEqual([expect.stringMatching(problem)])

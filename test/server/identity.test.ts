@@ -190,7 +190,7 @@ describe('a token', () => {
     const lines = published.log().join('')
     expect(lines).not.toMatch(/"level":"error"/)
     // Once, and not for each token: who forges them could fill the log.
-    expect(lines.match(/the keys at JWKS_URL cannot be had/g)).toHaveLength(1)
+    expect(lines.match(/the keys at JWKS_URL cannot be fetched/g)).toHaveLength(1)
     await published.close()
     server.closeAllConnections()
     server.close()

@@ -1,22 +1,22 @@
-// Compares the client order id of an order with the one that was sent. Brokers change it: they put a prefix in front, cut
-// it to their own length, change its case or drop its dashes. Pure.
+// Compares the client order id of an order with the one that was sent. Brokers change client order ids: they add a prefix,
+// cut them to their own length, change their case or drop their dashes. Pure.
 
 import type { Field } from '../../domain/order.ts'
 
 /**
- * How a broker's client order id relates to ours:
+ * How the broker's client order id relates to ours:
  *
  * - `exact`: the same text.
- * - `changed`: the same letters and digits in another case or with other separators, also behind a prefix. As good as
- *   `exact` unless two of our own ids are alike.
- * - `cut`: the beginning of ours, at least 8 characters of it, also behind a prefix; or its end, if at least 8 characters
- *   are left. A hint, because ids of one series are alike.
+ * - `changed`: the same letters and digits in another case, with other separators or after a prefix. It identifies the order
+ *   like `exact`, unless two of our own ids differ only in those.
+ * - `cut`: the first 8 or more characters of ours, also after a prefix, or the last 8 or more. It is only a hint, because ids
+ *   of one series are alike.
  * - `other`: another id.
- * - `none`: the broker shows none.
+ * - `none`: the broker shows no id.
  */
 export type ClientOrderIdMatch = 'exact' | 'changed' | 'cut' | 'other' | 'none'
 
-/** Characters of ours that have to be left of a prefixed or cut id. Fewer are too easily alike by chance. */
+/** Minimum characters of our id in a prefixed or cut one. Fewer match by chance too often. */
 const keptMin = 8
 
 /** How `theirs` relates to `ours`. A field that cannot be read counts as `none`. */
@@ -25,7 +25,7 @@ export function compareClientOrderIds(ours: string, theirs: Field<string>): Clie
   if (theirs === ours) return 'exact'
   const [mine, said] = [toLettersAndDigits(ours), toLettersAndDigits(theirs)]
   if (mine === said || (mine.length >= keptMin && said.endsWith(mine))) return 'changed'
-  // Both spellings, because a cut counts characters before or after the separators are dropped.
+  // Compares with and without separators, because a broker may cut the id before or after it drops them.
   const spellings = [
     [said, mine],
     [theirs.toLowerCase(), ours.toLowerCase()],
@@ -37,7 +37,7 @@ function toLettersAndDigits(id: string): string {
   return id.toLowerCase().replaceAll(/[^\p{L}\p{N}]/gu, '')
 }
 
-/** Whether `text` is the end of `whole`, or ends with its beginning; at least `keptMin` characters of it. */
+/** Whether `text` is the last `keptMin` or more characters of `whole`, or ends with the first `keptMin` or more. */
 function isCutOf(text: string, whole: string): boolean {
   if (text.length >= keptMin && whole.endsWith(text)) return true
   for (let kept = Math.min(text.length, whole.length); kept >= keptMin; kept--) {
