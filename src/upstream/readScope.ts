@@ -20,7 +20,7 @@ export interface ReadScope {
 export interface Tally {
   /** Calls that left for a broker, repeats included. */
   calls: number
-  /** Milliseconds spent in them, added up. */
+  /** Total ms of the calls of reads. */
   ms: number
   /** Reads answered by a call that another request had under way. */
   shared: number
