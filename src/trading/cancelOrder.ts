@@ -42,18 +42,18 @@ interface CancelInput {
   clientOrderId: string | null
 }
 
-/** Who asks for a cancel. */
+/** The caller that cancels. */
 interface Canceler {
   /** As the audit names it. */
   principal: string
-  /** Whether an account is one of theirs; orders of others are to them as if they did not exist. */
+  /** Whether the caller may see an account. It gets the answer for missing orders for all other accounts. */
   sees: (accountId: string) => boolean
   /** Counts the upstream calls of the cancel; absent counts none. */
   tally?: Tally
 }
 
 const anybody: Canceler = { principal: 'caller', sees: () => true }
-// On the wish of somebody whose order it was.
+// Cancels on behalf of a caller that was allowed to cancel the order.
 const ourselves: Canceler = { principal: 'service', sees: () => true }
 
 interface CancelKey {
@@ -71,26 +71,26 @@ export interface CancelsOptions {
   random: () => number
   /** The longest a caller waits, in ms. */
   replyMs: number
-  /** When the order of a cancel that was never confirmed is looked at again, in ms after it was asked for, ascending. */
+  /** When the order of an unconfirmed cancel is read again, in ms after the cancel was requested, ascending. */
   lateMs: readonly number[]
   /** False refuses every cancel as READ_ONLY. */
   isAllowed: boolean
   onTrouble: OnTrouble
 }
 
-/** The cancels of a process. Whoever made it calls `close`. */
+/** The cancels of a process. Its creator calls `close`. */
 export interface Cancels {
-  /** Cancels the order; who asks while its cancel is under way shares the outcome. */
+  /** Cancels the order. Callers that cancel it at the same time share the outcome. */
   cancel(input: CancelInput, timeoutMs: number | null, by?: Canceler): Promise<CancelOrderResult>
-  /** Goes on with what was asked for and is not settled: after a restart, or because the order has only now been found. */
+  /** Resumes a cancel that was requested and is not settled: after a restart, or because the order was found only now. */
   resume(placement: Placement): void
-  /** Goes on with the cancel requests that an earlier process kept. Throws StoreError. */
+  /** Resumes the cancel requests that an earlier process kept. Throws StoreError. */
   resumeKept(): Promise<void>
   /** Takes no further cancels and resolves when those under way have ended. */
   close(): Promise<void>
 }
 
-// One cancel of an order. It runs once somebody whose order it is has joined.
+// One cancel of an order. It runs when a caller that may see the order has joined.
 interface Flight {
   /** The account that its first caller named; null if none. */
   accountId: string | null
@@ -126,7 +126,7 @@ interface Caller {
 const postsMax = 3
 const backoffMs = { first: 200, longest: 1_000 }
 const pollMs = { first: 250, longest: 2_000 }
-// After its caller has been answered: how long, and how often at the least, the order is still looked at.
+// Reads of the order after its caller was answered: one every `pollMs`, for `lastMs`.
 const afterwards = { pollMs: 5_000, lastMs: 120_000 }
 // Maximum time of one read of the order, before or after the cancel.
 const readMs = 8_000
@@ -140,7 +140,7 @@ export function createCancels(options: CancelsOptions): Cancels {
   const { brokers, store, records, clock, random, replyMs, onTrouble } = options
   const flights = new Map<string, Flight>()
   const followed = new Map<string, Promise<void>>()
-  // Of the placements whose cancel is wished for, those of which no broker has been asked for it yet.
+  // Ids of the placements with a cancel request for which no cancel call was made yet.
   const unasked = new Set<string>()
   const underWay = new Set<Promise<unknown>>()
   const closing = new AbortController()
@@ -159,7 +159,7 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   function track<T>(work: Promise<T>): Promise<T> {
     underWay.add(work)
-    // Both ways out, so that a cancel that failed leaves no unhandled rejection behind its caller's back.
+    // Handles both outcomes, so that a failed cancel leaves no unhandled rejection.
     work.then(
       () => underWay.delete(work),
       () => underWay.delete(work),
@@ -189,7 +189,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
     const until = clock.monotonic() + Math.min(replyMs, timeoutMs ?? replyMs)
     if (orderId !== null) return await cancelById(broker, { orderId, accountId, by }, until)
-    // Exactly as for a key of theirs that was never used.
+    // The answer is the same as for an unused key of the caller's own account.
     if (!by.sees(accountId ?? '')) return toNeverPlaced()
     return await cancelByKey(broker, { accountId: accountId ?? '', clientOrderId: clientOrderId ?? '', by }, until)
   }
@@ -253,7 +253,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const forget = (): void => {
       if (flights.get(orderId) === flight) flights.delete(orderId)
     }
-    // Whoever joins runs it at once when the order has been read; with nobody to run it, it is over then.
+    // A caller that joins runs the cancel as soon as the order has been read. If no caller did, the cancel ends there.
     const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
     before.then(() => setImmediate(forgetWhenRun), forget)
     return flight
@@ -279,7 +279,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const { orderId, accountId, by } = target
     let before = await caller.flight.before
     if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
-      // Under another account than ours: of a broker that reads orders only so, that says nothing.
+      // The order was read under another account, which proves nothing if the broker reads orders only under their account.
       if (caller.hasLeft) return toUnread(orderId)
       caller.flight = startFlight(broker, target)
       before = await caller.flight.before
@@ -294,8 +294,8 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (keptFor !== null && by.sees(keptFor)) await requests.settle(broker.id, orderId)
       return toMissing()
     }
-    // An order of another account answers exactly like one that does not exist. Where it would not have been found without
-    // its account, that it was found tells that it exists.
+    // An order of another account gets the answer for a missing order. If the order can be found only with its account, that
+    // answer would reveal that it exists, so the caller is asked for the account instead.
     const isFindable = accountId !== null || broker.offer.readsOne !== 'underAccount'
     const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
     if (before instanceof OrderWithheld) {
@@ -316,7 +316,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
     if (!isTheirs) return toForeign()
     caller.isOwner = true
-    // Nothing is asked of the broker for a caller who was told that nothing was.
+    // No cancel call is made for a caller whose answer said that none was made.
     if (caller.hasLeft && flight.result === null) return toUnread(orderId)
     return await (flight.result ??= track(run(broker, before, { flight, by, before })))
   }
@@ -356,7 +356,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     return result
   }
 
-  /** Asks, reads, and asks again where nothing has come of it, until the order tells or the time is over. */
+  /** Sends a cancel call, reads the order, and repeats both until the order is final or the deadline has passed. */
   async function askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
     const { id } = target
     const { deadline } = flight
@@ -364,7 +364,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     let refusal: UpstreamError | null = null
     let unreached: UpstreamError | null = null
     let hasReached = false
-    // An earlier one may have been taken in: then neither a no nor a cancel is to be taken for somebody else's doing.
+    // Whether an earlier call may have reached the order. A refusal or a canceled order may then be the result of that call.
     let mayBeTaken = false
     let mayAskAgain = true
     let posts = 0
@@ -381,14 +381,14 @@ export function createCancels(options: CancelsOptions): Cancels {
         unreached = isUnreached ? answer : null
         refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) && !mayBeTaken ? answer : null
         mayBeTaken ||= !isUnreached && refusal === null
-        // What was taken in, or refused, is not asked for again; nor what will not get better by it.
+        // A cancel that was accepted or refused is not sent again, and neither is one that cannot succeed by a repeat.
         mayAskAgain =
           answer instanceof UpstreamError && !isAboutTheOrder(answer) && (!isUnreached || answer.kind === 'not_sent')
         if (unreached !== null && !hasReached && (!mayAskAgain || posts === postsMax)) {
           return toUnreachable(id, flight.seen, unreached)
         }
       }
-      // Whatever the broker answered: what it says of the order now decides.
+      // The state of the order decides, and not the answer to the cancel call.
       if (unreached === null || hasReached) {
         const after = await readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
         if (after !== null && !(after instanceof UpstreamError)) {
@@ -401,7 +401,7 @@ export function createCancels(options: CancelsOptions): Cancels {
           }
         }
       }
-      // Full jitter before asking again, or those who failed together would come back together.
+      // Full jitter before the next call, because cancels that failed together would otherwise be repeated together.
       const pauseMs =
         mayAskAgain && posts < postsMax
           ? random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
@@ -428,13 +428,13 @@ export function createCancels(options: CancelsOptions): Cancels {
           : await cancelById(broker, { orderId: found.orderId, accountId, by }, until)
       }
       const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, by.principal)
-      // What it becomes now, it is canceled as soon as it is found, by whoever finds it.
+      // With the request recorded, the order is canceled as soon as the send or a lookup finds it.
       const placement = isSettled(wished) ? wished : await records.settled(wished, until)
       if (placement.orderId !== null) {
         return await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
       }
       if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
-        // Should it appear late all the same, it is canceled then.
+        // If the order appears late, it is canceled then.
         await records.change(placement, { type: 'cancel_requested' }, by.principal)
       }
       return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
@@ -447,13 +447,13 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
   }
 
-  /** A key that no record here knows may still be an order of the account: placed elsewhere, or before a store was lost. */
+  /** Cancels by a key without a record. The order may have been placed elsewhere, or before a store was lost. */
   async function cancelUnrecorded(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
     const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
       const scan = await broker.scan(query, { ...toScope(until, by.tally), isForCancel: false })
-      // It may have come in here meanwhile.
+      // The placement may have been recorded meanwhile.
       const found = await store.find({ broker: broker.id, accountId, clientOrderId })
       if (found !== null) return await cancelByKey(broker, key, until)
       const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
@@ -461,7 +461,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (order) return await cancelById(broker, { orderId: order.id, accountId, by }, until)
       const alike = scan.orders.filter((row) => isMaybeOf(clientOrderId, row))
       if (alike.length > 0) return toCancelRefused(null, null, 'NOT_FOUND', toAlikeMessage(alike))
-      // A row that does not say whose key it bears may bear this one.
+      // An order that shows no client order id may be the one with this key.
       if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
       const message =
         'No order with this clientOrderId was found, but not all orders could be looked at; nothing was canceled. ' +
@@ -475,7 +475,7 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- what is kept of it -------------------------------------------------------------------------------------------
 
-  // A cancel goes on without a store: who wants out of an order is not held up by our records.
+  // Returns null if the store cannot be read, because a cancel must not wait for our records.
   async function findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
     return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded('a cancel'))
   }
@@ -512,8 +512,8 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /**
-   * Reads the order until it is final, to tell whoever asks later what came of the cancel; where the broker has not been
-   * asked for it yet, asks first.
+   * Reads the order until it is final, so that later callers get the outcome of the cancel. Sends the cancel first if it was
+   * not sent yet.
    */
   async function lookOn(broker: Broker, wish: Placement): Promise<void> {
     const { orderId } = wish
@@ -522,7 +522,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     for (const dueMs of listReads(options.lateMs)) {
       await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
       if (closing.signal.aborted) return
-      // What was settled meanwhile, and told, is not asked for again.
+      // The cancel may have been settled meanwhile, and is not sent again then.
       const current = await store.read(wish.opId).catch(() => wish)
       if (current === null || !isWished(current)) return
       if (unasked.has(wish.opId)) {
@@ -630,12 +630,12 @@ function findProblems({ orderId, accountId, clientOrderId }: CancelInput): Order
   return problems
 }
 
-// For the log, which may not name an account, and the id of an order at Aries does.
+// Names a cancel in the log by its placement, because the id of an order at Aries names its account.
 function toName({ opId }: Placement): string {
   return `the cancel of placement ${opId}`
 }
 
-/** Whether the broker was not asked, or did not look at it. */
+/** Whether the cancel was not sent, or the broker did not process it. */
 function isUnasked(result: CancelOrderResult): result is CancelRefused {
   if (result.outcome !== 'REFUSED') return false
   return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'

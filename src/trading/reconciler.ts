@@ -1,6 +1,6 @@
-// Finds out what became of a placement whose answer was lost: looks for its order at the broker, soon and often at
-// first, until the order shows, or until it has been missing for so long that it is taken for never placed; and looks
-// on for a day after that, because a broker may be later than anybody thinks.
+// Finds the outcome of a placement whose answer was lost. Lookups search for its order at the broker, often at first, until the
+// order is found or has been missing for so long that it counts as not placed. Late lookups follow for a day, because a broker
+// may show an order late.
 
 import { UpstreamError } from '../upstream/errors.ts'
 import { createTally } from '../upstream/readScope.ts'
@@ -16,15 +16,15 @@ import type { BrokerChanges, OrderMatch, Placement, PlacementEvent } from './pla
 import type { OnTrouble, Records } from './records.ts'
 import { findDifferingTerms } from './placement/terms.ts'
 
-/** When it is looked for, in ms. */
+/** When lookups run, in ms. */
 export interface LookupTimes {
   /** After the send ended without an answer, ascending; one more is added at `settleMs` if none is as late. */
   lookupMs: readonly number[]
-  /** An order that has not shown for so long after the last byte can have left is taken for never placed. */
+  /** An order that was not found this long after the last byte can have left counts as not placed. */
   settleMs: number
-  /** After that, ascending. */
+  /** After a placement counts as not placed, ascending. */
   lateMs: readonly number[]
-  /** False leaves it to a person to say that an order was never placed. */
+  /** If false, only an operator concludes that an order was not placed. */
   assumeAbsent: boolean
 }
 
@@ -37,27 +37,27 @@ export interface ReconcilerOptions {
   onTrouble: OnTrouble
 }
 
-/** Finding out, for all placements of the process. Whoever made it calls `close`. */
+/** Runs the lookups for all placements of the process. Its creator calls `close`. */
 export interface Reconciler {
   /**
-   * Looks for `placement` until its outcome is known, and afterwards where it was only assumed; who is followed already
-   * is not followed twice. `sendEnded` resolves when its send has ended, null when it is over.
+   * Runs lookups for `placement` until its outcome is known, and afterwards if it was only assumed. Does nothing if this attempt
+   * is followed already. `sendEnded` resolves when the send has ended; null if it has ended already.
    */
   follow(placement: Placement, sendEnded: Promise<unknown> | null): void
-  /** Resolves when no search is under way any more. */
+  /** Ends all lookups, and resolves when none is under way. */
   close(): Promise<void>
 }
 
-// Searches at the same time. Each is many calls, and all together take a fifth of the broker's rate at most.
+// Maximum lookups at the same time. Each makes many calls, and all together take at most a fifth of the broker's rate.
 const searchesMax = 4
-// Of one search, its waits for the rate included.
+// Maximum time of one lookup, its waits for the rate included.
 const searchMs = 60_000
 const emptyScansMin = 3
-// Between looks whether a person has decided.
+// Ms between two checks whether an operator has decided.
 const personMs = 10_000
 const repeatMs = { shortest: 250, longest: 60_000 }
 
-/** Looks for nothing before it is asked to. */
+/** Creates a reconciler. It runs no lookup before `follow` is called. */
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { brokers, store, records, clock, times, onTrouble } = options
   const followed = new Map<string, { attempt: number; work: Promise<void> }>()
@@ -67,7 +67,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
   function follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
     const { opId, attempt } = placement
-    // What was learned of an earlier attempt says nothing of this one.
+    // An earlier attempt does not count, because its lookups prove nothing about this one.
     if (followed.get(opId)?.attempt === attempt || closing.signal.aborted) return
     const work = run(placement, sendEnded)
       .catch((error: unknown) => {
@@ -86,7 +86,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     if (current?.state === 'NOT_PLACED') await watchLate(current)
   }
 
-  /** A person decides beside this process, which hears of it by looking. */
+  /** Waits until an operator has decided. The operator's command changes the store, so this reads it again and again. */
   async function awaitPerson(placement: Placement): Promise<void> {
     let current = placement
     while (current.state === 'AMBIGUOUS' && !closing.signal.aborted) {
@@ -95,7 +95,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** The placement once it is settled or a person has to decide; null when the service stops. */
+  /** Returns the placement once it is settled or an operator has to decide; null if the service stops. */
   async function searchUntilSettled(start: Placement, sendEnded: Promise<unknown> | null): Promise<Placement | null> {
     // When the last byte can have left at the latest. By the clock that only grows: a wall clock that is set forward
     // would make an hour of two seconds, and an order that is on its way a missing one.
@@ -176,13 +176,13 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** What a complete search at the settle time amounts to. */
+  /** Returns the event that a complete lookup at the settle time leads to; null if it decides nothing. */
   async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
     try {
       if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
       if (match.kind === 'strays') return toAmbiguous(match.orders)
     } catch (error) {
-      // What the store cannot tell now is for the next search.
+      // The store cannot be read now, so the next lookup decides.
       if (error instanceof StoreError) return null
       throw error
     }
@@ -191,12 +191,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
   }
 
-  // Whose order a row is that bears no key cannot be told while two of ours could be it.
+  // An order without a client order id cannot be bound while two of our placements have the same terms.
   async function hasUnresolvedTwin({ broker, accountId, fingerprint, opId }: Placement): Promise<boolean> {
     return (await store.findTwins(broker, accountId, fingerprint)).some((twin) => twin.opId !== opId)
   }
 
-  // For whoever asks when to ask again, as long as the schedule lasts; it is not worth a second attempt.
+  // Records when the next lookup runs, for the `retryAfterMs` of callers. A failed write is not repeated.
   async function noteCheck(placement: Placement, dueMs: number, waitMs: number): Promise<Placement> {
     const isScheduled = dueMs <= Math.max(times.settleMs, times.lookupMs.at(-1) ?? 0)
     if (placement.state !== 'UNKNOWN' || !isScheduled) return placement
@@ -221,7 +221,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** One search, with the placement as it was when it ended; null when the search could not be made. */
+  /** Runs one lookup. Returns its result with the current placement; null if the lookup failed. */
   async function look(known: Placement): Promise<{ placement: Placement; match: Match; isComplete: boolean } | null> {
     const broker = brokers.get(known.broker)
     if (!broker || closing.signal.aborted) return null
@@ -238,7 +238,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       // A second lookup without the filter, because a broker may filter wrongly or spell the symbol in its own way.
       return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
     } catch (error) {
-      // A broker that cannot be asked is no evidence; nor is a store.
+      // A failed call to the broker or the store proves nothing.
       if (error instanceof UpstreamError || error instanceof StoreError || closing.signal.aborted) return null
       throw error
     }
@@ -318,7 +318,7 @@ export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChan
   return { type: 'rejected', outcome, orderId: order.id, foundBy }
 }
 
-// At the settle time and not before: until then the true one may still be missing among the candidates.
+// Called only at the settle time, because until then the right order may be missing from the candidates.
 function choose(
   { request, preImage }: Placement,
   { orders }: Extract<Match, { kind: 'candidates' }>,
