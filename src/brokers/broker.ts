@@ -21,36 +21,36 @@ import type { ReadScope } from '../upstream/readScope.ts'
 export const pageSizeMax = 100
 
 /**
- * A broker's order API in our vocabulary. Reads are plural because only the adapter knows what its REST API can merge
- * into one call; their answers align with the questions: same length, same order, an UpstreamError in the slot that
- * failed. Made once per process; whoever made it calls `close`.
+ * A broker's order API in our vocabulary. Reads are plural because only the adapter knows what its REST API can merge into
+ * one call. Their answers have the length and order of the keys or queries, with an UpstreamError in each place that failed.
+ * Created once per process; its creator calls `close`.
  */
 export interface Broker {
   readonly id: BrokerId
-  /** What was proven of this broker; nothing unless its settings say so. */
+  /** The behaviour that `certify` has observed of this broker, from the settings; nothing by default. */
   readonly capabilities: BrokerCapabilities
   readonly offer: BrokerOffer
   /**
-   * Each order, or null where the broker says that there is none; AccountNeeded where it can only be asked with the
-   * account, and nobody has named it.
+   * Returns each order; null if the broker has no such order, AccountNeeded if the broker reads an order only under its account
+   * and the account is not known.
    */
   orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]>
-  /** Each page, newest first. */
+  /** Returns each page, newest first. */
   pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]>
-  /** The ids of all accounts that the credential sees. Throws UpstreamError. */
+  /** Returns the ids of all accounts that the credential sees. Throws UpstreamError. */
   accounts(scope: ReadScope): Promise<string[]>
-  /** What this broker cannot do of `order`, one entry a field; empty when it can do all of it. Sends nothing. */
+  /** Returns the fields of `order` that this broker does not support; empty if it supports all. Sends nothing. */
   unsupported(order: NewOrder): Unsupported[]
   /**
-   * The rows of one list for a placement: to know what is there before it is sent, or to find out what became of it.
-   * Throws UpstreamError when the search had to stop; then it has shown nothing.
+   * Returns the rows of one list for a placement, as its pre-send snapshot or for a lookup. Throws UpstreamError if a call
+   * fails; the search then proves nothing.
    */
   scan(query: ScanQuery, scope: ReadScope): Promise<Scan>
   /**
-   * Sends the order once; never starts after `sendBy` (epoch ms). `beforeSend` is awaited once its turn in the rate has
-   * come, before any byte leaves; when it throws, nothing is sent, and what it threw is thrown. Where the broker proves that
-   * it did not look at the order because a token had expired, it is sent once more with the next token, and `beforeSend` is
-   * awaited again. Throws UpstreamError, whose `effect` tells whether an order may exist all the same. Bounded by its own deadline, never by the caller's.
+   * Sends the order once; never starts after `sendBy` (epoch ms). `beforeSend` is awaited when the call has its permit, before
+   * any byte leaves; if it throws, nothing is sent and its error is thrown. If the broker proves that it did not process the
+   * order because a token had expired, the order is sent once more with the next token, and `beforeSend` is awaited again.
+   * Throws UpstreamError, whose `effect` says whether an order may exist. Bounded by its own deadline, never by the caller's.
    */
   place(order: NewOrder, options: PlaceOptions): Promise<PlaceAnswer>
   /**
@@ -58,35 +58,35 @@ export interface Broker {
    * null if the answer does not show it. Throws UpstreamError.
    */
   cancel(target: CancelTarget, sendBy: number): Promise<Order | null>
-  /** Ends its connections once the calls in flight are over, and after `withinMs` whatever is in flight. */
+  /** Closes the connections when the calls under way have ended, at the latest after `withinMs`. */
   close(withinMs: number): Promise<void>
 }
 
 /**
- * What can be asked of a broker, by its documents. One table for each API: what it lacks is refused before anything is
- * sent, or finished here, and the README's table of brokers is printed from it.
+ * The broker features of one API, by its documents. A missing feature is refused before anything is sent, or its filter is
+ * applied here. The README's table of brokers is printed from this.
  */
 export interface BrokerOffer {
-  /** As a person calls the broker. */
+  /** The name of the broker in messages. */
   readonly name: string
-  /** The statuses it can report; it must not be asked for a list of another one. */
+  /** The statuses that the broker reports. A list of another status must not be requested. */
   readonly statuses: readonly KnownOrderStatus[]
-  /** The sides it knows; it must not be asked for a list of another one. */
+  /** The sides that the broker knows. A list of another side must not be requested. */
   readonly sides: readonly OrderSideSent[]
   readonly types: readonly OrderTypeSent[]
   readonly timesInForce: readonly TimeInForceSent[]
-  /** What a placement may hold beside what every broker takes. */
+  /** Fields of a placement that only some brokers accept. */
   readonly extras: readonly ('notional' | 'extendedHours' | 'commission')[]
-  /** What its lists can be asked to leave out; the rest of a filter is finished here, within a bounded search. */
+  /** Filters of the broker's lists. Others are applied here, within a bounded search. */
   readonly filters: readonly ListFilterName[]
-  /** How one order is read: by its id alone, by its id under its account, or only by looking through lists. */
+  /** How one order is read: by its id alone, by its id under its account, or only from lists. */
   readonly readsOne: 'byId' | 'underAccount' | 'inLists'
 }
 
 /** `status` is one status a list; `submitted` an interval of time. */
 type ListFilterName = 'status' | 'symbol' | 'side' | 'submitted'
 
-/** What `offer` lacks of `order`, one entry a field; empty when it has all of it. */
+/** Returns the fields of `order` that `offer` does not support; empty if it supports all. */
 export function findUnsupported(offer: BrokerOffer, order: NewOrder): Unsupported[] {
   const { name, sides, types, timesInForce, extras } = offer
   const found: Unsupported[] = []
@@ -110,7 +110,7 @@ export function findUnsupported(offer: BrokerOffer, order: NewOrder): Unsupporte
   return found
 }
 
-/** A field of an order that its broker does not take, and the fix in words. */
+/** A field of an order that its broker does not support, and a message with the fix. */
 export interface Unsupported {
   field: keyof NewOrder
   message: string
@@ -205,7 +205,7 @@ export interface PageRow {
   position: string
 }
 
-/** What a broker can be relied on for. Its documents are no proof: each is false until `blotter certify` has seen it. */
+/** The capabilities of a broker. Each is false until `blotter certify` has observed it, because documents prove nothing. */
 export type BrokerCapabilities = Readonly<Record<BrokerCapability, boolean>>
 
 export const brokerCapabilities = [
@@ -221,7 +221,7 @@ export const brokerCapabilities = [
 ] as const
 export type BrokerCapability = (typeof brokerCapabilities)[number]
 
-/** Those of `proven` hold, no other does. */
+/** Returns capabilities that are true for `proven` and false for all others. */
 export function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapabilities {
   const has = (name: BrokerCapability): boolean => proven.includes(name)
   return Object.freeze({
@@ -237,22 +237,21 @@ export function toCapabilities(proven: readonly BrokerCapability[]): BrokerCapab
   })
 }
 
-/** A list to be searched for the order of a placement. */
+/** The list to search for the order of a placement. */
 export interface ScanQuery {
   accountId: string
   /** Both null: the whole list of the account. */
   symbol: string | null
   side: OrderSideSent | null
-  /** What was submitted before this instant is not wanted: the search may end there, if the list shows that it is sorted. */
+  /** Orders submitted before this instant are not needed: the search may end there if the list is seen to be sorted. */
   since: string
   /**
-   * Before a send it goes with the placement, and is short; afterwards it is a lookup, which goes through many pages and
-   * takes at most a fifth of the rate.
+   * `preImage` is a pre-send snapshot, which is short. `lookup` reads many pages and takes at most a fifth of the rate.
    */
   purpose: 'preImage' | 'lookup'
 }
 
-/** Whether a search for `query` is for `order`. A side that cannot be told may be the one that is wanted. */
+/** Whether `order` fits `query`. An unknown side fits every side. */
 export function isSoughtBy({ symbol, side }: Pick<ScanQuery, 'symbol' | 'side'>, order: Order): boolean {
   return (
     (symbol === null || order.symbol === symbol) && (side === null || order.side === side || order.side === 'UNKNOWN')
@@ -260,17 +259,17 @@ export function isSoughtBy({ symbol, side }: Pick<ScanQuery, 'symbol' | 'side'>,
 }
 
 /**
- * The most calls of one search. Every order pays for the look before it, so that one is short: where it does not show all
- * that is there, an order that bears no client order id cannot be told from its likes, and a person has to.
+ * Maximum calls of one search. The pre-send snapshot is short, because every placement pays for it. If it is incomplete, an
+ * order that shows no client order id cannot be bound, and an operator has to decide.
  */
 export const scanCallsMax = { preImage: 3, lookup: 20 } as const
 
 export interface Scan {
-  /** Each order once, in the order of the list. Rows may leave out what lists leave out, the client order id among it. */
+  /** Each order once, in the order of the list. Rows may lack fields that lists leave out, such as the client order id. */
   orders: Order[]
   /**
-   * Whether nothing that was submitted since can have been missed: false after too many pages, a row that cannot be
-   * read, or pages that do not join because the list moved.
+   * Whether no order that was submitted at `since` or later can be missing. False after too many pages, after a row that cannot
+   * be read, or if pages do not join because the list moved.
    */
   isComplete: boolean
 }
@@ -289,7 +288,7 @@ export interface PlaceOptions {
   beforeSend: () => Promise<void>
 }
 
-/** What the broker said to a placement that it took in. */
+/** The broker's answer to a placement that it accepted or rejected with an order. */
 export interface PlaceAnswer {
   orderId: string
   status: OrderStatus

@@ -186,7 +186,7 @@ function toRefusal({ opId, state, orderId, nextCheckAt }: Placement): OperatorEr
       )
     case 'NOT_PLACED': {
       const watch = nextCheckAt === null ? '' : `; it is looked for again at ${toTime(nextCheckAt)}`
-      return new OperatorError(`Placement ${opId} is taken for never placed already${watch}. Nothing was changed.`)
+      return new OperatorError(`Placement ${opId} counts as not placed already${watch}. Nothing was changed.`)
     }
     case 'NOT_SENT':
     case 'ACCEPTED':

@@ -88,8 +88,8 @@ export type CancelOrderResult = CancelConfirmed | CancelPending | CancelRefused 
 // ---- placing --------------------------------------------------------------------------------------------------------
 
 /**
- * What the caller is told of a placement at `at` (epoch ms). `replayed`: another call had begun it. `order`: as the
- * broker just showed it, null where it has to be read.
+ * Returns the outcome of a placement for a caller at `at` (epoch ms). `replayed`: another call began it. `order`: as the broker
+ * just showed it; null if it has to be read.
  */
 export function toPlaceResult(
   placement: Placement,
@@ -99,8 +99,8 @@ export function toPlaceResult(
   switch (state) {
     case 'ACCEPTED': {
       const terms = placement.evidence.changes?.terms ?? []
-      const changed = terms.length === 0 ? '.' : `, and changed ${toList(terms)}: see \`order\`.`
-      const message = `${replayed ? 'This order had been placed before' : 'The broker took the order in'}${changed}`
+      const changed = terms.length === 0 ? '' : ` The broker changed ${toList(terms)}: see \`order\`.`
+      const message = `${replayed ? 'This order was placed before.' : 'The broker accepted the order.'}${changed}`
       return { clientOrderId, outcome: 'PLACED', orderId, order, message, replayed }
     }
     case 'REJECTED': {
@@ -114,8 +114,8 @@ export function toPlaceResult(
       return toNotPlaced(clientOrderId, outcome?.kind === 'not_sent' ? outcome : stopped)
     case 'NOT_PLACED': {
       const message =
-        'The order was sent, and never appeared at the broker. It is taken for not placed; should it appear late, ' +
-        '`placement` will say so. This key is spent.'
+        'The order was sent but never appeared at the broker, so it counts as not placed. If it appears late, ' +
+        '`placement` shows it. This key is used up.'
       const given = { code: 'NEVER_APPEARED', message, retrySameKey: false, retryAfterMs: null } as const
       return { ...toNotPlaced(clientOrderId, given), certainty: 'ASSUMED' }
     }

@@ -1,6 +1,5 @@
-// Placing: everything between a valid input and a truthful outcome. A key is recorded before anything leaves, and sent
-// once; again only after proof that the first time it was not processed. What became of it is told as it is known, and
-// "not known" is an answer of its own, never a failure.
+// Places orders. A key is recorded before anything leaves, and sent once; it is sent again only after proof that the first send
+// was not processed. An outcome that is not known is reported as unknown, never as a failure.
 
 import { LRUCache } from 'lru-cache'
 import { UpstreamError } from '../upstream/errors.ts'
@@ -41,32 +40,32 @@ import { createUnresolved } from './unresolved.ts'
 import type { UnresolvedListener } from './unresolved.ts'
 import { createProblem, findProblems, findUnacknowledgeable } from './validate.ts'
 
-/** The writes of a process. Nothing here depends on the caller's connection: a closed tab abandons no order. */
+/** The writes of a process. They continue if the caller disconnects. */
 export interface Commands extends Pick<Cancels, 'cancel'> {
   /**
-   * Takes up what an earlier process left unfinished; resolves when that has been tried once, and goes on trying where
-   * the store does not take it. To be called once, before the first write.
+   * Takes up the placements that an earlier process left unfinished. Resolves after the first try, and repeats it while the
+   * store fails. Must be called once, before the first write.
    */
   start(): Promise<void>
-  /** Places `order` unless its key has been used. Never throws for a broker's or the store's trouble. */
+  /** Places `order` unless its key has been used. Never throws if the broker or the store fails. */
   place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
-  /** What became of a key; null when it was never used. Throws StoreError when the records cannot be read. */
+  /** Returns the placement of a key; null if the key was never used. Throws StoreError if the store cannot be read. */
   placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
   /** Number of placements without an outcome. */
   unresolved(): number
-  /** Takes no further writes and resolves when those under way have ended, in the store too. */
+  /** Refuses further writes. Resolves when those under way have ended and are stored. */
   close(): Promise<void>
 }
 
-/** What a caller says beside the order. */
+/** Options of a caller for one placement. */
 interface PlaceWishes {
-  /** Never send it from this instant on, epoch ms; null leaves it to the settings. */
+  /** The order is not sent at this instant or later, in epoch ms; null leaves the limit to the settings. */
   sendBy: number | null
-  /** How long the caller waits, in ms, where it said so; shortens the usual wait. */
+  /** How long the caller waits, in ms, at most `replyMs`; null waits for `replyMs`. */
   timeoutMs: number | null
-  /** Keys of unresolved equal orders of which this one may be a duplicate. */
+  /** Keys of the duplicate candidates that the caller acknowledges. */
   acknowledged: readonly string[]
-  /** Who it is, as the audit names it; `caller` unless told. */
+  /** The caller, as the audit names it; `caller` by default. */
   principal?: string
   /** Counts the upstream calls of the send; absent counts none. */
   tally?: Tally
@@ -76,12 +75,15 @@ export interface CommandsOptions {
   brokers: Brokers
   store: Store
   clock: Clock
-  /** From 0 up to 1, hard to guess: of it are made the ids that a broker sees as Idempotency-Key, and the waits between cancels. */
+  /**
+   * Returns a number from 0 up to 1 that is hard to guess, because it makes the ids that a broker sees as Idempotency-Key. It
+   * also spreads the waits between cancel calls.
+   */
   random: () => number
   times: PlaceTimes
-  /** How often an account may be placed for; null without a bound. */
+  /** Rate of placements per account; null if unlimited. */
   placementRate: Rate | null
-  /** `halted` sends no placement; `read-only` asks for no cancel either. */
+  /** `halted` sends no placements; `read-only` sends no cancels either. */
   trading: 'on' | 'halted' | 'read-only'
   onTrouble: OnTrouble
   /** Receives the number of placements without an outcome, and the outcome of each that was reported as unknown. */
@@ -91,43 +93,43 @@ export interface CommandsOptions {
 }
 
 export interface PlaceTimes extends LookupTimes {
-  /** The longest a caller waits for an outcome, in ms; the write itself goes on. */
+  /** Maximum time that a caller waits for an outcome, in ms; the write itself continues. */
   replyMs: number
-  /** After so many ms an order is not sent any more: market orders, and all others. */
+  /** Maximum time between the request and the send, in ms: of market orders, and of all others. */
   sendByMs: { market: number; other: number }
 }
 
-// What the first caller of a key has under way, for those who come with the same key meanwhile.
+// The work of the first caller of a key, which later callers with the same key join.
 interface Flight {
   fingerprint: string
   /** Resolves when it is known whether this key has a record. */
   opened: Promise<Opened>
-  /** Resolves when nothing of it is under way any more, but the search for what became of it. */
+  /** Resolves when the send has ended; lookups may continue. */
   ended: Promise<unknown>
-  /** To be resolved when its outcome is known, which a search may find out while the send still hangs. */
+  /** Resolved when the outcome is known, which a lookup may find before the send ends. */
   settled: PromiseWithResolvers<void>
-  /** As it was recorded last. */
+  /** The last record of the placement. */
   placement: Placement | null
   /** Whether a caller was answered before its outcome was known. */
   wasLeft: boolean
   /** The order as the broker's answer showed it. */
   order: Order | null
-  /** Set when what happened could not be recorded. */
+  /** The outcome if the placement could not be recorded; null otherwise. */
   unrecorded: NotSentOutcome | null
 }
 
 type Opened = { kind: 'ours' } | { kind: 'before' } | { kind: 'answer'; answer: (order: NewOrder) => PlaceOrderResult }
 
-// So many keys under way at once; more are refused before anything is recorded.
+// Maximum keys under way at once; more are refused before anything is recorded.
 const flightsMax = 1_000
 const twinWaitMs = 1_000
-// For the look at what is there before an order is sent. Without it, an order without a client id is not recognised.
+// Maximum time for the pre-send snapshot, in ms. Without it, an order that shows no client order id cannot be bound.
 const preImageMs = 5_000
 // Ms between two reads that are to confirm the order an answer named.
 const confirmMs = { first: 250, longest: 2_000 }
 const restartMs = { first: 250, longest: 5_000 }
 const unfinishedPerPage = 200
-// How long a key is known: its record after it was resolved, and what is left of it after it was made.
+// How long a key is kept, in ms: its record after the outcome, its tombstone after it was made.
 const keptMs = { record: 90 * 86_400_000, tombstone: 180 * 86_400_000 }
 const sweepMs = 3_600_000
 const sweepMax = 500
@@ -198,13 +200,13 @@ export function createCommands(options: CommandsOptions): Commands {
 
     let placement = flight.placement
     if (placement === null) return toUnknown(order.clientOrderId, 1_000)
-    // It may still be answered, and nobody waits for that any longer.
+    // The send may still be answered, but its caller no longer waits, so lookups start.
     if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
     const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
     // The caller gets UNKNOWN for RESERVED as well, but nothing has been sent, so the operator need not know.
     if (placement.state !== 'RESERVED') unresolved.reported(placement)
-    // What an answer showed that was about something else is not shown.
+    // Shows the answer's order only if it is the order of the placement.
     const shown = flight.order?.id === placement.orderId ? flight.order : null
     return toPlaceResult(placement, { replayed, order: shown, at: clock.now() })
   }
@@ -219,7 +221,7 @@ export function createCommands(options: CommandsOptions): Commands {
     if (found === null || isTombstone(found) || found.state !== 'RESERVED' || flights.has(toKeyText(key))) {
       return found && toOrderPlacement(found, at)
     }
-    // Nobody sends it: its process has ended, or its end could not be recorded.
+    // No process sends this placement, because its process ended or could not record its outcome.
     const outcome = found.owner === owner ? unrecordable : stopped
     return toOrderPlacement({ ...found, state: 'NOT_SENT', outcome }, at)
   }
@@ -243,13 +245,13 @@ export function createCommands(options: CommandsOptions): Commands {
       unrecorded: null,
     }
     flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
-    // Each of those who wait looks at it; with nobody waiting it must not end the process.
+    // Handles the rejection here as well, because without a waiting caller it would end the process.
     flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
     flights.set(key, flight)
     return flight
   }
 
-  /** Finds or makes the record of a key, and says whether it is to be sent now. */
+  /** Finds or creates the record of a key, and returns whether it is to be sent now. */
   async function open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
     const { accountId, clientOrderId } = order
     const key: PlacementKey = { broker: broker.id, accountId, clientOrderId }
@@ -260,7 +262,7 @@ export function createCommands(options: CommandsOptions): Commands {
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
         onTrouble('the records cannot be read', error)
-        // Whether this key was sent before cannot be told, so this is no proof that there is no order.
+        // The key may have been sent before, so the outcome is unknown.
         return toAnswer(({ clientOrderId: id }) => toUnknown(id, 1_000))
       }
       if (found !== null && found.fingerprint !== fingerprint) return toAnswer(toKeyReused)
@@ -269,7 +271,7 @@ export function createCommands(options: CommandsOptions): Commands {
         return toAnswer(() => toExpired(tombstone))
       }
       if (found !== null && !mayBeSent(found)) {
-        // Its process died, and nobody has taken it up since.
+        // The process that sent it has ended, and the placement was not taken up since.
         const isOrphan = found.state === 'SENDING' && found.owner !== owner
         return { placement: isOrphan ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
       }
@@ -286,7 +288,7 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** What keeps it from being sent at all; nothing is recorded then. Who joins or repeats a placement does not come here. */
+  /** Returns why a new placement is refused before it is recorded; null if it is not. Joins and repeats are not checked. */
   function refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
     if (closing.signal.aborted) {
       return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
@@ -300,7 +302,7 @@ export function createCommands(options: CommandsOptions): Commands {
       : notSent('RATE_LIMITED', 'Too many orders of this account at once; it was not sent.', waitMs)
   }
 
-  /** The record, RESERVED; null when somebody else has just made one. Throws StoreError. */
+  /** Returns the RESERVED record; null if another process has just created one. Throws StoreError. */
   async function reserve(
     broker: Broker,
     request: NewOrder,
@@ -332,7 +334,7 @@ export function createCommands(options: CommandsOptions): Commands {
 
   // ---- sending --------------------------------------------------------------------------------------------------------
 
-  /** From RESERVED to an outcome, or to UNKNOWN. */
+  /** Sends a RESERVED placement, until it has an outcome or is UNKNOWN. */
   async function send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
     const { request, opId, sendBy, attempt } = reserved
     const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
@@ -344,7 +346,7 @@ export function createCommands(options: CommandsOptions): Commands {
       const twin = await findTwin(reserved, wishes.acknowledged)
       if (twin !== null) return await keepNotSent(toBlocked(twin))
       const preImage = await readPreImage(broker, reserved, tally)
-      // That may have taken long enough for another to be lost.
+      // Checks again, because another placement may have been lost during the snapshot.
       const later = await findTwin(reserved, wishes.acknowledged)
       if (later !== null) return await keepNotSent(toBlocked(later))
       if (closing.signal.aborted) return await keepNotSent(stopped)
@@ -358,7 +360,7 @@ export function createCommands(options: CommandsOptions): Commands {
             ? await records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
             : await records.change(reserved, { type: 'sending', attempt, preImage })
           if (isWished(sending)) throw new NotToBeSent(unwanted)
-          // This very step, or somebody else sends it.
+          // Another process sends the placement unless this step was recorded.
           const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
           if (!isOurs) {
             flight.placement = sending
@@ -366,7 +368,7 @@ export function createCommands(options: CommandsOptions): Commands {
           }
           flight.placement = sending
           hasBegun = true
-          // Whoever left before it was sent could not have it looked for.
+          // Starts the lookups for a caller that left before the send.
           if (flight.wasLeft) reconciler.follow(sending, flight.ended)
         },
       })
@@ -384,18 +386,18 @@ export function createCommands(options: CommandsOptions): Commands {
           ? { type: 'rejected', outcome: { kind: 'rejected', ...no }, orderId, foundBy }
           : { type: 'accepted', orderId, foundBy },
       )
-      // The id that the broker answered with belongs to another key: that answer was about something else.
+      // The answered order id belongs to another key, so the answer was about another order.
       if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
     } catch (error) {
       if (hasBegun && error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
-      // Where it had begun, it left once, and the broker did not look at it.
+      // If it had begun, the order left once and the broker did not process it.
       if (error instanceof NotToBeSent) {
         return error.outcome === null ? undefined : await keepNotSent(error.outcome, hasBegun)
       }
       if (!hasBegun && error instanceof StoreError) {
         flight.unrecorded = unrecordable
         onTrouble('a placement cannot be recorded', error)
-        // As well as it goes: nobody sends what is left RESERVED.
+        // Ignores a failure, because a placement that stays RESERVED is not sent.
         const event = { type: 'not_sent' as const, attempt, outcome: unrecordable, left: false }
         await records.change(reserved, event).catch(() => {})
         return
@@ -412,7 +414,7 @@ export function createCommands(options: CommandsOptions): Commands {
         await keepNotSent(notSent('BROKER_UNAVAILABLE', 'The order could not be sent.'))
         throw error
       }
-      // Also a bug of ours: it may have struck after the bytes left.
+      // A bug of ours may also end here. It may have occurred after the bytes left, so the outcome is unknown.
       if (!(error instanceof StoreError)) onTrouble(`the outcome of placement ${opId} is not known`, error)
       const isAnswer = error instanceof UpstreamError
       await lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
@@ -508,8 +510,8 @@ export function createCommands(options: CommandsOptions): Commands {
   }
 
   /**
-   * An equal order of the account under another key of which nobody knows whether it exists: this one could be the same
-   * wish, pressed again. Waits a little for it to be known. Throws StoreError.
+   * Returns a duplicate candidate: an unresolved placement with the same terms under another key, which may be the same button
+   * pressed again. Waits up to a second for its outcome. Returns null if there is none. Throws StoreError.
    */
   async function findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
     const { broker, accountId, fingerprint, opId } = reserved
@@ -523,7 +525,7 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** What is there before the order is sent; null where that need not be known, or could not be read. */
+  /** Takes the pre-send snapshot; returns null if it is not needed or could not be read. */
   async function readPreImage(
     broker: Broker,
     { request, createdAt, sendBy }: Placement,
@@ -553,7 +555,7 @@ export function createCommands(options: CommandsOptions): Commands {
 
   // ---- after a restart ------------------------------------------------------------------------------------------------
 
-  /** All that an earlier process left. Throws StoreError. */
+  /** Takes up all placements and cancel requests that an earlier process left. Throws StoreError. */
   async function takeUpAll(): Promise<void> {
     let after: string | null = null
     for (;;) {
@@ -565,7 +567,7 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** What an earlier process left of one placement; as it is then. */
+  /** Takes up one placement that an earlier process left, and returns its record. Throws StoreError. */
   async function takeUp(left: Placement): Promise<Placement> {
     const { attempt } = left
     let current = left
@@ -581,7 +583,7 @@ export function createCommands(options: CommandsOptions): Commands {
     // The earlier process may have reported the placement as unknown.
     if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
     if (current.state === 'AMBIGUOUS') {
-      onTrouble(`ALARM: placement ${current.opId} waits for a person: several orders could be its own`, null)
+      onTrouble(`ALARM: placement ${current.opId} waits for an operator: it is not known which order is its own`, null)
     }
     cancels.resume(current)
     return current
@@ -605,12 +607,12 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** Forgets, an hour at a time, what nobody can need any more. */
+  /** Deletes expired records and tombstones every hour. */
   async function sweep(): Promise<void> {
     const startedAt = clock.now() - clock.monotonic()
     while (!closing.signal.aborted) {
       const at = clock.now()
-      // A wall clock that was set forward would make old what is not, and a key that is forgotten can be sent again.
+      // Stops if the wall clock was set forward, because records would expire too early and their keys could be sent again.
       if (at - clock.monotonic() - startedAt > sweepMs) return
       const swept = await store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
       await clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, closing.signal)
@@ -628,7 +630,7 @@ export function createCommands(options: CommandsOptions): Commands {
     },
     async close() {
       closing.abort()
-      // Who waits for a search is answered now; what the store does not take is found out after the restart.
+      // Callers that wait for a lookup are answered now. What cannot be stored is found out after the restart.
       records.close()
       while (flights.size > 0) await Promise.allSettled([...flights.values()].map(({ ended }) => ended))
       await Promise.all([cancels.close(), reconciler.close(), housework])
@@ -654,18 +656,18 @@ function toKeyReused(order: NewOrder): PlaceOrderResult {
   return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
 }
 
-/** Thrown just before the send, where it is not to be; without an outcome where somebody else is at it. */
+/** Thrown just before a send that must not happen. `outcome` is null if another process has taken up the placement. */
 class NotToBeSent extends Error {
   override readonly name = 'NotToBeSent'
   readonly outcome: NotSentOutcome | null
 
   constructor(outcome: NotSentOutcome | null) {
-    super(outcome?.message ?? 'somebody else has taken up the placement')
+    super(outcome?.message ?? 'another process has taken up the placement')
     this.outcome = outcome
   }
 }
 
-// A repeat sends what was not sent, unless its caller has canceled it meanwhile: such a key is spent.
+// A repeat sends a placement that was not sent, unless a caller has canceled it, which uses up the key.
 function mayBeSent({ state, outcome }: Placement): boolean {
   if (state === 'RESERVED') return true
   return state === 'NOT_SENT' && !(outcome?.kind === 'not_sent' && outcome.code === 'CANCELED')
@@ -680,7 +682,7 @@ const unwanted: NotSentOutcome = {
 
 const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
 
-// A caller's own instant comes again with its repeat; our bound is counted anew.
+// A repeat has the same `sendBy` of its caller, so it is too late again; our own limit starts again with the repeat.
 function tooLateFor({ sendBy }: PlaceWishes): NotSentOutcome {
   if (sendBy !== null) return tooLate
   return notSent('DEADLINE', 'The order could not be sent in time, so it was not sent.')
@@ -689,7 +691,7 @@ function tooLateFor({ sendBy }: PlaceWishes): NotSentOutcome {
 function toBlocked({ clientOrderId }: Placement): NotSentOutcome {
   const message =
     `An equal order of this account, clientOrderId ${clientOrderId}, is without an outcome: this could be its duplicate, ` +
-    'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one all the same.'
+    'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one anyway.'
   return notSent('BLOCKED_BY_UNRESOLVED', message)
 }
 

@@ -40,8 +40,8 @@ export interface ReconcilerOptions {
 /** Runs the lookups for all placements of the process. Its creator calls `close`. */
 export interface Reconciler {
   /**
-   * Runs lookups for `placement` until its outcome is known, and afterwards if it was only assumed. Does nothing if this attempt
-   * is followed already. `sendEnded` resolves when the send has ended; null if it has ended already.
+   * Runs lookups for `placement` until its outcome is known, and afterwards if it was only assumed. Does nothing if this
+   * attempt is followed already. `sendEnded` resolves when the send has ended; null if it has ended already.
    */
   follow(placement: Placement, sendEnded: Promise<unknown> | null): void
   /** Ends all lookups, and resolves when none is under way. */
@@ -162,7 +162,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       }
       const { kind } = search?.match ?? { kind: 'none' }
       if ((kind === 'candidates' || kind === 'strays') && !hasTold) {
-        onTrouble(`ALARM: placement ${current.opId} was taken for never placed, and an order could be its own`, null)
+        onTrouble(`ALARM: placement ${current.opId} counted as not placed, but an order could be its own`, null)
         hasTold = true
       }
       // A search that could not see all has not been made.

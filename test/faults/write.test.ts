@@ -650,7 +650,7 @@ describe.concurrent('an order that is hard to find', () => {
         replayed: true,
         orderId: order?.['id'],
       })
-      expect(alarms(desk)).toEqual([expect.stringContaining('an order that was taken for never placed exists')])
+      expect(alarms(desk)).toEqual([expect.stringContaining('an order that counted as not placed exists')])
       expect(await posts(desk)).toHaveLength(1)
     }))
 

@@ -502,7 +502,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
       if (alarm === undefined) return
       count(`alarm: ${alarm.replace(/: placement.*/u, '').replace(/[0-9a-f]{8}-[0-9a-f-]+|ord_\d+/gu, '…')}`)
       const isContradiction =
-        /second order|refused an order|did not process|claimed by two|that was taken for never/u.test(alarm)
+        /second order|refused an order|did not process|claimed by two|that counted as not placed/u.test(alarm)
       if (isContradiction && !isW2 && !plan.isW1 && !isBlind) world.fail(6, message)
     },
 

@@ -186,7 +186,8 @@ describe.each(dialects)('over %s, a broker that changes terms', (name) => {
     const before = column.harness.log().length
     const result = await place(column, input)
     expect(result).toMatchObject({ __typename: 'OrderPlaced', order: isSeen ? shown : {} })
-    if (isSeen) expect(result.message).toBe(`The broker took the order in, and changed ${terms.join()}: see \`order\`.`)
+    if (isSeen)
+      expect(result.message).toBe(`The broker accepted the order. The broker changed ${terms.join()}: see \`order\`.`)
     expect(await readPlacement(column, input)).toMatchObject({ state: 'PLACED', attempts: 1, foundBy: 'RESPONSE' })
     const notice = `the broker changed terms of an order: ${terms.join()}`
     const lines = column.harness
@@ -203,7 +204,7 @@ describe.each(dialects)('over %s, a broker that changes terms', (name) => {
     const placement = await settled(column, lost)
     expect(placement).toMatchObject({ state: 'PLACED', attempts: 1, foundBy: 'CLIENT_ORDER_ID' })
     expect(placement.result.message).toBe(
-      `This order had been placed before, and changed ${terms.join()}: see \`order\`.`,
+      `This order was placed before. The broker changed ${terms.join()}: see \`order\`.`,
     )
     expect(placement.result.order).toMatchObject(shown)
     expect(await booked(column, lost)).toHaveLength(1)

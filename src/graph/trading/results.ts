@@ -124,7 +124,7 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
 const PlaceOrderOutcomeEnum = builder.enumType('PlaceOrderOutcome', {
   description: 'What became of a placement. May grow.',
   values: {
-    PLACED: { description: 'The broker took the order in.' },
+    PLACED: { description: 'The broker accepted the order.' },
     REJECTED: { description: 'The broker said no; there is no working order.' },
     INVALID: { description: 'Refused here; nothing was sent.' },
     NOT_PLACED: { description: 'No order exists.' },

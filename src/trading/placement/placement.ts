@@ -1,5 +1,5 @@
-// The record of a placement and its state machine: a record and what happened in, the next record out. Pure, so that a
-// simulation can walk all of it; who runs it keeps each step in the store before it goes on.
+// The record of a placement and its state machine, which makes the next record from a record and an event. Pure, so that a
+// simulation can reach every state. The caller stores each step before it continues.
 //
 //   RESERVED ── not sent ──► NOT_SENT ── the same key again ──► RESERVED
 //      │ sending
@@ -7,7 +7,7 @@
 //            ├─ not sent ──► NOT_SENT      └─ lost ──────► UNKNOWN
 //   UNKNOWN ─┬─ found ─────► ACCEPTED or REJECTED
 //            ├─ absent ────► NOT_PLACED ── found late ──► ACCEPTED or REJECTED, with an alarm
-//            └─ ambiguous ─► AMBIGUOUS ─── a person decides ──► ACCEPTED or NOT_PLACED
+//            └─ ambiguous ─► AMBIGUOUS ── an operator decides ► ACCEPTED or NOT_PLACED
 
 import { createHash } from 'node:crypto'
 import { normalizeDecimal } from '../../domain/decimal.ts'
@@ -24,7 +24,7 @@ export const placementStates = [
   'AMBIGUOUS',
   'NOT_PLACED',
 ] as const
-/** Where a placement stands; the drawing above says how it moves. */
+/** The state of a placement; the drawing above shows the transitions. */
 export type PlacementState = (typeof placementStates)[number]
 
 /** How an order was recognised as the one of a placement. */
@@ -45,11 +45,11 @@ export type NotPlacedCode =
   | 'CANCELED'
 
 /**
- * What is known of one key, written before the first byte leaves. Instants in epoch ms. Plain JSON throughout, without
- * credentials; frozen nowhere and changed by nobody: each step makes a new one.
+ * The record of one client order id, stored before the first byte leaves. Instants in epoch ms. It is plain JSON without
+ * credentials, and is never changed: each step makes a new record.
  */
 export interface Placement {
-  /** UUIDv7. Sent as the Idempotency-Key: a caller's key could come back after the broker has forgotten it. */
+  /** UUIDv7, sent as the Idempotency-Key, because a caller could repeat its own key after the broker has forgotten it. */
   opId: string
   broker: BrokerId
   accountId: string
@@ -59,39 +59,39 @@ export interface Placement {
   fingerprint: string
   request: NewOrder
   state: PlacementState
-  /** How often it was taken up, from 1. */
+  /** Number of attempts to send it, from 1. */
   attempt: number
-  /** How often it left this service or may have. */
+  /** Number of times it was sent or may have been. */
   sends: number
-  /** The process that took it up: what another one left RESERVED or SENDING ended with it. */
+  /** The process that runs the attempt. Its attempt has ended if it is another one than this process. */
   owner: string
-  /** From 1, one more with each change; the audit row of a change bears the same number. */
+  /** Number of the record, from 1; the audit row of a change has the same number. */
   version: number
-  /** From this instant on it may not be sent. */
+  /** It may not be sent at this instant or later. */
   sendBy: number
   firstSentAt: number | null
   lastSentAt: number | null
-  /** Orders of this symbol and side that were there before it was sent; null where nobody looked. */
+  /** The pre-send snapshot of the orders of this symbol and side; null if none was taken. */
   preImage: PreImage | null
-  /** The broker's order, from the moment it is known to exist. */
+  /** The broker's order; null until it is known to exist. */
   orderId: string | null
   foundBy: OrderMatch | null
   /** Why it was not sent, or how the broker refused it; null in every other state. */
   outcome: NotSentOutcome | RejectedOutcome | null
   evidence: Evidence
-  /** When a caller asked to cancel it, and when that ended: with a final status, or with the broker's no. */
+  /** When a caller requested its cancel, and when the cancel ended: with a final status, or refused by the broker. */
   cancelRequestedAt: number | null
   cancelSettledAt: number | null
-  /** When it is looked for again; null when nobody will. */
+  /** When the next lookup runs; null if none will. */
   nextCheckAt: number | null
   createdAt: number
-  /** When its outcome was known, by evidence or by assumption; null until then. */
+  /** When it got its outcome, proven or assumed; null until then. */
   resolvedAt: number | null
 }
 
 export interface PreImage {
   orderIds: string[]
-  /** Whether these are all that could be mistaken for it. */
+  /** Whether these are all orders that could be mistaken for its own. */
   isComplete: boolean
 }
 
@@ -163,15 +163,15 @@ export function createPlacement(
   }
 }
 
-/** What can happen to a placement. News of an attempt says of which one: a later one may be under way by then. */
+/** What can happen to a placement. An event of an attempt has its number, because a later attempt may be under way. */
 export type PlacementEvent =
-  /** `acknowledged`: keys of unresolved equal orders of which it may be a duplicate, as its caller says. */
+  /** `acknowledged`: keys of duplicate candidates that its caller has acknowledged. */
   | { type: 'reserved'; owner: string; sendBy: number; acknowledged: readonly string[] }
   | { type: 'sending'; attempt: number; preImage: PreImage | null }
   /** `changes`: absent if the broker changed nothing. */
   | { type: 'accepted'; orderId: string; foundBy: OrderMatch; changes?: BrokerChanges }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }
-  /** The broker proved that it did not look at the first send; it leaves once more. */
+  /** The broker proved that it did not process the first send, and the order is sent once more. */
   | { type: 'sent_again'; attempt: number }
   /** `left`: the call reached the broker, which proved that it did not process it. */
   | { type: 'not_sent'; attempt: number; outcome: NotSentOutcome; left: boolean }
@@ -179,23 +179,23 @@ export type PlacementEvent =
   | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null }; answeredOrderId?: string }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
   | { type: 'ambiguous'; candidates: string[] }
-  /** A person has looked: the order it became, or null when there is none. `by` is who it was. */
+  /** An operator has decided: the order it became, or null if there is none. `by` names the operator. */
   | { type: 'resolved'; orderId: string | null; by: string }
   | { type: 'checked'; nextCheckAt: number | null }
   | { type: 'cancel_requested' }
   | { type: 'cancel_settled'; orderStatus: string }
 
-/** The next record, and what a person should hear of. */
+/** The next record, and the alarm for the operator. */
 export interface Step {
-  /** The same one where only an alarm came of it. */
+  /** The next record; the same record if the event only raises an alarm. */
   placement: Placement
-  /** Set when what happened contradicts what was known or assumed. */
+  /** Set if the event contradicts what was known or assumed; null otherwise. */
   alarm: string | null
 }
 
 /**
- * What `event` makes of `placement` at `at` (epoch ms); null where it changes nothing, as news of an outcome that is
- * known already. Never leaves ACCEPTED or REJECTED.
+ * Applies `event` to `placement` at `at` (epoch ms). Returns null if it changes nothing, such as an outcome that is known
+ * already. Never leaves ACCEPTED or REJECTED.
  */
 export function advance(placement: Placement, event: PlacementEvent, at: number): Step | null {
   const { state } = placement
@@ -217,7 +217,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     }
     case 'sending': {
       if (state !== 'RESERVED' || event.attempt !== placement.attempt) return null
-      // What nobody wants any more does not leave.
+      // A placement with a cancel request is not sent.
       if (isPending) return null
       const { preImage } = event
       const firstSentAt = placement.firstSentAt ?? at
@@ -233,7 +233,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       if (!isOpen && !isLate) {
         return placement.orderId === orderId ? null : contradict('the broker has a second order for a placement')
       }
-      const alarm = isLate ? 'an order that was taken for never placed exists' : null
+      const alarm = isLate ? 'an order that counted as not placed exists' : null
       const { changes } = event
       const evidence = changes ? { evidence: { ...placement.evidence, changes } } : {}
       const found = { orderId, foundBy, outcome: null, nextCheckAt: null, resolvedAt: at, ...evidence }
@@ -244,7 +244,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       if (!isOpen && state !== 'NOT_PLACED') return null
       const { outcome, orderId, foundBy } = event
       const known = { orderId, foundBy, outcome, nextCheckAt: null, resolvedAt: at }
-      const alarm = state === 'NOT_PLACED' ? 'an order that was taken for never placed was rejected' : null
+      const alarm = state === 'NOT_PLACED' ? 'an order that counted as not placed was rejected' : null
       return to({ state: 'REJECTED', ...known, ...wishSettled }, alarm)
     }
     case 'not_sent': {
@@ -287,9 +287,9 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
     }
     case 'checked':
       if (event.nextCheckAt === placement.nextCheckAt) return null
-      // A person who has said that there is none has ended the watch.
+      // An operator who decided that there is no order has ended the late lookups.
       if (state !== 'UNKNOWN' && (state !== 'NOT_PLACED' || placement.nextCheckAt === null)) return null
-      // With the last search for an order that was never placed, nobody can find it any more.
+      // The last late lookup also ends the cancel request, because no lookup can find the order later.
       return to({
         nextCheckAt: event.nextCheckAt,
         ...(event.nextCheckAt === null && state === 'NOT_PLACED' ? wishSettled : {}),
@@ -306,12 +306,12 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
   }
 }
 
-/** Whether its cancel was asked for, and nobody knows yet what came of it. */
+/** Whether the placement has a cancel request that is not settled. */
 export function isWished({ cancelRequestedAt, cancelSettledAt }: Placement): boolean {
   return cancelRequestedAt !== null && cancelSettledAt === null
 }
 
-/** Whether nobody will learn more of it by waiting for the send or for a search. */
+/** Whether the placement has an outcome, so that a caller need not wait for the send or a lookup. */
 export function isSettled({ state }: Placement): boolean {
   switch (state) {
     case 'NOT_SENT':
@@ -340,16 +340,16 @@ const decimalFields = [
 ] as const
 
 /**
- * SHA-256, as hex, of all that an order is but its key, so that a repeat is told from another order. Decimals count by
- * their value: 5, 5.0 and 5.00 are the same.
+ * Returns the SHA-256, as hex, of all fields of an order except its key. It distinguishes a repeat from another order. Decimals
+ * count by their value: 5, 5.0 and 5.00 are equal.
  */
 export function toFingerprint(order: NewOrder): string {
   const economics = new Map<string, unknown>(Object.entries(order))
   economics.delete('clientOrderId')
   for (const field of decimalFields) economics.set(field, normalize(order[field]))
-  // Without what was left out, so that a field which is added later changes no fingerprint.
+  // Drops absent fields, so that a field that is added later changes no fingerprint.
   for (const [field, value] of economics) if (value === null) economics.delete(field)
-  // Sorted, so that it is the order's and not the code's: a record outlives both.
+  // Sorted, because the order of the fields in the code may change and records outlive it.
   const sorted = [...economics].toSorted(([a], [b]) => (a < b ? -1 : 1))
   return createHash('sha256').update(JSON.stringify(sorted)).digest('hex')
 }
