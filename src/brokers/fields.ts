@@ -15,9 +15,9 @@ export function isBody(value: unknown): value is Body {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-// Each `parse…` of a field: null where it has no value, an UpstreamError as the value where that cannot be read.
+// Each `parse…` returns null if the field has no value, and an UpstreamError as its value if it cannot be read.
 
-/** The text of a field without which an order is none. Throws UpstreamError when it is missing, empty or no text. */
+/** Returns the text of a required field. Throws UpstreamError if it is missing, empty or not text. */
 export function requireText(body: Body, field: string): string {
   const value = body[field]
   const text = typeof value === 'string' ? cleanText(value) : ''
@@ -36,7 +36,7 @@ export function parseDecimal(body: Body, field: string): Field<string> {
   return parseField(body, field, (value) => (typeof value === 'string' ? expandExponent(value) : null))
 }
 
-/** A yes or no; a text that says so is none. */
+/** Parses a boolean; text is not accepted. */
 export function parseBoolean(body: Body, field: string): Field<boolean> {
   return parseField(body, field, (value) => (typeof value === 'boolean' ? value : null))
 }
@@ -46,7 +46,7 @@ export function parseTime(body: Body, field: string): Field<string> {
   return parseField(body, field, readInstant)
 }
 
-/** What is absent, null or an empty text has no value: which of them a broker uses is not documented anywhere. */
+/** Whether a field has no value: it is absent, null or empty text. Brokers do not document which of them they use. */
 export function isAbsent(value: unknown): boolean {
   return value === undefined || value === null || value === ''
 }
@@ -63,7 +63,7 @@ export function zeroToNull(price: Field<string>): Field<string> {
   return typeof price === 'string' && compareDecimals(price, '0') === 0 ? null : price
 }
 
-/** Whether two decimals out of JSON have the same value; false where one is none. */
+/** Whether two decimals from JSON have the same value; false if one is not a decimal. */
 export function equalDecimals(a: unknown, b: unknown): boolean {
   const left = typeof a === 'string' ? expandExponent(a) : null
   return left !== null && typeof b === 'string' && isDecimal(b) && compareDecimals(left, b) === 0

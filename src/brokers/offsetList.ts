@@ -100,7 +100,7 @@ interface Anchor {
   given: string[]
 }
 
-/** Reads one page. Throws RangeError for a position it did not make, and whatever `fetch` throws. */
+/** Reads one page. Throws RangeError for a position that this file did not make, and the errors of `fetch`. */
 export async function readListPage<T>(query: ListQuery<T>, memory: ListMemory): Promise<ListPage<T>> {
   const start = query.after === null ? null : parsePosition(query.after)
   const reader = createReader(query, memory)
@@ -118,7 +118,7 @@ export async function readListPage<T>(query: ListQuery<T>, memory: ListMemory): 
     for (const { row, offset, at } of block.rows) {
       if (rows.length === wanted) break
       unread--
-      // What is newer than the last row has come since. In a list seen in no order it may be due all the same.
+      // A row that is newer than the last row was added since. In an unsorted list it may still belong on the page.
       const from = reader.isSorted() ? last : start
       if (seen.has(row.id) || (from !== null && !comesAfter(at, row.id, from))) continue
       const verdict = query.judge(row)
@@ -134,7 +134,7 @@ export async function readListPage<T>(query: ListQuery<T>, memory: ListMemory): 
     const hasMore = isLast ? false : mustSearch || unread > 0 ? null : block.hasMore
     if (isLast) return finish(hasMore, reader.isSorted())
     if (rows.length === query.first && (hasMore !== null || !query.wantsMore)) return finish(hasMore, reader.isSorted())
-    // Rows at the end of the block may not have been due; the next one begins behind them all the same.
+    // The next block begins after this one, even if the last rows of this one did not belong on the page.
     if (last !== null) last = { ...last, offset: block.edge, isUp: block.isUp }
   }
 
@@ -267,7 +267,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
     const known = from?.isUp === isUp ? from : null
     const block = isUp ? await readUp(known, count) : await readDown(known, count)
     if (block === null || isUp === (memory.direction !== 'oldestFirst')) return block && { ...block, isUp }
-    // Seen only now that the list runs the other way. Where it was seen whole, it is turned round, else read anew.
+    // The list is sorted the other way, as only this call showed. A whole list is reversed; otherwise it is read again.
     if (isUp && block.isLast && block.rows[0]?.offset === 0) {
       return { ...block, rows: block.rows.toReversed(), isUp: false }
     }

@@ -146,7 +146,7 @@ function listAlgorithms(pem: string): string[] {
   return [...(algorithms[namedCurve ?? type] ?? [])]
 }
 
-// All who are nobody would be one caller to the log and to the audit.
+// Throws if the token has no subject, because all such callers would be one in the log and in the audit.
 function requireSubject(payload: JWTPayload): string {
   const { sub }: { sub?: unknown } = payload
   if (typeof sub === 'string' && sub !== '') return sub

@@ -415,7 +415,7 @@ function createHttpError(status: number, message: string): GraphQLError {
   return new GraphQLError(message, { extensions: { http: { status } } })
 }
 
-// Before anything of the document is looked at: who is nobody learns nothing of the schema either.
+// Runs before the document is read, so that a caller without a valid token learns nothing of the schema.
 function useIdentity(options: ServerOptions): ServerPlugin {
   return {
     async onParams({ request, params, context }) {
@@ -437,7 +437,7 @@ function toRouterError(error: unknown, document: unknown, trouble: string | null
   return new GraphQLError(message, { extensions: error.extensions })
 }
 
-// Where nobody says who they are, all are one caller.
+// Without authentication, all requests count as one caller.
 function useCallerRates(rates: CallerRates | null): ServerPlugin {
   if (rates === null) return {}
   const take = (rate: Rate, { caller }: RequestState): void => {
@@ -515,8 +515,8 @@ function useNoIntrospection(): ServerPlugin {
 // Maximum characters of an operation name in the log.
 const operationNameLengthMax = 100
 
-// Every answer leaves through here: its errors get their code and request id, what is a bug is logged with its cause
-// and told to nobody else, and one line tells of the operation. Where GraphiQL is on, who asks is told what it cost.
+// Every answer passes here. Its errors get their code and request id, bugs are logged with their cause and masked for the
+// client, and the operation gets one log line. If GraphiQL is on, a caller may request the upstream costs.
 function useResultShape(
   log: Log,
   { mayExplain, maySuggest, noteRefusal }: { mayExplain: boolean; maySuggest: boolean; noteRefusal: NoteRefusal },
@@ -532,10 +532,10 @@ function useResultShape(
       const { requestId, startedAt, operationName, caller, tally, reported, timer } = serverContext
       clearTimeout(timer)
       const ms = Math.round(performance.now() - startedAt)
-      // Its reads ended because nobody waits for them, and nobody is there to be told.
+      // The client has left, so its reads ended and no answer is sent.
       if (request.signal.aborted) return log.debug({ requestId, operationName, ms }, 'operation left by its client')
       const thrown = [...(result.errors ?? []), ...reported]
-      // Of a document that nothing came of, a few errors tell as much as all.
+      // An answer without data has only the first errors, because the others add nothing.
       const told = result.data === undefined ? thrown.slice(0, errorsMax) : thrown
       const errors =
         told.length === 0

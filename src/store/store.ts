@@ -12,11 +12,11 @@ export interface PlacementKey {
   clientOrderId: string
 }
 
-/** What is left of a placement whose outcome is long known: enough to refuse its key. Instants in epoch ms. */
+/** The rest of an old placement with an outcome, which is enough to refuse its key. Instants in epoch ms. */
 export interface Tombstone extends PlacementKey {
   opId: string
   fingerprint: string
-  /** Of an order that was placed; null where there is none, or only a rejected one. */
+  /** The id of the placed order; null if there is none or it was rejected. */
   orderId: string | null
   createdAt: number
   resolvedAt: number

@@ -7,7 +7,7 @@ import type { AuditEntry, Store } from '../store/store.ts'
 import { advance, isSettled } from './placement/placement.ts'
 import type { Placement, PlacementEvent, PlacementState } from './placement/placement.ts'
 
-/** What a person should look at: a bug, a contradiction, an answer that breaks the broker's contract. */
+/** Receives what an operator should check: a bug, a contradiction, an answer that breaks the broker's contract. */
 export type OnTrouble = (message: string, error: unknown) => void
 
 /** The one way in which placements change here. */
@@ -42,7 +42,7 @@ export interface Records {
 
 const retryMs = { first: 100, longest: 5_000 }
 
-/** Closed by whoever made it, before the store. */
+/** Its creator calls `close`, before that of the store. */
 export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble): Records {
   const waiting = new Map<string, Set<(placement: Placement) => void>>()
   const listeners: ((placement: Placement, from: PlacementState) => void)[] = []

@@ -16,7 +16,7 @@ export type OrderInputProblemCode =
   | 'NOT_SUPPORTED'
   | 'KEY_REUSED'
 
-/** What is wrong with one field of an input: the path to it, a code to switch on, and the fix in words. */
+/** A problem with one field of an input: the path to the field, a code, and a message with the fix. */
 export interface OrderInputProblem {
   field: string[]
   code: OrderInputProblemCode
@@ -60,7 +60,7 @@ const pricesOf: Record<OrderTypeSent, readonly PriceField[]> = {
   TRAILING_STOP: ['trailPercent', 'trailPrice'],
 }
 
-/** Every problem of a placement that shows without asking anybody; empty when there is none. */
+/** Returns the problems of a placement that can be found without a call to the broker or the store; empty if none. */
 export function findProblems(order: NewOrder): OrderInputProblem[] {
   return [
     ...checkAccount(order.accountId),
@@ -95,7 +95,7 @@ function checkKey(clientOrderId: string): OrderInputProblem[] {
 // They are kept with the order, and none that could have been used is longer.
 const acknowledgedMax = 100
 
-/** The problems of the keys that a placement names beside its own. */
+/** Returns the problems of the keys that a placement acknowledges. */
 export function findUnacknowledgeable(keys: readonly string[]): OrderInputProblem[] {
   const field = 'acknowledgeUnresolved'
   if (keys.length > acknowledgedMax) return [createProblem(field, 'TOO_LONG', `At most ${acknowledgedMax} keys.`)]

@@ -85,8 +85,8 @@ export interface Http {
 }
 
 /**
- * A path of a call. Ids have been checked at the door; whoever forgot that ends here with a RangeError, before a `..` turns
- * one call into another under the broker's key.
+ * Makes the path of a call. Throws RangeError if an id was not checked before, because a `..` could turn the call into another
+ * one under the broker's key.
  */
 export function path(texts: TemplateStringsArray, ...ids: string[]): string {
   return texts.reduce((made, text, index) => {
@@ -129,8 +129,8 @@ const upstreamChannel = diagnostics.channel('blotter:upstream')
 const sendHeadersChannel = 'undici:client:sendHeaders'
 
 /**
- * Opens no connection yet. Throws TypeError when `baseUrl` is no URL. Whoever made it calls `close`, which also ends its
- * subscription to undici's diagnostics.
+ * Creates a client, which opens no connection before the first call. Throws TypeError if `baseUrl` is not a URL. Its creator
+ * calls `close`, which also ends its subscription to undici's diagnostics.
  */
 export function createHttp(options: HttpOptions): Http {
   const url = new URL(options.baseUrl)
@@ -153,8 +153,8 @@ export function createHttp(options: HttpOptions): Http {
   const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
   const cancelPool = new Pool(url.origin, { ...poolOptions, connections: options.cancelConnections ?? 4 })
 
-  // The one proof that bytes went to a socket. undici's `onRequestStart` is none: it also comes for a request that is
-  // dropped out of the queue. The channel is the process's, so the events of other clients pass here too.
+  // The only proof that bytes went to a socket. undici's `onRequestStart` proves nothing, because it is also called for a
+  // request that is dropped from the queue. The channel belongs to the process, so it also has events of other clients.
   const sentListeners = new Map<string, () => void>()
   const onSendHeaders = (message: unknown): void => {
     const requestId = findRequestId(message)

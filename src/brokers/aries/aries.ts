@@ -336,7 +336,7 @@ export function createAries(options: AriesOptions): Broker {
   async function readAccounts(scope: ReadScope): Promise<string[]> {
     const accounts = await listAccounts(scope, 'list')
     const ids = new Set(accounts.flatMap(({ [tradingId]: id }) => (isIdPart(id) ? [toAriesId(id)] : [])))
-    // Else somebody would look for accounts, and not at a setting.
+    // An empty list would hide that ARIES_TRADING_ID is wrong.
     if (ids.size === 0 && accounts.length > 0) {
       throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${tradingId}`)
     }
@@ -378,7 +378,7 @@ export function createAries(options: AriesOptions): Broker {
     const found = new Map<string, Order | null | UpstreamError>()
     await Promise.all(
       [...ofAccounts].map(async ([accountId, group]) => {
-        // An order has the account in its id: of another one than the reader named it is none, without asking.
+        // The id of an order names its account. If the reader named another one, the order is missing without a call.
         const asked = group.filter((key) => key.accountId === null || key.accountId === accountId)
         const ids = new Set(asked.map(({ id }) => id))
         if (ids.size > 0) await findOrders(accountId, ids, found, scope)
@@ -436,7 +436,7 @@ export function createAries(options: AriesOptions): Broker {
     scope.tally.batched += Math.max(0, ids.size - missing.size - 1)
   }
 
-  // What is final and has left the active list will never be in it again.
+  // A final order that has left the active list never returns to it.
   function notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
     for (const { id, createdAt, value } of rows) {
       if (active.has(id) || value instanceof UpstreamError || value.state !== 'CLOSED') continue
@@ -458,8 +458,8 @@ export function createAries(options: AriesOptions): Broker {
   // ---- pages ------------------------------------------------------------------------------------------------------
 
   /**
-   * One page out of both lists. The active one is read whole, because nobody says how it is sorted; of the history as
-   * much as it takes until no row can come before those that are there.
+   * Reads one page from both lists. The active list is read whole, because its sort order is not documented. The history is
+   * read until none of its later rows can come before those of the page.
    */
   async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
     const { accountId, statuses: wantedStatuses, first, wantsMore } = query
@@ -617,7 +617,7 @@ function withToken<T extends ReadCall | Call>(call: T, token: string): T {
 
 // ---- times and places -------------------------------------------------------------------------------------------
 
-/** To ten seconds, so that who asks at about the same time asks the same. */
+/** Returns a time soon after now, rounded up to ten seconds, so that reads at about the same time share a call. */
 function soon(): string {
   return toText(Math.ceil((Date.now() + clockSkewMs) / 10_000) * 10_000)
 }
@@ -655,7 +655,7 @@ function toRank({ at, id }: Row): OrderRank {
   return { submittedAt: at, id }
 }
 
-/** Whether a row belongs on a page behind `after`, whatever else is known. */
+/** Whether a row belongs on a page after `after`. */
 function isDue(row: Row, query: PageQuery, after: OrderRank | null): boolean {
   if (after !== null && compareNewestFirst(after, toRank(row)) >= 0) return false
   // Compares the row's own time and not its neighbour's, so that a row whose time cannot be read is shown.

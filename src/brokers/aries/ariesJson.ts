@@ -140,7 +140,7 @@ export function accountOf(orderId: string): string {
 
 // ---- orders -----------------------------------------------------------------------------------------------------
 
-/** One order of the lists of `accountId`, or why the row is none. */
+/** Returns one order of the lists of `accountId`, or why the row cannot be read. */
 export function readOrder(body: unknown, accountId: string): Order | UpstreamError {
   try {
     return parseOrder(body, accountId)
@@ -149,9 +149,9 @@ export function readOrder(body: unknown, accountId: string): Order | UpstreamErr
   }
 }
 
-/** One order of the lists of `accountId`. Throws UpstreamError where it is none. */
+/** Parses one order of the lists of `accountId`. Throws UpstreamError if it is not an order. */
 function parseOrder(body: unknown, accountId: string): Order {
-  if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered an order that is none')
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered something that is not an order')
   const { clOrdId } = body
   if (!isIdPart(clOrdId)) throw new UpstreamError('unreadable', 'Aries answered an order without a readable clOrdId')
   const told = body['accountId'] ?? body['tradingAccountId']
@@ -173,7 +173,7 @@ function parseOrder(body: unknown, accountId: string): Order {
     id: toAriesId(accountName(accountId), clOrdId),
     broker: 'ARIES',
     account: { id: accountId, broker: 'ARIES' },
-    // An option bears the ticker of what it is on.
+    // The symbol of an option is the ticker of its underlying.
     asset: securityType === 'OPTION' ? null : { symbol },
     symbol,
     securityType,
@@ -328,8 +328,9 @@ export function toRequest(order: NewOrder, accountField: AriesAccountField): Rec
 
 /**
  * Parses the answer to a placement; Aries' example has neither account nor type. The caller has to judge whether the answer is
- * about the order that was sent. The documents do not say whether a refusal may come with status 200, so only an answer that
- * names a reason counts as a refusal. Throws UpstreamError if the answer cannot be read, names another account or is a refusal.
+ * about the order that was sent. The documents do not say whether a refusal may come with HTTP status 200. An answer counts as
+ * one if its order status is REJECTED, or if it has no known status, `success: false` and a reason. Throws UpstreamError if the
+ * answer cannot be read, names another account, or is a refusal without an order id.
  */
 export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Aries answered a placement with no object')
@@ -369,7 +370,7 @@ export function parsePlaceAnswer(body: unknown, sent: NewOrder): PlaceAnswer {
   })
 }
 
-// An answer that contradicts itself is none: an order that has filled, or has another status, is there.
+// An answer that contradicts itself is not a refusal: an order that has filled or has another status exists.
 function isRefusal(body: Body, status: OrderStatus): boolean {
   const filled = parseDecimal(body, 'cumQty')
   if (typeof filled === 'string' && compareDecimals(filled, '0') !== 0) return false

@@ -6,7 +6,7 @@ import { isBody } from '../fields.ts'
 import type { Answer, Http } from '../../upstream/http.ts'
 import type { OnNotice } from '../../upstream/notices.ts'
 
-/** A token that somebody else keeps fresh, or what it takes to get one. */
+/** A token that another system refreshes, or the credential to get one. */
 export type OAuthCredential = { accessToken: string } | { clientId: string; clientSecret: string; refreshToken: string }
 
 export interface TokensOptions {
@@ -174,7 +174,7 @@ export function createTokens({
     async current(signal) {
       const at = now()
       if (token === null || at >= token.expiresAt) return await unlessAborted(refresh(), signal)
-      // While it lasts nobody has to wait for the next one, nor to suffer where there is none yet.
+      // Refreshes in the background while the token is valid, so that no call waits for the next one or fails with it.
       if (at >= token.renewAt) refresh().catch(() => {})
       return token.value
     },

@@ -75,18 +75,18 @@ export interface BluumOptions {
   /** What `certify` has seen this broker do; nothing unless told. */
   capabilities?: readonly BrokerCapability[]
   /**
-   * The account of an order where somebody else remembers it. Asked where neither the reader nor an earlier answer names
-   * it, and orders are read under their account or are enough for a list; null, or a throw, when nobody knows.
+   * Returns the account of an order from our records; null if they have none. A failure counts as null. Called if neither the
+   * reader nor an earlier answer names the account, and the read needs it or may use its list.
    */
   findAccount?: (orderId: string) => Promise<string | null>
   /** Receives notices for the operator. */
   onNotice?: OnNotice
 }
 
-// From so many orders of one account on, one list is asked before single reads: it answers most of them at once, and
-// costs one call in vain where it answers none.
+// Minimum orders of one account that are read from its list first. The list answers most of them in one call; if it has none,
+// that call is wasted.
 const batchMin = 3
-// Calls for lists that may be in vain beside the first, for each order that is still missing.
+// Wasted list calls allowed after the first, per order that is still missing.
 const vainShare = 0.05
 
 // Error codes that refuse the key for every request, like status 401. This one: production access is not granted.
@@ -183,7 +183,7 @@ export function createBluum(options: BluumOptions): Broker {
     }
   }
 
-  // Bluum has no batch read. Orders of one account are looked for in its list, the misses are read singly.
+  // Bluum has no batch read. Orders of one account are read from its list, and those that it lacks one by one.
   async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const answers = new Map<OrderKey, Order | null | UpstreamError>()
     const { accountOf, isHearsay } = await findAccounts(keys)
@@ -209,7 +209,7 @@ export function createBluum(options: BluumOptions): Broker {
         )
         for (const key of group) {
           const answer = found.get(key.id) ?? null
-          // That there is none in an account that somebody else named says nothing to who named none.
+          // The account came from another key of the request, so "no such order" does not answer a key without an account.
           answers.set(key, answer === null && isHearsay.has(key) ? new AccountNeeded() : answer)
         }
       }),
@@ -229,8 +229,8 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   /**
-   * Whose order each key is taken to be: as the broker told, as who asks says, as our records have it, or else as another
-   * one says who asks for the same order, which is hearsay where orders are read under their account.
+   * Returns the account of each key: from an earlier answer, from the key itself, from our records, or from another key with
+   * the same order. The last source is hearsay if the broker reads an order only under its account.
    */
   async function findAccounts(keys: readonly OrderKey[]) {
     const told = new Map<OrderKey, string>()
@@ -253,14 +253,14 @@ export function createBluum(options: BluumOptions): Broker {
     return (await options.findAccount?.(id).catch(() => null)) ?? null
   }
 
-  // A few old orders are cheaper to read singly; many are worth a search, wherever they are.
+  // A few old orders are cheaper to read one by one; many are worth a search of the list.
   function isWorthList(ids: ReadonlySet<string>): boolean {
     const recent = [...ids].filter((id) => !isKnownOld(id))
     return recent.length >= batchMin || ids.size * vainShare >= 1
   }
 
-  // Call by call, as long as those in vain are few beside the single reads that the next one may save. A row counts
-  // whichever call shows it, also one that only looks where the list ends.
+  // Reads the list call by call, while wasted calls are few compared with the single reads that the next call may save. A row
+  // counts even if its call only searches for the end of the list.
   async function findInList(
     accountId: string,
     ids: ReadonlySet<string>,
@@ -526,7 +526,7 @@ function parseList(body: unknown, status: number): List {
     const hasNoRows = body.data === undefined && body.object === 'list'
     if (hasNoRows) return { rows: [], hasMore: hasMore ?? false, isDoubtful: true }
   }
-  throw new UpstreamError('unreadable', 'Bluum answered a list that is none')
+  throw new UpstreamError('unreadable', 'Bluum answered something that is not a list')
 }
 
 // A row that cannot be read keeps its place: by its own id and time where it has them, else by where it stands.
@@ -559,7 +559,7 @@ function toEarlier(instant: string, ms: number): string {
 
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
 function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
-  if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered an order that is none')
+  if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered something that is not an order')
   refuseOtherDialect(body, fields)
   const id = requireId(body, 'id')
   const symbol = requireText(body, 'symbol')
