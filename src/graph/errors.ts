@@ -10,21 +10,21 @@ import { UpstreamError } from '../upstream/errors.ts'
 
 /** The codes of top-level errors and what each tells the caller; the README shows this table. */
 export const errorCodes = {
-  UNAUTHENTICATED: 'Nobody was told who is calling, or the token is not taken; the message says why. HTTP 401.',
+  UNAUTHENTICATED: 'The request has no token, or the token is refused; the message says why. HTTP 401.',
   BAD_USER_INPUT: 'The request or one of its arguments cannot be used; the message names it and the fix.',
   FORBIDDEN: 'The caller may not do this, or could be a foreign web page; the message says what is missing.',
   CURSOR_INVALID: '`after` is not a cursor of this list; start again without it.',
   RATE_LIMITED:
-    "The broker's rate is used up, or the caller's own; `retryAfterMs` says how long to wait, where it is known.",
-  BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or does not take our credential.',
+    "The broker's rate is used up, or the caller's own; `retryAfterMs` says how long to wait, if that is known.",
+  BROKER_UNAVAILABLE: 'The broker cannot be reached, fails, or refuses our credential.',
   BROKER_TIMEOUT: 'The broker did not answer in time.',
-  DEADLINE_EXCEEDED: 'The time was over that the caller gave with `x-request-timeout-ms`.',
+  DEADLINE_EXCEEDED: 'The time that the caller set with `x-request-timeout-ms` has passed.',
   BROKER_BAD_RESPONSE:
     "The broker's answer cannot be read, or lacks a required part. If it lacks a known order, the error has `retryAfterMs`.",
   PERSISTED_QUERY_NOT_FOUND:
     'No document has this id. Send its text, or add the document to the manifest if only trusted documents run.',
   PERSISTED_QUERY_NOT_SUPPORTED: 'This service has no manifest of trusted documents; send the text of each document.',
-  QUERY_TOO_COMPLEX: 'The document asks for too much at once; the message says what of, and how much is allowed.',
+  QUERY_TOO_COMPLEX: 'The document exceeds a limit; the message says which one.',
   GRAPHQL_PARSE_FAILED: 'The document is not GraphQL.',
   GRAPHQL_VALIDATION_FAILED: 'The document does not fit the schema.',
   INTERNAL_SERVER_ERROR: 'A bug of ours; `requestId` finds it in the log.',

@@ -82,7 +82,7 @@ builder.queryFields((t) => ({
     nullable: { list: true, items: false },
     description:
       'Every account that you may see, as the brokers list them. Those of a broker that cannot be reached are missing, ' +
-      'and an error beside the list says so; null where no broker can be.',
+      'and an error reports it; null if no broker can be reached.',
     async resolve(_, __, { loaders, report }, info) {
       const { accounts, failures } = await loaders.accounts()
       for (const [broker, failure] of failures) {

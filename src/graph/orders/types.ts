@@ -112,8 +112,8 @@ const statuses = {
   PENDING: { description: 'Received and not yet accepted.' },
   ACCEPTED: { description: 'Working, nothing filled.' },
   PARTIALLY_FILLED: { description: 'Working, a part has filled.' },
-  PENDING_CANCEL: { description: 'A cancel was asked for and is not confirmed; it may still fill.' },
-  PENDING_REPLACE: { description: 'A change was asked for and is not confirmed; it may still fill.' },
+  PENDING_CANCEL: { description: 'A cancel was requested and is not confirmed; the order may still fill.' },
+  PENDING_REPLACE: { description: 'A change was requested and is not confirmed; the order may still fill.' },
   FILLED: { description: 'Filled completely. Final.' },
   CANCELED: { description: 'Canceled; what had filled before stays filled. Final.' },
   REJECTED: { description: 'Refused by the broker, see `rejectReason`. Final.' },
@@ -191,19 +191,19 @@ OrderLegObject.implement({
   description: 'One leg of an option order.',
   fields: (t) => ({
     symbol: t.exposeString('symbol', {
-      description: 'The ticker of the underlying; null where the broker does not say.',
+      description: 'The ticker of the underlying; null if the broker does not report it.',
     }),
     securityType: t.expose('securityType', {
       type: SecurityTypeEnum,
-      description: 'What the leg trades; null where the broker does not say.',
+      description: 'What the leg trades; null if the broker does not report it.',
     }),
     side: t.expose('side', {
       type: OrderSideEnum,
-      description: 'Which way the leg trades; null where the broker does not say.',
+      description: 'Which way the leg trades; null if the broker does not report it.',
     }),
     ratio: t.expose('ratio', {
       type: 'Decimal',
-      description: 'Contracts of this leg for one of the order; null where the broker does not say.',
+      description: 'Contracts of this leg for one of the order; null if the broker does not report it.',
     }),
     right: t.expose('right', { type: OptionRightEnum, description: 'Call or put; null for a leg of shares.' }),
     strikePrice: t.expose('strikePrice', {
@@ -248,7 +248,7 @@ OrderObject.implement({
     }),
     securityType: t.expose('securityType', {
       type: SecurityTypeEnum,
-      description: 'The kind of instrument; null where the broker does not say, as Bluum never does.',
+      description: 'The kind of instrument; null if the broker does not report it; Bluum never does.',
     }),
     legs: t.expose('legs', {
       type: [OrderLegObject],
@@ -257,7 +257,7 @@ OrderObject.implement({
     }),
     currency: t.string({
       resolve: (order, _, context) => complete(order, 'currency', context),
-      description: 'ISO 4217 code of all amounts of this order, such as USD; null where the broker does not say.',
+      description: 'ISO 4217 code of all amounts of this order, such as USD; null if the broker does not report it.',
     }),
     clientOrderId: t.id({
       resolve: (order, _, context) => complete(order, 'clientOrderId', context),
@@ -285,19 +285,19 @@ OrderObject.implement({
     }),
     trailPercent: t.expose('trailPercent', {
       type: 'Decimal',
-      description: 'Distance of a trailing stop, in percent: "3.5" is 3.5 %. Null where there is none.',
+      description: 'Distance of a trailing stop, in percent: "3.5" is 3.5 %. Null if there is none.',
     }),
     trailPrice: t.expose('trailPrice', {
       type: 'Decimal',
-      description: 'Distance of a trailing stop, in `currency`. Null where there is none.',
+      description: 'Distance of a trailing stop, in `currency`. Null if there is none.',
     }),
     extendedHours: t.boolean({
       resolve: (order, _, context) => complete(order, 'extendedHours', context),
-      description: 'Whether it may trade outside regular hours; null where the broker does not say.',
+      description: 'Whether it may trade outside regular hours; null if the broker does not report it.',
     }),
-    status: t.expose('status', { type: OrderStatusEnum, nullable: false, description: 'Where it stands.' }),
+    status: t.expose('status', { type: OrderStatusEnum, nullable: false, description: 'The current state.' }),
     brokerStatus: t.exposeString('brokerStatus', {
-      description: "The broker's own word for `status`; null where it sent something else than a word.",
+      description: "The broker's own word for `status`; null if it did not send a word.",
     }),
     state: t.expose('state', {
       type: OrderStateEnum,
@@ -309,7 +309,7 @@ OrderObject.implement({
     }),
     filledQuantity: t.expose('filledQuantity', {
       type: 'Decimal',
-      description: 'Filled so far, in shares (contracts for options); null where the broker does not say.',
+      description: 'Filled so far, in shares (contracts for options); null if the broker does not report it.',
     }),
     remainingQuantity: t.expose('remainingQuantity', {
       type: 'Decimal',
@@ -324,16 +324,17 @@ OrderObject.implement({
     commission: t.field({
       type: 'Decimal',
       resolve: (order, _, context) => complete(order, 'commission', context),
-      description: 'Commission, counted as `commissionType` says. Null where there is none or the broker does not say.',
+      description:
+        'Commission, counted as `commissionType` says. Null if there is none or the broker does not report it.',
     }),
     commissionType: t.field({
       type: CommissionTypeEnum,
       resolve: (order, _, context) => complete(order, 'commissionType', context),
-      description: 'What `commission` is counted in; null where the broker does not say.',
+      description: 'What `commission` is counted in; null if the broker does not report it.',
     }),
     submittedAt: t.expose('submittedAt', {
       type: 'DateTime',
-      description: 'When the broker got it, UTC; null where the broker does not say.',
+      description: 'When the broker got it, UTC; null if the broker does not report it.',
     }),
     filledAt: t.expose('filledAt', {
       type: 'DateTime',
@@ -345,7 +346,7 @@ OrderObject.implement({
     }),
     rejectReason: t.exposeString('rejectReason', {
       description:
-        "The broker's words on why it was rejected, plain text of at most 200 characters; null where it was not.",
+        "The broker's words on why it was rejected, plain text of at most 200 characters; null if it was not rejected.",
     }),
   }),
 })
@@ -402,12 +403,12 @@ const PageInfoObject = builder.objectRef<OrderConnection['pageInfo']>('PageInfo'
     }),
     hasPreviousPage: t.exposeBoolean('hasPreviousPage', {
       nullable: false,
-      description: 'Whether this page was asked for with a cursor.',
+      description: 'Whether this page was requested with a cursor.',
     }),
     startCursor: t.exposeString('startCursor', { description: 'Cursor of the first row; null on an empty page.' }),
     endCursor: t.exposeString('endCursor', {
       description:
-        'For `after` of the next page; null where there is none. Where `isComplete` is false it continues the search, ' +
+        'For `after` of the next page; null if there is none. If `isComplete` is false it continues the search, ' +
         'also from a page without rows.',
     }),
   }),

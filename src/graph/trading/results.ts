@@ -54,7 +54,7 @@ const OrderInputProblemObject = builder.objectRef<OrderInputProblem>('OrderInput
       description: 'Path to the field from the arguments of the mutation, such as ["input", "limitPrice"].',
     }),
     code: t.expose('code', { type: OrderInputProblemCodeEnum, nullable: false, description: 'To switch on.' }),
-    message: t.exposeString('message', { nullable: false, description: 'The fix in words, for a person.' }),
+    message: t.exposeString('message', { nullable: false, description: 'The problem and its fix, for the user.' }),
   }),
 })
 
@@ -116,7 +116,7 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
     acknowledgeUnresolved: t.idList({
       description:
         'The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn ' +
-        'out to be a duplicate, at most 100. Name them only when a person has said so.',
+        'out to be a duplicate, at most 100. Name them only if the user has confirmed it.',
     }),
   }),
 })
@@ -167,7 +167,7 @@ const NotPlacedCodeEnum = builder.enumType('NotPlacedCode', {
     NEVER_APPEARED: { description: 'It was sent and never appeared at the broker.' },
     KEY_EXPIRED: { description: 'This clientOrderId was used so long ago that only the key is remembered.' },
     TRADING_HALTED: { description: 'Placing is switched off here.' },
-    CANCELED: { description: 'Its cancel was asked for before it was sent.' },
+    CANCELED: { description: 'A cancel was requested before the order was sent.' },
   } satisfies Described<NotPlacedCode>,
 })
 
@@ -175,7 +175,7 @@ const PlacementCertaintyEnum = builder.enumType('PlacementCertainty', {
   description: 'How sure it is that no order exists.',
   values: {
     PROVEN: { description: 'It never reached the broker, or the broker said that it did not take it.' },
-    ASSUMED: { description: 'It was looked for long enough, and not found.' },
+    ASSUMED: { description: 'Lookups did not find it until the settle time.' },
   },
 })
 
@@ -192,10 +192,10 @@ PlaceOrderResultInterface.implement({
     }),
     order: t.field({
       type: OrderObject,
-      description: 'The order; null when there is none, or when it cannot be read just now.',
+      description: 'The order; null if there is none or it cannot be read now.',
       resolve: (result, _, context) => readOrder(result, context),
     }),
-    message: t.exposeString('message', { nullable: false, description: 'One sentence for a person.' }),
+    message: t.exposeString('message', { nullable: false, description: 'One sentence for the user.' }),
   }),
 })
 
@@ -226,7 +226,7 @@ builder.objectRef<OrderPlaced>('OrderPlaced').implement({
 })
 
 builder.objectRef<OrderRejected>('OrderRejected').implement({
-  description: 'The broker said no. The key is spent: a new try needs a new clientOrderId.',
+  description: 'The broker rejected the order. The key is used up: a new attempt needs a new clientOrderId.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     replayed: t.exposeBoolean('replayed', { nullable: false, description: replayedDescription }),
@@ -236,10 +236,10 @@ builder.objectRef<OrderRejected>('OrderRejected').implement({
       description: 'Why, to switch on.',
     }),
     brokerCode: t.exposeString('brokerCode', {
-      description: "The broker's own code, such as BLUM-422-001; null where it gave none.",
+      description: "The broker's own code, such as BLUM-422-001; null if it gave none.",
     }),
     reason: t.exposeString('reason', {
-      description: "The broker's words, plain text of at most 200 characters; null where it gave none.",
+      description: "The broker's words, plain text of at most 200 characters; null if it gave none.",
     }),
   }),
 })
@@ -259,7 +259,7 @@ builder.objectRef<OrderInvalid>('OrderInvalid').implement({
 })
 
 builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
-  description: 'No order exists, and this says how sure that is.',
+  description: 'How certain it is that no order exists.',
   interfaces: [PlaceOrderResultInterface],
   fields: (t) => ({
     notPlacedCode: t.expose('notPlacedCode', {
@@ -278,7 +278,7 @@ builder.objectRef<OrderNotPlaced>('OrderNotPlaced').implement({
     }),
     retryAfterMs: t.exposeInt('retryAfterMs', {
       description:
-        'Wait this long before you send it again, in milliseconds, as the broker said or as we guess; null where nobody can tell.',
+        'Wait this long before you send it again, in milliseconds, as the broker said or as we guess; null if that is not known.',
     }),
   }),
 })
@@ -341,7 +341,7 @@ export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlac
     }),
     accountId: t.exposeID('accountId', { nullable: false, description: 'The account that was traded for.' }),
     clientOrderId: t.exposeID('clientOrderId', { nullable: false, description: 'The key of the placement.' }),
-    state: t.expose('state', { type: OrderPlacementStateEnum, nullable: false, description: 'Where it stands.' }),
+    state: t.expose('state', { type: OrderPlacementStateEnum, nullable: false, description: 'The current state.' }),
     attempts: t.exposeInt('attempts', {
       nullable: false,
       description:
@@ -350,7 +350,7 @@ export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlac
     orderId: t.exposeID('orderId', { description: 'The id of the order, once it is known to exist.' }),
     foundBy: t.expose('foundBy', {
       type: OrderMatchEnum,
-      description: 'How the order was recognised; null while there is none.',
+      description: 'How the order was found; null until it is found.',
     }),
     candidateCount: t.exposeInt('candidateCount', {
       description:
@@ -433,9 +433,9 @@ CancelOrderResultInterface.implement({
     orderId: t.exposeID('orderId', { description: 'The order that was to be canceled; null while it is not known.' }),
     order: t.expose('order', {
       type: OrderObject,
-      description: 'The order as it was last read; null where it could not be read.',
+      description: 'The order as it was last read; null if it could not be read.',
     }),
-    message: t.exposeString('message', { nullable: false, description: 'One sentence for a person.' }),
+    message: t.exposeString('message', { nullable: false, description: 'One sentence for the user.' }),
   }),
 })
 
@@ -452,7 +452,7 @@ builder.objectRef<CancelConfirmed>('CancelConfirmed').implement({
   fields: (t) => ({
     alreadyCanceled: t.exposeBoolean('alreadyCanceled', {
       nullable: false,
-      description: 'True when it was canceled before this call asked for it.',
+      description: 'True if the order was canceled before this call.',
     }),
   }),
 })
@@ -464,7 +464,7 @@ builder.objectRef<CancelPending>('CancelPending').implement({
   interfaces: [CancelOrderResultInterface],
   fields: (t) => ({
     retryAfterMs: t.exposeInt('retryAfterMs', {
-      description: 'Read the order again after this, in milliseconds; null where nobody can tell.',
+      description: 'Read the order again after this, in milliseconds; null if that is not known.',
     }),
   }),
 })
@@ -478,9 +478,9 @@ builder.objectRef<CancelRefused>('CancelRefused').implement({
       nullable: false,
       description: 'Why, to switch on.',
     }),
-    brokerCode: t.exposeString('brokerCode', { description: "The broker's own code; null where it gave none." }),
+    brokerCode: t.exposeString('brokerCode', { description: "The broker's own code; null if it gave none." }),
     reason: t.exposeString('reason', {
-      description: "The broker's words, plain text of at most 200 characters; null where it gave none.",
+      description: "The broker's words, plain text of at most 200 characters; null if it gave none.",
     }),
   }),
 })

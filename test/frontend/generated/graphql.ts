@@ -105,9 +105,9 @@ export type OrderStatus =
   | 'PARTIALLY_FILLED'
   /** Received and not yet accepted. */
   | 'PENDING'
-  /** A cancel was asked for and is not confirmed; it may still fill. */
+  /** A cancel was requested and is not confirmed; the order may still fill. */
   | 'PENDING_CANCEL'
-  /** A change was asked for and is not confirmed; it may still fill. */
+  /** A change was requested and is not confirmed; the order may still fill. */
   | 'PENDING_REPLACE'
   /** Refused by the broker, see `rejectReason`. Final. */
   | 'REJECTED'
@@ -130,9 +130,9 @@ export type OrderStatusFilter =
   | 'PARTIALLY_FILLED'
   /** Received and not yet accepted. */
   | 'PENDING'
-  /** A cancel was asked for and is not confirmed; it may still fill. */
+  /** A cancel was requested and is not confirmed; the order may still fill. */
   | 'PENDING_CANCEL'
-  /** A change was asked for and is not confirmed; it may still fill. */
+  /** A change was requested and is not confirmed; the order may still fill. */
   | 'PENDING_REPLACE'
   /** Refused by the broker, see `rejectReason`. Final. */
   | 'REJECTED'
@@ -156,7 +156,7 @@ export type OrderTypeInput =
 export type PlaceOrderInput = {
   /** The account to trade for. */
   accountId: string;
-  /** The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn out to be a duplicate, at most 100. Name them only when a person has said so. */
+  /** The clientOrderIds of equal orders without an outcome (see BLOCKED_BY_UNRESOLVED) of which this order may turn out to be a duplicate, at most 100. Name them only if the user has confirmed it. */
   acknowledgeUnresolved?: Array<string> | null | undefined;
   /** Your key for this one intended order: 8 to 36 letters, digits and . _ - beginning with a letter or digit, such as a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice, and a repeat tells what became of the first. It is remembered for at least 180 days. */
   clientOrderId: string;
