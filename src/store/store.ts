@@ -35,6 +35,9 @@ export interface CancelRequest {
   requestedAt: number
 }
 
+/** Names a cancel request. */
+export type CancelKey = Pick<CancelRequest, 'broker' | 'orderId' | 'accountId'>
+
 /** Maximum cancel requests kept for one account, and for all accounts together. */
 export const cancelRequestsMax = { perAccount: 100, all: 1_000 } as const
 
@@ -81,7 +84,7 @@ export interface Store {
   findByOrder(broker: BrokerId, orderId: string): Promise<Placement | null>
   /** Placements of the account with this fingerprint that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
   findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
-  /** Returns the placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
+  /** Returns all placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first. */
   findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]>
   /** Which of `orderIds` are bound to a placement other than `opId`. */
   findBound(broker: BrokerId, orderIds: readonly string[], opId: string): Promise<string[]>
@@ -91,12 +94,12 @@ export interface Store {
    */
   findUnfinished(after: string | null, limit: number): Promise<Placement[]>
   /**
-   * Keeps a cancel request until it is settled. An earlier request for the same order stays as it is. Returns false, and keeps
+   * Keeps a cancel request until it is settled. An earlier request for the same order and account stays. Returns false, and keeps
    * nothing, if `cancelRequestsMax` are kept already.
    */
   keepCancel(request: CancelRequest): Promise<boolean>
-  /** Deletes the cancel request of an order; does nothing if there is none. */
-  settleCancel(broker: BrokerId, orderId: string): Promise<void>
+  /** Deletes the cancel request of an order and account; does nothing if there is none. */
+  settleCancel(request: CancelKey): Promise<void>
   /** Returns all kept cancel requests, oldest first. */
   findCancels(): Promise<CancelRequest[]>
   /** The audit rows of one placement, in order. */

@@ -13,8 +13,8 @@ import type { Tally } from '../upstream/readScope.ts'
 import { within } from '../domain/clock.ts'
 import type { Clock } from '../domain/clock.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
-import type { Store } from '../store/store.ts'
-import { createCancelRequests } from './cancelRequests.ts'
+import type { CancelKey, Store } from '../store/store.ts'
+import { createCancelRequests, listTries } from './cancelRequests.ts'
 import { compareClientOrderIds } from './placement/clientOrderId.ts'
 import { accountInOrderId, brokerOf, isAccountId, isIdPart, isOrderId } from '../domain/order.ts'
 import type { Order } from '../domain/order.ts'
@@ -56,7 +56,7 @@ const anybody: Canceler = { principal: 'caller', sees: () => true }
 // Cancels on behalf of a caller that was allowed to cancel the order.
 const ourselves: Canceler = { principal: 'service', sees: () => true }
 
-interface CancelKey {
+interface PlacementCancel {
   accountId: string
   clientOrderId: string
   by: Canceler
@@ -101,6 +101,8 @@ interface Flight {
   result: Promise<CancelOrderResult> | null
   seen: Order | null
   isAsked: boolean
+  /** Whether the broker accepted a cancel call. */
+  isAccepted: boolean
   /** Monotonic ms. */
   deadline: number
   /** Counts the upstream calls for the first caller. */
@@ -126,8 +128,6 @@ interface Caller {
 const postsMax = 3
 const backoffMs = { first: 200, longest: 1_000 }
 const pollMs = { first: 250, longest: 2_000 }
-// Reads of the order after its caller was answered: one every `pollMs`, for `lastMs`.
-const afterwards = { pollMs: 5_000, lastMs: 120_000 }
 // Maximum time of one read of the order, before or after the cancel.
 const readMs = 8_000
 // Maximum time of the read before the cancel if the record of the placement can replace it.
@@ -140,7 +140,7 @@ export function createCancels(options: CancelsOptions): Cancels {
   const { brokers, store, records, clock, random, replyMs, onTrouble } = options
   const flights = new Map<string, Flight>()
   const followed = new Map<string, Promise<void>>()
-  // Ids of the placements with a cancel request for which no cancel call was made yet.
+  // Ids of the placements with a cancel request for which the broker accepted no cancel call yet.
   const unasked = new Set<string>()
   const underWay = new Set<Promise<unknown>>()
   const closing = new AbortController()
@@ -225,7 +225,7 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /** Keeps the cancel request if the order's account is known and the caller may see it; returns `refusal` otherwise. */
-  async function keepRequest(broker: Broker, target: Target, refusal: CancelRefused): Promise<CancelOrderResult> {
+  async function keepRequest(broker: Broker, target: Target, refusal: CancelOrderResult): Promise<CancelOrderResult> {
     const { orderId, by } = target
     const accountId = accountInOrderId(orderId) ?? target.accountId
     if (accountId === null || !by.sees(accountId) || closing.signal.aborted) return refusal
@@ -248,7 +248,17 @@ export function createCancels(options: CancelsOptions): Cancels {
     const placement = findPlacement(broker, orderId)
     const { tally = createTally() } = by
     const before = track(readBefore(broker, { orderId, accountId, placement, tally }, deadline))
-    const flight: Flight = { accountId, placement, before, result: null, seen: null, isAsked: false, deadline, tally }
+    const flight: Flight = {
+      accountId,
+      placement,
+      before,
+      result: null,
+      seen: null,
+      isAsked: false,
+      isAccepted: false,
+      deadline,
+      tally,
+    }
     flights.set(orderId, flight)
     const forget = (): void => {
       if (flights.get(orderId) === flight) flights.delete(orderId)
@@ -291,7 +301,9 @@ export function createCancels(options: CancelsOptions): Cancels {
       const placement = await findOwnPlacement(caller.flight, target)
       if (placement !== null && isWished(placement)) await settle(placement, null)
       const keptFor = accountInOrderId(orderId) ?? accountId
-      if (keptFor !== null && by.sees(keptFor)) await requests.settle(broker.id, orderId)
+      if (keptFor !== null && by.sees(keptFor)) {
+        await requests.settle({ broker: broker.id, orderId, accountId: keptFor })
+      }
       return toMissing()
     }
     // An order of another account gets the answer for a missing order. If the order can be found only with its account, that
@@ -331,26 +343,30 @@ export function createCancels(options: CancelsOptions): Cancels {
     const placement = await flight.placement
     if (before?.state === 'CLOSED') {
       if (placement !== null && isWished(placement)) await settle(placement, before)
-      await requests.settle(broker.id, target.id)
+      await requests.settle(toCancelKey(broker, target))
       return toFinal(before, true)
     }
     const wish = placement === null ? null : await keepWish(placement, by)
     const result = await askAndRead(broker, target, flight)
+    // Without an answer that accepts the cancel call, it may have been lost, so it is made again.
+    const isUnanswered = result.outcome === 'PENDING' && !flight.isAccepted
     if (wish === null) {
       // The record cannot be written, so it cannot keep the cancel request either.
       if (placement !== null) return result
-      if (!isUnasked(result)) {
-        if (result.outcome !== 'PENDING') await requests.settle(broker.id, target.id)
+      if (!isUnasked(result) && !isUnanswered) {
+        if (result.outcome !== 'PENDING') await requests.settle(toCancelKey(broker, target))
         return result
       }
-      return await keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
+      const kept = await keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
+      return isUnanswered ? result : kept
     }
     if (isUnasked(result)) {
       unasked.add(wish.opId)
       followUp(broker, wish)
       return toCancelKept(target.id, flight.seen)
     }
-    unasked.delete(wish.opId)
+    if (isUnanswered) unasked.add(wish.opId)
+    else unasked.delete(wish.opId)
     if (result.outcome === 'PENDING') followUp(broker, wish)
     else await settle(wish, result.order)
     return result
@@ -372,6 +388,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (mayAskAgain && posts < postsMax) {
         posts++
         const answer = await ask(broker, target, flight)
+        flight.isAccepted ||= !(answer instanceof UpstreamError)
         if (answer !== null && !(answer instanceof UpstreamError)) {
           flight.seen = answer
           if (answer.state === 'CLOSED') return toFinal(answer, false)
@@ -396,7 +413,7 @@ export function createCancels(options: CancelsOptions): Cancels {
           if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
           if (refusal !== null) {
             const { brokerCode, reason } = refusal
-            const message = 'The broker refused to cancel the order; it is still open.'
+            const message = 'The broker refused to cancel the order; the last read still shows it as open.'
             return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
           }
         }
@@ -416,7 +433,7 @@ export function createCancels(options: CancelsOptions): Cancels {
 
   // ---- by the key of its placement ----------------------------------------------------------------------------------
 
-  async function cancelByKey(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+  async function cancelByKey(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
     const { accountId, clientOrderId, by } = key
     if (closing.signal.aborted) return toStopping(null)
     try {
@@ -448,7 +465,7 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /** Cancels by a key without a record. The order may have been placed elsewhere, or before a store was lost. */
-  async function cancelUnrecorded(broker: Broker, key: CancelKey, until: number): Promise<CancelOrderResult> {
+  async function cancelUnrecorded(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
     const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
@@ -512,14 +529,14 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /**
-   * Reads the order until it is final, so that later callers get the outcome of the cancel. Sends the cancel first if it was
-   * not sent yet.
+   * Reads the order until it is final, so that later callers get the outcome of the cancel. Cancels it again as long as the
+   * broker accepted no cancel call.
    */
   async function lookOn(broker: Broker, wish: Placement): Promise<void> {
     const { orderId } = wish
     if (orderId === null) return
     const beganAt = clock.monotonic()
-    for (const dueMs of listReads(options.lateMs)) {
+    for (const dueMs of listTries(options.lateMs, () => unasked.has(wish.opId))) {
       await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
       if (closing.signal.aborted) return
       // The cancel may have been settled meanwhile, and is not sent again then.
@@ -605,11 +622,6 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 }
 
-function* listReads(lateMs: readonly number[]): Generator<number> {
-  for (let dueMs = afterwards.pollMs; dueMs <= afterwards.lastMs; dueMs += afterwards.pollMs) yield dueMs
-  yield* lateMs.filter((ms) => ms > afterwards.lastMs)
-}
-
 function findProblems({ orderId, accountId, clientOrderId }: CancelInput): OrderInputProblem[] {
   const problems: OrderInputProblem[] = []
   if (orderId === null && clientOrderId === null) {
@@ -639,6 +651,10 @@ function toName({ opId }: Placement): string {
 function isUnasked(result: CancelOrderResult): result is CancelRefused {
   if (result.outcome !== 'REFUSED') return false
   return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'
+}
+
+function toCancelKey(broker: Broker, { id, account }: CancelTarget): CancelKey {
+  return { broker: broker.id, orderId: id, accountId: account.id }
 }
 
 /** Makes the cancel target from the record of a placement. Blotter places only shares and funds, so there are no legs. */

@@ -2,15 +2,14 @@
 // each request, and the cancel is repeated until it is settled.
 
 import type { Clock } from '../domain/clock.ts'
-import type { CancelRequest, Store } from '../store/store.ts'
-import type { BrokerId } from '../domain/order.ts'
+import type { CancelKey, CancelRequest, Store } from '../store/store.ts'
 import type { CancelOrderResult } from './outcomes.ts'
 import type { OnTrouble } from './records.ts'
 
 interface CancelRequestsOptions {
   store: Store
   clock: Clock
-  /** When a cancel is repeated after the first two minutes, in ms after this process took it up, ascending. */
+  /** The last is when a cancel that was never confirmed is given up, in ms after this process took it up; ascending. */
   lateMs: readonly number[]
   onTrouble: OnTrouble
   /** Cancels the order, if it belongs to the account of the request; null if its broker is not connected here. */
@@ -25,7 +24,7 @@ export interface CancelRequests {
    */
   keep(request: CancelRequest): Promise<boolean>
   /** Deletes the cancel request of an order that is final or whose cancel was answered; does nothing without one. */
-  settle(broker: BrokerId, orderId: string): Promise<void>
+  settle(key: CancelKey): Promise<void>
   /** Carries out the cancel requests that an earlier process kept. Throws StoreError. */
   resume(): Promise<void>
   close(): Promise<void>
@@ -33,6 +32,7 @@ export interface CancelRequests {
 
 const retryMs = 5_000
 const soonMs = 120_000
+const unaskedMs = 60_000
 
 export function createCancelRequests({
   store,
@@ -41,41 +41,40 @@ export function createCancelRequests({
   onTrouble,
   cancel,
 }: CancelRequestsOptions): CancelRequests {
-  // The running work by broker and order; `over` ends it.
+  // The running work by broker, order and account; `over` ends it.
   const followed = new Map<string, { work: Promise<void>; over: AbortController }>()
   let isClosed = false
 
   function follow(request: CancelRequest): void {
-    const name = toName(request.broker, request.orderId)
+    const name = toName(request)
     if (followed.has(name) || isClosed) return
     const over = new AbortController()
-    const work = carryOut(request, over.signal).catch((error: unknown) =>
-      onTrouble('a kept cancel request is not carried out any more', error),
-    )
+    const work = carryOut(request, over.signal)
+      .catch((error: unknown) => onTrouble('a kept cancel request is not carried out any more', error))
+      .finally(() => followed.get(name)?.over === over && followed.delete(name))
     followed.set(name, { work, over })
   }
 
   async function carryOut(request: CancelRequest, over: AbortSignal): Promise<void> {
-    const { broker, orderId } = request
     const beganAt = clock.monotonic()
-    for (const dueMs of listTries(lateMs)) {
+    for (const dueMs of listTries(lateMs, () => true)) {
       await clock.sleep(beganAt + dueMs - clock.monotonic(), over)
       if (over.aborted) return
       const result = await cancel(request)
       if (over.aborted) return
-      if (result !== null && result.outcome !== 'PENDING' && !isForLater(result)) return await settle(broker, orderId)
+      if (result !== null && result.outcome !== 'PENDING' && !isForLater(result)) return await settle(request)
     }
     onTrouble('ALARM: a kept cancel request was never confirmed; look for the order at the broker', null)
-    await settle(broker, orderId)
+    await settle(request)
   }
 
-  async function settle(broker: BrokerId, orderId: string): Promise<void> {
-    const name = toName(broker, orderId)
+  async function settle(key: CancelKey): Promise<void> {
+    const name = toName(key)
     const kept = followed.get(name)
     if (kept === undefined) return
     followed.delete(name)
     kept.over.abort()
-    await store.settleCancel(broker, orderId).catch((error: unknown) => {
+    await store.settleCancel(key).catch((error: unknown) => {
       // A restart repeats the cancel, which ends with the first read because the order is final.
       onTrouble('a kept cancel request could not be recorded as settled', error)
     })
@@ -106,11 +105,21 @@ function isForLater(result: CancelOrderResult): boolean {
   return ['BROKER_UNAVAILABLE', 'RATE_LIMITED', 'SHUTTING_DOWN', 'READ_ONLY'].includes(result.refusalCode)
 }
 
-function* listTries(lateMs: readonly number[]): Generator<number> {
-  for (let dueMs = retryMs; dueMs <= soonMs; dueMs += retryMs) yield dueMs
-  yield* lateMs.filter((ms) => ms > soonMs)
+/**
+ * Ms after the beginning at which an unconfirmed cancel is looked at: every 5 s for two minutes, and then every minute while
+ * `isUnasked`, because the cancel has not reached the broker; otherwise at `lateMs`. Ends with the last of `lateMs`.
+ */
+export function* listTries(lateMs: readonly number[], isUnasked: () => boolean): Generator<number> {
+  let dueMs = 0
+  while (dueMs < soonMs) yield (dueMs += retryMs)
+  for (;;) {
+    const next = lateMs.find((ms) => ms > dueMs)
+    if (next === undefined) return
+    dueMs = isUnasked() ? Math.min(next, dueMs + unaskedMs) : next
+    yield dueMs
+  }
 }
 
-function toName(broker: BrokerId, orderId: string): string {
-  return `${broker} ${orderId}`
+function toName({ broker, orderId, accountId }: CancelKey): string {
+  return JSON.stringify([broker, orderId, accountId])
 }

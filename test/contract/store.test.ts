@@ -342,11 +342,15 @@ describe.each(implementations)('the store on $name', ({ open }) => {
       requestedAt: 5,
     }
     expect(await store.keepCancel(request)).toBe(true)
-    expect(await store.keepCancel({ ...request, accountId: 'acc-2', requestedAt: 6 })).toBe(true)
+    expect(await store.keepCancel({ ...request, requestedAt: 6 })).toBe(true)
+    // An order id may be used by several accounts, and a request that names the wrong account must not replace the right one.
+    const elsewhere = { ...request, accountId: 'acc-2', requestedAt: 7 }
+    expect(await store.keepCancel(elsewhere)).toBe(true)
     expect(await store.keepCancel({ ...request, broker: 'ARIES', requestedAt: 4 })).toBe(true)
-    expect(await store.findCancels()).toEqual([{ ...request, broker: 'ARIES', requestedAt: 4 }, request])
-    await store.settleCancel('ARIES', 'ord-1')
-    await store.settleCancel('ARIES', 'ord-unknown')
+    expect(await store.findCancels()).toEqual([{ ...request, broker: 'ARIES', requestedAt: 4 }, request, elsewhere])
+    await store.settleCancel({ ...request, broker: 'ARIES' })
+    await store.settleCancel({ ...request, orderId: 'ord-unknown' })
+    await store.settleCancel(elsewhere)
     expect(await store.findCancels()).toEqual([request])
   })
 

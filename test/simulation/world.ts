@@ -343,7 +343,7 @@ export function createStoreGate(world: World, process: Process, gate: StoreGate)
     findBound: (broker, orderIds, opId) => call('findBound', false, (store) => store.findBound(broker, orderIds, opId)),
     findUnfinished: (after, limit) => call('findUnfinished', false, (store) => store.findUnfinished(after, limit)),
     keepCancel: (request) => call('keepCancel', true, (store) => store.keepCancel(request)),
-    settleCancel: (broker, orderId) => call('settleCancel', true, (store) => store.settleCancel(broker, orderId)),
+    settleCancel: (request) => call('settleCancel', true, (store) => store.settleCancel(request)),
     findCancels: () => call('findCancels', false, (store) => store.findCancels()),
     readAudit: (opId) => call('readAudit', false, (store) => store.readAudit(opId)),
     verifyAudit: () => call('verifyAudit', false, (store) => store.verifyAudit()),

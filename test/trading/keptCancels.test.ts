@@ -148,6 +148,30 @@ describe.each(dialects)('over %s, a cancel that cannot be asked for', (name) => 
   })
 })
 
+test('a cancel that the broker never accepted is made again, with and without a record', async () => {
+  const env = { BREAKER: 'off', BLUUM_REQUESTS_PER_SECOND: '500', PLACE_REPLY_MS: '700' }
+  const harness = await startHarness(env)
+  onTestFinished(() => harness.close())
+  const { accountId } = harness
+  const column = { harness, accountId, openOrderId: harness.sandbox.demo.openOrderId }
+  const placed = await placeResting(column)
+  await harness.setRules({ match: { method: 'POST', path: 'cancel' }, fault: { kind: 'rstBeforeRead' } })
+  const inputs = [
+    { orderId: placed.orderId, accountId },
+    { orderId: column.openOrderId, accountId },
+  ]
+  for (const input of inputs) {
+    expect(await cancel(column, input)).toMatchObject({ __typename: 'CancelPending', orderId: input.orderId })
+  }
+  await harness.setRules()
+  for (const { orderId } of inputs) {
+    await vi.waitFor(async () => expect(await statusOf(column, orderId, accountId)).toBe('CANCELED'), {
+      timeout: 15_000,
+      interval: 100,
+    })
+  }
+})
+
 test('a cancel of an order whose account nobody has named is refused, because it could not be kept', async () => {
   const column = columnOf('accounts')
   await column.harness.setRules({ match: {}, fault: { kind: 'status', status: 503 } })

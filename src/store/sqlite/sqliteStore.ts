@@ -61,7 +61,7 @@ const migrations = [
   CREATE INDEX tombstone_age ON tombstone (created_at);`,
   `CREATE TABLE cancel_request (
     broker TEXT NOT NULL, order_id TEXT NOT NULL, account TEXT NOT NULL, principal TEXT NOT NULL,
-    requested_at INTEGER NOT NULL, PRIMARY KEY (broker, order_id)
+    requested_at INTEGER NOT NULL, PRIMARY KEY (broker, order_id, account)
   ) STRICT, WITHOUT ROWID;`,
 ]
 
@@ -190,7 +190,7 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
   const readTwins = placements(
     `unresolved AND broker = ? AND account = ? AND fingerprint = ? ORDER BY op_id LIMIT ${unresolvedMax}`,
   )
-  const readUnresolved = placements(`unresolved AND broker = ? AND account = ? ORDER BY op_id LIMIT ${unresolvedMax}`)
+  const readUnresolved = placements('unresolved AND broker = ? AND account = ? ORDER BY op_id')
   const readUnfinished = placements('unfinished AND op_id > ? ORDER BY op_id LIMIT ?')
   const readBound = database.prepare(
     'SELECT DISTINCT order_id FROM placement WHERE broker = ? AND order_id IN (SELECT value FROM json_each(?)) AND op_id <> ?',
@@ -228,13 +228,13 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     'SELECT op_id FROM tombstone WHERE created_at < ? ORDER BY created_at, op_id LIMIT ?',
   )
   const deleteTombstone = database.prepare('DELETE FROM tombstone WHERE op_id = ?')
-  const readCancel = database.prepare('SELECT 1 FROM cancel_request WHERE broker = ? AND order_id = ?')
+  const readCancel = database.prepare('SELECT 1 FROM cancel_request WHERE broker = ? AND order_id = ? AND account = ?')
   const countCancels = database.prepare(
     'SELECT count(*) AS all_kept, count(*) FILTER (WHERE account = ?) AS of_account FROM cancel_request',
   )
   const insertCancel = database.prepare('INSERT INTO cancel_request VALUES (?, ?, ?, ?, ?)')
-  const deleteCancel = database.prepare('DELETE FROM cancel_request WHERE broker = ? AND order_id = ?')
-  const readCancels = database.prepare('SELECT * FROM cancel_request ORDER BY requested_at, order_id')
+  const deleteCancel = database.prepare('DELETE FROM cancel_request WHERE broker = ? AND order_id = ? AND account = ?')
+  const readCancels = database.prepare('SELECT * FROM cancel_request ORDER BY requested_at, order_id, account')
   const deleteChain = database.prepare('DELETE FROM audit WHERE op_id = ?')
 
   return {
@@ -251,13 +251,13 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     findUnfinished: (after, limit) => attempt(() => readUnfinished.all(after ?? '', limit).map(parsePlacement)),
     keepCancel: ({ broker, orderId, accountId, principal, requestedAt }) =>
       write(() => {
-        if (readCancel.get(broker, orderId) !== undefined) return true
+        if (readCancel.get(broker, orderId, accountId) !== undefined) return true
         const { all_kept: kept, of_account: ofAccount } = countCancels.get(accountId) ?? {}
         if (Number(kept) >= cancelRequestsMax.all || Number(ofAccount) >= cancelRequestsMax.perAccount) return false
         insertCancel.run(broker, orderId, accountId, principal, requestedAt)
         return true
       }),
-    settleCancel: (broker, orderId) => write(() => void deleteCancel.run(broker, orderId)),
+    settleCancel: ({ broker, orderId, accountId }) => write(() => void deleteCancel.run(broker, orderId, accountId)),
     findCancels: () => attempt(() => readCancels.all().map(parseCancelRequest)),
     readAudit: (opId) => attempt(() => readChain.all(opId).map(parseAuditRow)),
     async verifyAudit() {
