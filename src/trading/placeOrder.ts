@@ -28,9 +28,9 @@ import {
   toUnknown,
 } from './outcomes.ts'
 import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
-import { isConfirmed, judgeAnswer, toChanges, toSearchedSince } from './placement/match.ts'
+import { isConfirmed, judgeAnswer, mayOwn, toChanges, toSearchedSince } from './placement/match.ts'
 import type { AnswerVerdict } from './placement/match.ts'
-import { createPlacement, isSettled, isWished, toFingerprint } from './placement/placement.ts'
+import { createPlacement, isSettled, isWished, toFingerprint, unwanted } from './placement/placement.ts'
 import type { NotSentOutcome, Placement, PreImage } from './placement/placement.ts'
 import { createReconciler, toOutcome } from './reconciler.ts'
 import type { LookupTimes } from './reconciler.ts'
@@ -373,7 +373,11 @@ export function createCommands(options: CommandsOptions): Commands {
         },
       })
       tally.calls++
-      const verdict = await judge(flight.placement ?? reserved, answer)
+      const verdict = await judge(flight.placement ?? reserved, answer).catch((error: unknown) => {
+        if (!(error instanceof StoreError)) throw error
+        // The records that could contradict the answer cannot be read now, so a later read confirms it.
+        return 'unconfirmed' as const
+      })
       if (verdict === 'contradiction') return await lose('contradiction', null, flight)
       if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, { flight, tally })
       flight.order = answer.order
@@ -427,7 +431,8 @@ export function createCommands(options: CommandsOptions): Commands {
     const { clientOrderId } = answer
     const isOtherId = clientOrderId !== null && clientOrderId !== '' && clientOrderId !== request.clientOrderId
     const other = isOtherId ? await store.find({ broker, accountId, clientOrderId }) : null
-    const owner = other ?? (await store.findByOrder(broker, answer.orderId))
+    const isOthers = other !== null && mayOwn(other, answer.orderId)
+    const owner = isOthers ? other : await store.findByOrder(broker, answer.orderId)
     return judgeAnswer(placement, answer, owner !== null && owner.opId !== opId)
   }
 
@@ -447,7 +452,7 @@ export function createCommands(options: CommandsOptions): Commands {
       if (placement?.state !== 'UNKNOWN') return
       const order = await readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
       if (order !== null) {
-        if (!isConfirmed(placement, order) || (await isTaken(placement, order))) return
+        if (!(await isOurs(placement, order))) return
         flight.order = order
         const event = toOutcome(order, 'RESPONSE', toChanges(placement.request, order))
         flight.placement = await records.insist(placement, event)
@@ -459,12 +464,20 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  /** Whether the client order id of `order` is exactly that of another placement. */
-  async function isTaken({ broker, accountId, opId }: Placement, order: Order): Promise<boolean> {
+  /** Whether `order`, which our answer named, is certainly the one of `placement`; false if the store cannot be read. */
+  async function isOurs(placement: Placement, order: Order): Promise<boolean> {
+    const { broker, accountId, opId } = placement
     const { clientOrderId } = order
-    if (typeof clientOrderId !== 'string') return false
-    const owner = await store.find({ broker, accountId, clientOrderId })
-    return owner !== null && owner.opId !== opId
+    try {
+      const rivals = (await store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
+      if (!isConfirmed(placement, order, rivals)) return false
+      if (typeof clientOrderId !== 'string') return true
+      const owner = await store.find({ broker, accountId, clientOrderId })
+      return owner === null || owner.opId === opId || !mayOwn(owner, order.id)
+    } catch (error) {
+      if (error instanceof StoreError) return false
+      throw error
+    }
   }
 
   async function readOrder(
@@ -674,11 +687,6 @@ function mayBeSent({ state, outcome }: Placement): boolean {
 }
 
 const crowded = notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000)
-
-const unwanted: NotSentOutcome = {
-  ...notSent('CANCELED', 'Its cancel was asked for before it was sent, so it was not sent. This key is spent.'),
-  retrySameKey: false,
-}
 
 const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
 

@@ -10,11 +10,11 @@ import type { Clock } from '../domain/clock.ts'
 import { StoreError } from '../store/store.ts'
 import type { Store } from '../store/store.ts'
 import type { Order } from '../domain/order.ts'
-import { findMatch, listIdsToCheck, toSearchedSince } from './placement/match.ts'
+import { findMatch, listIdsToCheck, mayOwn, toSearchedSince } from './placement/match.ts'
 import type { Match } from './placement/match.ts'
 import type { BrokerChanges, OrderMatch, Placement, PlacementEvent } from './placement/placement.ts'
 import type { OnTrouble, Records } from './records.ts'
-import { findDifferingTerms } from './placement/terms.ts'
+import { findDifferingTerms, fitsTerms } from './placement/terms.ts'
 
 /** When lookups run, in ms. */
 export interface LookupTimes {
@@ -161,7 +161,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         continue
       }
       const { kind } = search?.match ?? { kind: 'none' }
-      if ((kind === 'candidates' || kind === 'strays') && !hasTold) {
+      if (kind !== 'none' && kind !== 'unread' && !hasTold) {
         onTrouble(`ALARM: placement ${current.opId} counted as not placed, but an order could be its own`, null)
         hasTold = true
       }
@@ -179,7 +179,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** Returns the event that a complete lookup at the settle time leads to; null if it decides nothing. */
   async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
     try {
-      if (match.kind === 'candidates') return choose(placement, match, await hasUnresolvedTwin(placement))
+      if (match.kind === 'candidates') {
+        return choose(placement, match, await hasUnresolvedTwin(placement, match.orders))
+      }
       if (match.kind === 'strays') return toAmbiguous(match.orders)
     } catch (error) {
       // The store cannot be read now, so the next lookup decides.
@@ -191,9 +193,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
   }
 
-  // An order without a client order id cannot be bound while two of our placements have the same terms.
-  async function hasUnresolvedTwin({ broker, accountId, fingerprint, opId }: Placement): Promise<boolean> {
-    return (await store.findTwins(broker, accountId, fingerprint)).some((twin) => twin.opId !== opId)
+  // An order without a client order id cannot be bound while its terms fit another unresolved placement.
+  async function hasUnresolvedTwin(placement: Placement, orders: readonly Order[]): Promise<boolean> {
+    const rivals = await findRivals(placement)
+    return rivals.some(({ request }) => orders.some((order) => fitsTerms(request, order)))
+  }
+
+  /** Returns the other unresolved placements of the account. Throws StoreError. */
+  async function findRivals({ broker, accountId, opId }: Placement): Promise<Placement[]> {
+    return (await store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
   }
 
   // Records when the next lookup runs, for the `retryAfterMs` of callers. A failed write is not repeated.
@@ -233,7 +241,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const { symbol, side } = placement.request
       const scope = toScope()
       const narrow = await searchList(broker, placement, { symbol, side }, scope)
-      const isAbsent = narrow.match.kind === 'none' || narrow.match.kind === 'strays'
+      const isAbsent = ['none', 'strays', 'rivals'].includes(narrow.match.kind)
       if (!isAbsent || !narrow.isComplete) return { placement, ...narrow }
       // A second lookup without the filter, because a broker may filter wrongly or spell the symbol in its own way.
       return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
@@ -250,25 +258,43 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     filter: Pick<ScanQuery, 'symbol' | 'side'>,
     scope: ReadScope,
   ): Promise<{ match: Match; isComplete: boolean }> {
-    const { accountId, createdAt, opId } = placement
+    const { accountId, createdAt, evidence } = placement
     const query = { accountId, ...filter, since: toSearchedSince(createdAt), purpose: 'lookup' as const }
     const scan: Scan = await broker.scan(query, scope)
+    // The answer to the send may have named an order that lists do not show yet.
+    const { answeredOrderId = null } = evidence
+    const isListed = answeredOrderId === null || scan.orders.some(({ id }) => id === answeredOrderId)
+    const named = await readWhole(broker, accountId, isListed ? [] : [answeredOrderId], scope)
+    const found = [...scan.orders, ...named.orders]
+    const isComplete = scan.isComplete && named.isComplete
     const around = {
-      whole: new Set<string>(),
-      taken: await findTaken(broker, placement, scan.orders),
-      rivals: (await store.findUnresolved(broker.id, accountId)).filter((other) => other.opId !== opId),
+      whole: new Set(named.orders.map(({ id }) => id)),
+      taken: await findTaken(broker, placement, found),
+      rivals: await findRivals(placement),
     }
-    const match = findMatch(placement, scan.orders, around)
-    if (match.kind !== 'unread') return { match, isComplete: scan.isComplete }
+    const match = findMatch(placement, found, around)
+    if (match.kind !== 'unread') return { match, isComplete }
 
-    const keys = match.orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
-    const answers = await broker.orders(keys, scope)
-    const read = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
-    const whole = new Map(read.map((order) => [order.id, order]))
-    const orders = scan.orders.map((order) => whole.get(order.id) ?? order)
+    const read = await readWhole(broker, accountId, match.orderIds, scope)
+    const whole = new Map([...named.orders, ...read.orders].map((order) => [order.id, order]))
+    const orders = found.map((order) => whole.get(order.id) ?? order)
     const taken = await findTaken(broker, placement, orders)
     const again = findMatch(placement, orders, { ...around, taken, whole: new Set(whole.keys()) })
-    return { match: again, isComplete: scan.isComplete && again.kind !== 'unread' }
+    return { match: again, isComplete: isComplete && again.kind !== 'unread' }
+  }
+
+  /** Reads orders by id, with all their fields. `isComplete` is false if a read failed. */
+  async function readWhole(
+    broker: Broker,
+    accountId: string,
+    orderIds: readonly string[],
+    scope: ReadScope,
+  ): Promise<{ orders: Order[]; isComplete: boolean }> {
+    if (orderIds.length === 0) return { orders: [], isComplete: true }
+    const keys = orderIds.map((id) => ({ broker: broker.id, id, accountId, mustBeWhole: true }))
+    const answers = await broker.orders(keys, scope)
+    const orders = answers.filter((answer): answer is Order => answer !== null && !(answer instanceof UpstreamError))
+    return { orders, isComplete: !answers.some((answer) => answer instanceof UpstreamError) }
   }
 
   /** Returns the ids of the orders that belong to other placements. Throws StoreError. */
@@ -282,7 +308,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const [order] = bearers
       // If several orders share the client order id, at most one of them belongs to that placement.
       if (other === null || order === undefined || bearers.length > 1) continue
-      if (other.orderId === null || other.orderId === order.id) taken.add(order.id)
+      if (mayOwn(other, order.id)) taken.add(order.id)
     }
     return taken
   }

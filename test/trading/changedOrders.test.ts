@@ -146,6 +146,26 @@ describe.each(dialects)('over %s, a broker that changes client order ids', (name
     },
   )
 
+  test('a key that was never sent does not take the order of the key that differs from it in its case', async () => {
+    const column = columnOf(name)
+    await column.harness.control('PUT', '/switches', { clientOrderIdForm: 'upperCase' })
+    // The reads fail until the second key is held back.
+    await column.harness.setRules(lostAnswer(column), {
+      match: { method: 'GET' },
+      fault: { kind: 'status', status: 400 },
+    })
+    const first = inputOf(column, { clientOrderId: `twin-${name}-0001`, quantity: '8' })
+    const second = { ...first, clientOrderId: first.clientOrderId.toUpperCase() }
+    await place(column, first)
+    await place(column, second)
+    const isHeldBack = async () =>
+      expect((await readPlacement(column, second)).result.__typename).toBe('OrderNotPlaced')
+    await vi.waitFor(isHeldBack, { timeout: 8_000, interval: 20 })
+    await column.harness.setRules()
+    expect(await settled(column, first)).toMatchObject({ state: 'PLACED', attempts: 1, foundBy: 'CLIENT_ORDER_ID' })
+    expect(await countPosts(column)).toBe(1)
+  })
+
   test('two equal orders whose ids are cut alike are never mixed up: an operator decides', async () => {
     const column = columnOf(name)
     await column.harness.control('PUT', '/switches', { clientOrderIdForm: 'cut' })

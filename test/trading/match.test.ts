@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 
 import type { PlaceAnswer } from '../../src/brokers/broker.ts'
 import { compareClientOrderIds } from '../../src/trading/placement/clientOrderId.ts'
-import { findMatch, isConfirmed, judgeAnswer, toChanges } from '../../src/trading/placement/match.ts'
+import { findMatch, isConfirmed, judgeAnswer, mayOwn, toChanges } from '../../src/trading/placement/match.ts'
 import type { Match, Surroundings } from '../../src/trading/placement/match.ts'
 import { stateOf } from '../../src/domain/order.ts'
 import type { NewOrder, Order } from '../../src/domain/order.ts'
@@ -446,6 +446,26 @@ describe('findMatch', () => {
   })
 })
 
+test('an order left to another placement is no evidence of absence', () => {
+  const rival = createUnknown({}, { clientOrderId: 'KEY-00001' })
+  const order = createOrder('ord_1', { clientOrderId: 'KEY-00001' })
+  const around = { ...alone, whole: new Set(['ord_1']), rivals: [rival] }
+  expect(findMatch(createUnknown(), [order], around)).toEqual({ kind: 'rivals', orders: [order] })
+  expect(findMatch(rival, [order], { ...around, rivals: [createUnknown()] }).kind).toBe('found')
+})
+
+test('exactly our key with other terms beats the changed key of another placement', () => {
+  const rival = createUnknown({}, { clientOrderId: 'KEY-00001', quantity: '4' })
+  const order = createOrder('ord_1', { clientOrderId: 'key-00001', quantity: '4' })
+  const around = { ...alone, whole: new Set(['ord_1']), rivals: [rival] }
+  expect(findMatch(createUnknown(), [order], around).kind).toBe('found')
+})
+
+test('a changed key on an order of another symbol is not ours', () => {
+  const order = createOrder('ord_1', { clientOrderId: 'KEY-00001', symbol: 'MSFT' })
+  expect(findMatch(createUnknown(), [order], { ...alone, whole: new Set(['ord_1']) }).kind).toBe('none')
+})
+
 function idsOf(match: Match): string[] {
   switch (match.kind) {
     case 'found':
@@ -454,6 +474,7 @@ function idsOf(match: Match): string[] {
       return match.orderIds
     case 'candidates':
     case 'strays':
+    case 'rivals':
       return match.orders.map(({ id }) => id)
     case 'none':
       return []
@@ -504,7 +525,36 @@ describe('judgeAnswer', () => {
     ['an id of the broker and other terms', { clientOrderId: 'broker-7', quantity: '4' }, false],
     ['our terms, submitted long before the send', { submittedAt: '2026-03-10T14:00:00Z' }, false],
   ])('a read confirms an order with %s: %j', (_, change, expected) => {
-    expect(isConfirmed(createUnknown(), createOrder('ord_1', change))).toBe(expected)
+    expect(isConfirmed(createUnknown(), createOrder('ord_1', change), [])).toBe(expected)
+  })
+
+  test('a read confirms no order that fits another unresolved placement as well', () => {
+    const rival = createUnknown({}, { clientOrderId: 'KEY-00001' })
+    const order = createOrder('ord_1', { clientOrderId: 'key00001' })
+    expect(isConfirmed(createUnknown(), order, [rival])).toBe(false)
+    expect(isConfirmed(createUnknown(), createOrder('ord_1', { clientOrderId: 'key-00001' }), [rival])).toBe(true)
+  })
+})
+
+describe('mayOwn', () => {
+  test.each<[string, Partial<Placement>, boolean]>([
+    ['was never sent', { state: 'NOT_SENT' }, false],
+    ['is about to be sent', { state: 'RESERVED' }, false],
+    ['was refused', { state: 'REJECTED' }, false],
+    ['is being sent', { state: 'SENDING' }, true],
+    ['is unknown', { state: 'UNKNOWN' }, true],
+    ['counts as not placed', { state: 'NOT_PLACED' }, true],
+    ['has the order', { state: 'ACCEPTED', orderId: 'ord_1' }, true],
+    ['has another order', { state: 'ACCEPTED', orderId: 'ord_2' }, false],
+  ])('a placement that %s: %j', (_, change, expected) => {
+    expect(mayOwn(createUnknown(change), 'ord_1')).toBe(expected)
+  })
+
+  test('a tombstone owns only the order that it names', () => {
+    const tombstone = { ...createUnknown(), orderId: null, resolvedAt: createdAt, state: undefined }
+    const { state: _, ...kept } = tombstone
+    expect(mayOwn(kept, 'ord_1')).toBe(false)
+    expect(mayOwn({ ...kept, orderId: 'ord_1' }, 'ord_1')).toBe(true)
   })
 })
 

@@ -8,7 +8,7 @@
 //   exact                  yes    –           ours
 //   exact                  no     yes         ours, if it was not submitted before the placement was made
 //   exact                  no     no          a candidate: the id was used elsewhere, or the clocks differ more
-//   changed                yes    –           ours
+//   changed                yes    –           ours, if the symbol and the side are the same
 //   cut                    yes    yes         ours
 //   cut, answered          yes    no          ours
 //   cut                    yes    no          a candidate
@@ -18,14 +18,17 @@
 //   other                  yes    yes         a stray: never bound, but the placement is not concluded to be absent
 //   anything else                             not ours
 //
-// An order is never ours if it is bound to another placement or has exactly the client order id of another one. If it fits
-// another unresolved placement better, it is left to that one; if it fits several equally well, it is a candidate.
+// An order is never ours if it is bound to another placement or has exactly the client order id of another one that may have
+// been sent. If it fits another unresolved placement better, it is left to that one; if it fits several equally well, it is a
+// candidate. An order left to another placement may still be ours, so it is no evidence of absence.
 
 import type { PlaceAnswer } from '../../brokers/broker.ts'
 import { compareInstants } from '../../domain/instant.ts'
 import { compareClientOrderIds } from './clientOrderId.ts'
 import type { ClientOrderIdMatch } from './clientOrderId.ts'
 import type { NewOrder, Order } from '../../domain/order.ts'
+import { isTombstone } from '../../store/store.ts'
+import type { Tombstone } from '../../store/store.ts'
 import type { BrokerChanges, OrderMatch, Placement } from './placement.ts'
 import { findDifferingTerms, fitsTerms, isSameSide, isSameSymbol } from './terms.ts'
 
@@ -38,6 +41,8 @@ export type Match =
   | { kind: 'candidates'; orders: Order[] }
   /** New orders with the same terms and a client order id that is not ours. */
   | { kind: 'strays'; orders: Order[] }
+  /** New orders with the same terms that fit other unresolved placements better. */
+  | { kind: 'rivals'; orders: Order[] }
   | { kind: 'none' }
 
 /** The orders and placements around a placement during a lookup. */
@@ -57,10 +62,8 @@ const clockSkewMs = 300_000
 export function findMatch(placement: Placement, orders: readonly Order[], around: Surroundings): Match {
   const { request } = placement
   const free = orders.filter(({ id, account }) => account.id === placement.accountId && !around.taken.has(id))
-  const rows = free
-    .map((order) => toRow(placement, order))
-    .filter((row) => row.idMatch === 'exact' || row.isNew)
-    .filter((row) => !isLeftToRival(row, around.rivals))
+  const possible = free.map((order) => toRow(placement, order)).filter((row) => row.idMatch === 'exact' || row.isNew)
+  const rows = possible.filter((row) => !isLeftToRival(row, around.rivals))
 
   for (const isClaimed of claims) {
     const claimed = rows.filter((row) => isClaimed(row, placement))
@@ -80,12 +83,20 @@ export function findMatch(placement: Placement, orders: readonly Order[], around
     .filter((row) => isAnswered(row, placement) || isForSameTrade(row, request))
   if (unread.length > 0) return { kind: 'unread', orderIds: unread.map(({ order }) => order.id) }
   // Any of these may be ours, so the placement must not be concluded to be absent.
-  const doubtful = rows.filter((row) => row.idMatch === 'exact' || row.idMatch === 'cut' || isAnswered(row, placement))
+  const doubtful = rows.filter(
+    (row) =>
+      row.idMatch === 'exact' ||
+      row.idMatch === 'cut' ||
+      (row.idMatch === 'changed' && row.fits) ||
+      isAnswered(row, placement),
+  )
   if (doubtful.length > 0) return toCandidates(doubtful)
   const alike = nameless.filter(({ fits }) => fits)
   if (alike.length > 0) return toCandidates(alike)
   const strays = rows.filter(({ idMatch, fits }) => idMatch === 'other' && fits)
-  return strays.length > 0 ? { kind: 'strays', orders: strays.map(({ order }) => order) } : { kind: 'none' }
+  if (strays.length > 0) return { kind: 'strays', orders: strays.map(({ order }) => order) }
+  const left = possible.filter((row) => row.fits && row.idMatch !== 'other' && isLeftToRival(row, around.rivals))
+  return left.length > 0 ? { kind: 'rivals', orders: left.map(({ order }) => order) } : { kind: 'none' }
 }
 
 interface Row {
@@ -120,7 +131,7 @@ const isAnswered: Rule = ({ order }, { evidence }) => order.id === evidence.answ
 const claims: readonly Rule[] = [
   ({ idMatch, isRecent, isNew, fits }) => idMatch === 'exact' && isRecent && (isNew || fits),
   (row, placement) => isAnswered(row, placement) && (row.fits || row.idMatch === 'changed' || row.idMatch === 'cut'),
-  ({ idMatch }) => idMatch === 'changed',
+  (row, { request }) => row.idMatch === 'changed' && isForSameTrade(row, request),
   ({ idMatch, fits }) => idMatch === 'cut' && fits,
 ]
 
@@ -131,7 +142,7 @@ function isForSameTrade({ order }: Row, request: NewOrder): boolean {
 // ---- rivals -----------------------------------------------------------------------------------------------------
 
 /** Rank of an order for a placement by its client order id: [with other terms, with the same terms]. 0 is no match. */
-const ranks = { exact: [2, 5], changed: [1, 4], cut: [0, 3], other: [0, 0], none: [0, 0] } as const
+const ranks = { exact: [6, 6], changed: [1, 4], cut: [0, 3], other: [0, 0], none: [0, 0] } as const
 
 function toRank(idMatch: ClientOrderIdMatch, fits: boolean): number {
   return ranks[idMatch][fits ? 1 : 0]
@@ -189,6 +200,15 @@ export function toSearchedSince(createdAt: number): string {
   return new Date(createdAt - clockSkewMs).toISOString()
 }
 
+/**
+ * Whether the order `orderId` may be the one of `other`, the placement that has exactly its client order id. False if `other`
+ * was never sent, because then the broker changed the client order id of another placement to that one.
+ */
+export function mayOwn(other: Placement | Tombstone, orderId: string): boolean {
+  if (other.orderId !== null) return other.orderId === orderId
+  return !isTombstone(other) && ['SENDING', 'UNKNOWN', 'AMBIGUOUS', 'NOT_PLACED'].includes(other.state)
+}
+
 // ---- the answer to a send -----------------------------------------------------------------------------------------
 
 /**
@@ -211,9 +231,14 @@ export function judgeAnswer({ request, preImage }: Placement, answer: PlaceAnswe
   return (isExact || clientOrderId === null) && !differs ? 'ours' : 'unconfirmed'
 }
 
-/** Whether `order` is the order of `placement`, once it was read because the answer to our send named it. */
-export function isConfirmed(placement: Placement, order: Order): boolean {
-  const { idMatch, isNew, fits } = toRow(placement, order)
+/**
+ * Whether `order` is the order of `placement`, once it was read because the answer to our send named it. False if it fits one
+ * of `rivals`, the other unresolved placements of the account, at least as well.
+ */
+export function isConfirmed(placement: Placement, order: Order, rivals: readonly Placement[]): boolean {
+  const row = toRow(placement, order)
+  const { idMatch, isNew, fits } = row
+  if (isLeftToRival(row, rivals) || isContested(row, rivals)) return false
   if (idMatch === 'exact' && fits) return true
   return isNew && (idMatch === 'exact' || idMatch === 'changed' || idMatch === 'cut' || fits)
 }

@@ -103,6 +103,15 @@ export interface NotSentOutcome {
   retryAfterMs: number | null
 }
 
+/** The outcome of a placement that was canceled before it was sent. */
+export const unwanted: NotSentOutcome = {
+  kind: 'not_sent',
+  code: 'CANCELED',
+  message: 'Its cancel was asked for before it was sent, so it was not sent. This key is spent.',
+  retrySameKey: false,
+  retryAfterMs: null,
+}
+
 export interface RejectedOutcome {
   kind: 'rejected'
   code: OrderRejectionCode
@@ -253,7 +262,9 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       if (state !== 'RESERVED' && state !== 'SENDING') return null
       const sends = placement.sends - (state === 'SENDING' && !event.left ? 1 : 0)
       const unsent = sends === 0 ? { firstSentAt: null, lastSentAt: null } : {}
-      const known = { outcome: event.outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }
+      // A repeat of the key must not send an order that was canceled meanwhile.
+      const outcome = isPending ? unwanted : event.outcome
+      const known = { outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }
       return to({ state: 'NOT_SENT', ...known, ...wishSettled })
     }
     case 'lost': {
