@@ -107,7 +107,7 @@ export interface NotSentOutcome {
 export const unwanted: NotSentOutcome = {
   kind: 'not_sent',
   code: 'CANCELED',
-  message: 'Its cancel was asked for before it was sent, so it was not sent. This key is spent.',
+  message: 'It was canceled before it was placed, so it is not sent. This key is spent.',
   retrySameKey: false,
   retryAfterMs: null,
 }
@@ -263,7 +263,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       const sends = placement.sends - (state === 'SENDING' && !event.left ? 1 : 0)
       const unsent = sends === 0 ? { firstSentAt: null, lastSentAt: null } : {}
       // A repeat of the key must not send an order that was canceled meanwhile.
-      const outcome = isPending ? unwanted : event.outcome
+      const outcome = isPending && state === 'SENDING' ? unwanted : event.outcome
       const known = { outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }
       return to({ state: 'NOT_SENT', ...known, ...wishSettled })
     }
