@@ -347,11 +347,11 @@ export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChan
 // Called only at the settle time, because until then the right order may be missing from the candidates.
 function choose(
   { request, preImage }: Placement,
-  { orders }: Extract<Match, { kind: 'candidates' }>,
+  { orders, isBindable }: Extract<Match, { kind: 'candidates' }>,
   hasTwin: boolean,
 ): PlacementEvent | null {
   const [order] = orders
-  const isOnly = order !== undefined && orders.length === 1 && typeof order.clientOrderId !== 'string' && !hasTwin
+  const isOnly = order !== undefined && orders.length === 1 && isBindable && !hasTwin
   const isSure = isOnly && findDifferingTerms(request, order).length === 0 && preImage?.isComplete === true
   return isSure ? toOutcome(order, 'FINGERPRINT', null) : toAmbiguous(orders)
 }

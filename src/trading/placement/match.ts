@@ -14,7 +14,8 @@
 //   cut                    yes    no          a candidate
 //   other, none: answered  yes    yes         ours
 //   other, none: answered  yes    no          a candidate
-//   none                   yes    yes         a candidate; the only one may be bound as FINGERPRINT at the settle time
+//   none                   yes    yes         a candidate; the only one may be bound as FINGERPRINT at the settle time, if
+//                                             the broker shows no client order id of any order of the account
 //   other                  yes    yes         a stray: never bound, but the placement is not concluded to be absent
 //   anything else                             not ours
 //
@@ -37,8 +38,11 @@ export type Match =
   | { kind: 'found'; order: Order; foundBy: OrderMatch; changes: BrokerChanges | null }
   /** Orders to read by id first, because lists may leave out client order ids, and differing terms need a second read. */
   | { kind: 'unread'; orderIds: string[] }
-  /** Orders that could each be the one of the placement. */
-  | { kind: 'candidates'; orders: Order[] }
+  /**
+   * Orders that could each be the one of the placement. `isBindable` is true if their terms are all that the broker shows of
+   * them: it shows no client order id of any order of the account.
+   */
+  | { kind: 'candidates'; orders: Order[]; isBindable: boolean }
   /** New orders with the same terms and a client order id that is not ours. */
   | { kind: 'strays'; orders: Order[] }
   /** New orders with the same terms that fit other unresolved placements better. */
@@ -92,7 +96,9 @@ export function findMatch(placement: Placement, orders: readonly Order[], around
   )
   if (doubtful.length > 0) return toCandidates(doubtful)
   const alike = nameless.filter(({ fits }) => fits)
-  if (alike.length > 0) return toCandidates(alike)
+  // A broker that shows the client order ids of other orders would show ours as well.
+  const showsIds = orders.some(({ clientOrderId }) => typeof clientOrderId === 'string')
+  if (alike.length > 0) return toCandidates(alike, !showsIds)
   const strays = rows.filter(({ idMatch, fits }) => idMatch === 'other' && fits)
   if (strays.length > 0) return { kind: 'strays', orders: strays.map(({ order }) => order) }
   const left = possible.filter((row) => row.fits && row.idMatch !== 'other' && isLeftToRival(row, around.rivals))
@@ -165,8 +171,8 @@ function isContested({ order, idMatch, fits }: Row, rivals: readonly Placement[]
 
 // ---- results ----------------------------------------------------------------------------------------------------
 
-function toCandidates(rows: readonly Row[]): Match {
-  return { kind: 'candidates', orders: rows.map(({ order }) => order) }
+function toCandidates(rows: readonly Row[], isBindable = false): Match {
+  return { kind: 'candidates', orders: rows.map(({ order }) => order), isBindable }
 }
 
 function toFound(row: Row, placement: Placement): Match {
