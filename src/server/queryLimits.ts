@@ -2,7 +2,7 @@
 // text, however often its fragments are used, so that the measure is not the burden; the price is a formula that is kept
 // with it, because what `first` and `ids` ask for stands in the variables.
 
-import { GraphQLError, Kind, OperationTypeNode } from 'graphql'
+import { GraphQLError, Kind, OperationTypeNode, parse } from 'graphql'
 import type {
   ArgumentNode,
   ConstValueNode,
@@ -10,13 +10,15 @@ import type {
   FieldNode,
   FragmentDefinitionNode,
   OperationDefinitionNode,
+  ParseOptions,
   SelectionSetNode,
+  Source,
 } from 'graphql'
 
 /** Characters of a document's text, before it is looked up or parsed. */
 const documentCharactersMax = 10_000
 /** Tokens of it, while it is parsed. */
-export const tokensMax = 1_000
+const tokensMax = 1_000
 /** Of what is told of a document that does not fit the schema. */
 export const errorsMax = 10
 
@@ -88,6 +90,17 @@ export function checkText(text: string): void {
   throw createLimitError(
     `The document has more than ${documentCharactersMax} characters: split it, or send fewer fields.`,
   )
+}
+
+/** Parses `text`. Throws GraphQLError: QUERY_TOO_COMPLEX for more than `tokensMax` tokens, a syntax error otherwise. */
+export function parseWithin(text: string | Source, options: ParseOptions = {}): DocumentNode {
+  try {
+    return parse(text, { ...options, maxTokens: tokensMax })
+  } catch (error) {
+    // graphql-js tells this limit only by its message.
+    if (!(error instanceof GraphQLError) || !/contains more tha[nt] \d+ tokens/.test(error.message)) throw error
+    throw createLimitError(`The document has more than ${tokensMax} tokens: split it, or send fewer fields.`)
+  }
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { RequestListener } from 'node:http'
-import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, validate } from 'graphql'
+import { getOperationAST, GraphQLError, Kind, NoSchemaIntrospectionCustomRule, validate } from 'graphql'
 import type { DocumentNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import { createYoga } from 'graphql-yoga'
 import type { GraphiQLOptions, GraphQLParams, Plugin, YogaInitialContext } from 'graphql-yoga'
@@ -17,7 +17,7 @@ import { createInputError, createRateError, DeadlineExceeded, findRefusal, toCli
 import type { Caller } from '../graph/caller.ts'
 import type { Identity } from './identity.ts'
 import type { Commands } from '../trading/placeOrder.ts'
-import { checkCost, checkText, errorsMax, findShapeErrors, tokensMax } from './queryLimits.ts'
+import { checkCost, checkText, errorsMax, findShapeErrors, parseWithin } from './queryLimits.ts'
 import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
 import { createLoaders } from '../graph/orders/loaders.ts'
 import type { Cursors } from '../graph/orders/page.ts'
@@ -472,7 +472,7 @@ function useLimits(): ServerPlugin {
       if (typeof params.query === 'string') checkText(params.query)
     },
     onParse({ setParseFn }) {
-      setParseFn((source, parseOptions) => parse(source, { ...parseOptions, maxTokens: tokensMax }))
+      setParseFn((source, parseOptions) => parseWithin(source, parseOptions))
     },
     onValidate({ setValidationFn }) {
       setValidationFn((schema, document, rules, _typeInfo, validateOptions) => {

@@ -2,12 +2,12 @@
 // looked through whole before anybody is served: a document that no longer fits shows at the start, not at its user.
 
 import { usePersistedOperations } from '@graphql-yoga/plugin-persisted-operations'
-import { GraphQLError, Kind, NoSchemaIntrospectionCustomRule, parse, specifiedRules, validate } from 'graphql'
+import { GraphQLError, Kind, NoSchemaIntrospectionCustomRule, specifiedRules, validate } from 'graphql'
 import type { GraphQLSchema } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import { StartError } from '../config/config.ts'
 import type { TrustedDocuments } from '../config/config.ts'
-import { checkText, errorsMax, findShapeErrors, tokensMax } from './queryLimits.ts'
+import { checkText, errorsMax, findShapeErrors, parseWithin } from './queryLimits.ts'
 
 /**
  * Throws StartError, naming TRUSTED_DOCUMENTS and the first ten of its documents that this service would refuse, each with
@@ -27,7 +27,7 @@ export function checkDocuments({ texts }: TrustedDocuments, schema: GraphQLSchem
   function findProblem(text: string): string | null {
     try {
       checkText(text)
-      const document = parse(text, { maxTokens: tokensMax })
+      const document = parseWithin(text)
       if (!document.definitions.some(({ kind }) => kind === Kind.OPERATION_DEFINITION)) return 'It has no operation.'
       const [problem] = [...findShapeErrors(document), ...validate(schema, document, rules, { maxErrors: 1 })]
       return problem?.message ?? null
