@@ -1,5 +1,6 @@
-// Cancels orders: sends at most three cancel calls, and confirms a cancel only when the broker shows it. A cancel call may be
-// repeated because it names one order. A fill may race it, so the order is read until its status is final.
+// Cancels orders: sends at most three cancel calls at a time, and confirms a cancel only when the broker shows it. A cancel
+// call may be repeated because it names one order. A fill may race it, so the order is read until its status is final. If the
+// broker accepted none of the calls, the cancel is made again later.
 //
 // The order is read before the first call, because a final order needs none. If the broker's reads lag or fail, the target
 // comes from the record of the placement instead. If the broker cannot be called, the cancel request is kept: in the record
@@ -319,6 +320,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       const placement = await findOwnPlacement(flight, target)
       if (placement === null) {
         // An order of another account gets the same answer as an unknown order, so that the answer reveals nothing.
+        if (!isFindable && (await flight.placement) !== null) return toAccountNeeded(orderId)
         if (caller.hasLeft) return toUnread(orderId)
         return await keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
       }

@@ -399,30 +399,37 @@ describe('an account of somebody else', () => {
   })
 })
 
-it('B09 where a broker reads an order only under its account, a cancel without it tells nobody else that the order exists', async () => {
-  const investors = await startHarness({ ...tokenEnv, BLUUM_API: 'investors' })
-  const [mine = '', theirs = ''] = investors.sandbox.investors
-  const askThere = async (token: string, query: string, variables: object) =>
-    await investors.run(query, variables, { authorization: `Bearer ${token}` })
-  const placed = await askThere(
-    await sign(all),
-    'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }',
-    { input: limitBuy(investors, { accountId: theirs }) },
-  )
-  const token = await sign({ ...all, accounts: [mine] })
-  const canceling = `mutation ($input: CancelOrderInput!) {
+it.each([
+  ['answers', []],
+  ['fails', [{ match: { method: 'GET' }, fault: { kind: 'status', status: 400 } }]],
+])(
+  'B09 where a broker reads an order only under its account and %s, a cancel tells nobody else that it exists',
+  async (_, rules) => {
+    const investors = await startHarness({ ...tokenEnv, BLUUM_API: 'investors', BREAKER: 'off' })
+    const [mine = '', theirs = ''] = investors.sandbox.investors
+    const askThere = async (token: string, query: string, variables: object) =>
+      await investors.run(query, variables, { authorization: `Bearer ${token}` })
+    const placed = await askThere(
+      await sign(all),
+      'mutation ($input: PlaceOrderInput!) { placeOrder(input: $input) { orderId } }',
+      { input: limitBuy(investors, { accountId: theirs }) },
+    )
+    await investors.setRules(...rules)
+    const token = await sign({ ...all, accounts: [mine] })
+    const canceling = `mutation ($input: CancelOrderInput!) {
     cancelOrder(input: $input) { outcome message ... on CancelInvalid { problems { field } } }
   }`
-  const answers = [placed.data.placeOrder.orderId, 'ord_nobodyhasthisone'].map(async (orderId) => [
-    (await askThere(token, canceling, { input: { orderId } })).data,
-    (await askThere(token, canceling, { input: { orderId, accountId: mine } })).data,
-    (await askThere(token, canceling, { input: { orderId, accountId: theirs } })).data,
-  ])
-  const [known, unknown] = await Promise.all(answers)
-  expect(placed.data.placeOrder.orderId).toEqual(expect.any(String))
-  expect(known).toEqual(unknown)
-  await investors.close()
-})
+    const answers = [placed.data.placeOrder.orderId, 'ord_nobodyhasthisone'].map(async (orderId) => [
+      (await askThere(token, canceling, { input: { orderId } })).data,
+      (await askThere(token, canceling, { input: { orderId, accountId: mine } })).data,
+      (await askThere(token, canceling, { input: { orderId, accountId: theirs } })).data,
+    ])
+    const [known, unknown] = await Promise.all(answers)
+    expect(placed.data.placeOrder.orderId).toEqual(expect.any(String))
+    expect(known).toEqual(unknown)
+    await investors.close()
+  },
+)
 
 describe('the rate of a broker', () => {
   it('is shared in turns: who asks for much keeps another caller waiting for no more than a few calls', async () => {
