@@ -102,7 +102,7 @@ interface Flight {
   result: Promise<CancelOrderResult> | null
   seen: Order | null
   isAsked: boolean
-  /** Whether the broker accepted a cancel call. */
+  /** Whether the broker accepted a cancel call, or probably did. */
   isAccepted: boolean
   /** Monotonic ms. */
   deadline: number
@@ -390,7 +390,8 @@ export function createCancels(options: CancelsOptions): Cancels {
       if (mayAskAgain && posts < postsMax) {
         posts++
         const answer = await ask(broker, target, flight)
-        flight.isAccepted ||= !(answer instanceof UpstreamError)
+        // A refusal after a call that may have reached the order is probably the result of that call.
+        flight.isAccepted ||= !(answer instanceof UpstreamError) || (mayBeTaken && isRefusal(answer))
         if (answer !== null && !(answer instanceof UpstreamError)) {
           flight.seen = answer
           if (answer.state === 'CLOSED') return toFinal(answer, false)
@@ -657,6 +658,11 @@ function isUnasked(result: CancelOrderResult): result is CancelRefused {
 
 function toCancelKey(broker: Broker, { id, account }: CancelTarget): CancelKey {
   return { broker: broker.id, orderId: id, accountId: account.id }
+}
+
+/** Whether the broker refused to cancel an order that it knows. */
+function isRefusal(error: UpstreamError): boolean {
+  return isAboutTheOrder(error) && error.status !== 404
 }
 
 /** Makes the cancel target from the record of a placement. Blotter places only shares and funds, so there are no legs. */
