@@ -64,7 +64,7 @@ export interface Broker {
 
 /**
  * The broker features of one API, by its documents. A missing feature is refused before anything is sent, or its filter is
- * applied here. The README's table of brokers is printed from this.
+ * applied here. docs/reference/brokers.md is generated from this.
  */
 export interface BrokerOffer {
   /** The name of the broker in messages. */

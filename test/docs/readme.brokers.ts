@@ -1,5 +1,5 @@
-// The README's table of what each broker can and cannot do, from the tables that the adapters work by. `npm run generate`
-// writes it, and a test holds the README to it.
+// The table of docs/reference/brokers.md, made from the features that the adapters declare. `npm run generate`
+// writes it, and a test compares the page with it.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -52,7 +52,7 @@ export function findBrokers(readme: string): string | null {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const file = new URL('../../README.md', import.meta.url)
+  const file = new URL('../../docs/reference/brokers.md', import.meta.url)
   const readme = readFileSync(file, 'utf8')
   writeFileSync(
     file,
