@@ -5,11 +5,17 @@ import { expandExponent } from './decimal.ts'
 
 const instantPattern = /^(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,12})?([Zz]|[+-]\d{2}:\d{2})$/
 
+// An instant that `parseInstant` returns as it is; only 29 February needs the calendar. A test without captures takes a
+// twentieth of the time of the full check, and each row of a list has two to four instants.
+const plainInstant =
+  /^\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,12})?Z$/
+
 /**
  * The same instant in UTC (`2026-03-09T15:02:11Z`), fraction digits kept, or null when `text` is not an RFC 3339
  * date-time: a time without a zone is not an instant, and guessing its zone would move an order by hours.
  */
 export function parseInstant(text: string): string | null {
+  if (plainInstant.test(text)) return text
   const match = instantPattern.exec(text)
   if (!match) return null
   const [, date, time, fraction = '', zone] = match
@@ -26,6 +32,8 @@ export function parseInstant(text: string): string | null {
 
 /** Below zero, zero or above it, as instant `a` is before, at or after `b`. Both as `parseInstant` returned them. */
 export function compareInstants(a: string, b: string): number {
+  // Texts without a fraction sort as their instants do.
+  if (a.length === 20 && b.length === 20) return a < b ? -1 : a > b ? 1 : 0
   const left = toSortable(a)
   const right = toSortable(b)
   return left < right ? -1 : left > right ? 1 : 0
@@ -52,6 +60,7 @@ const epochUnitDigits = [0, 3, 6, 9]
  */
 export function readInstant(value: unknown): string | null {
   if (typeof value !== 'string' || value.length > 60) return null
+  if (plainInstant.test(value)) return value
   const text = value.trim()
   const match = looseInstantPattern.exec(text)
   if (match !== null) {

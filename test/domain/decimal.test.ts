@@ -326,6 +326,19 @@ describe('an instant', () => {
     }
   })
 
+  test('exists on exactly the days of the calendar, leap years included', () => {
+    for (const year of ['1900', '2000', '2024', '2026']) {
+      for (let month = 0; month <= 13; month++) {
+        for (let day = 0; day <= 32; day++) {
+          const date = `${year}-${String(month).padStart(2, '0')}-${String(day).padStart(2, '0')}`
+          const asUtc = new Date(`${date}T00:00:00Z`)
+          const exists = !Number.isNaN(asUtc.getTime()) && asUtc.toISOString().startsWith(date)
+          expect(parseInstant(`${date}T23:59:59Z`), date).toBe(exists ? `${date}T23:59:59Z` : null)
+        }
+      }
+    }
+  })
+
   test('is not found in anything else', () => {
     for (const text of [
       '',
