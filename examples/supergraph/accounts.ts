@@ -15,7 +15,7 @@ export const accountsSdl = `
   extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key"])
 
   type Query {
-    "One person; null when there is none of this id."
+    "One person; null if no person has this id."
     user(id: ID!): User
   }
 
@@ -27,7 +27,7 @@ export const accountsSdl = `
     notes: [Note!]!
   }
 
-  "What somebody wrote about an order."
+  "Notes about an order."
   type Note {
     text: String!
     "Null when the order cannot be read."

@@ -13,17 +13,17 @@ export interface Subgraph {
   name: string
   url: string
   sdl: string
-  /** Sent with each request to it, beside what is forwarded. */
+  /** Headers sent with each request to it, in addition to the forwarded ones. */
   headers?: Readonly<Record<string, string>>
 }
 
-/** A gateway over `subgraphs`; whoever started it calls `close`. */
+/** Starts a gateway over `subgraphs`. The caller calls `close`. */
 export interface Gateway {
   url: string
   close(): Promise<void>
 }
 
-// Who is asking, how long they wait, and what the request is called in every log.
+// The caller's token, how long it waits, and the id of the request in every log.
 const forwarded = ['authorization', 'x-request-timeout-ms', 'x-request-id']
 
 /** The supergraph's SDL. Throws an Error that holds all that the composer has against it. */

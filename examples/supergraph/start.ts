@@ -12,9 +12,9 @@ import { startGateway } from './gateway.ts'
 
 /** The graph, and everything behind it. */
 export interface Supergraph {
-  /** Where the gateway is. */
+  /** The URL of the gateway. */
   url: string
-  /** The control port of the sandbox broker, which tells what it was asked. */
+  /** The control port of the sandbox broker, which has the log of its requests. */
   controlUrl: string
   people: readonly Person[]
   close(): Promise<void>
@@ -37,7 +37,7 @@ export const query = `query ($id: ID!) {
   }
 }`
 
-/** Starts all of it, the gateway on `port` of loopback (0: a free one); whoever started it calls `close`. */
+/** Starts all of it, the gateway on `port` of loopback (0: a free one). The caller calls `close`. */
 export async function startSupergraph(port: number): Promise<Supergraph> {
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-supergraph-'))
   const routerSecret = crypto.randomUUID()
@@ -73,7 +73,7 @@ export async function startSupergraph(port: number): Promise<Supergraph> {
   }
 }
 
-// Somebody with an account at each broker, and with something to say about an order in each.
+// A person with an account at each broker, and with a note about an order in each.
 function toPeople({ accounts, demo, aries }: NonNullable<Awaited<ReturnType<typeof serve>>['sandbox']>): Person[] {
   const [atBluum = ''] = accounts
   const [name = ''] = aries.accounts

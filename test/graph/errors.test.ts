@@ -1,11 +1,10 @@
 // What a client is told when something goes wrong, and what only the log is told.
 
-import { readFileSync } from 'node:fs'
 import { GraphQLError, locatedError } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { UpstreamError } from '../../src/upstream/errors.ts'
 import type { UpstreamErrorKind, UpstreamFailure } from '../../src/upstream/errors.ts'
-import { createInputError, errorCodes, toClientError } from '../../src/graph/errors.ts'
+import { createInputError, toClientError } from '../../src/graph/errors.ts'
 
 describe('an error of the broker', () => {
   const cases: [string, UpstreamErrorKind, UpstreamFailure, object][] = [
@@ -75,14 +74,5 @@ describe('a mistake of the caller', () => {
       extensions: { code: 'BAD_REQUEST', http: { status: 400 }, originalError: { message: 'at position 7' } },
     })
     expect(toClientError(thrown).error.extensions).toEqual({ code: 'BAD_USER_INPUT', http: { status: 400 } })
-  })
-})
-
-describe('the README', () => {
-  it('lists exactly the codes there are', () => {
-    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
-    const [, section = ''] = /^## Errors\n([^]*?)^## /m.exec(readme) ?? []
-    const rows = [...section.matchAll(/^\| `([A-Z_]+)` \| (.+) \|$/gm)].map(([, code, meaning]) => [code, meaning])
-    expect(rows).toEqual(Object.entries(errorCodes))
   })
 })
