@@ -89,7 +89,6 @@ const pending: string[] = [
   'test/brokers/offsetList.test.ts',
   'test/brokers/offsetScan.test.ts',
   'test/brokers/orderMemory.test.ts',
-  'test/cases.md',
   'test/cli/certify.test.ts',
   'test/cli/operator.test.ts',
   'test/clients/clients.test.ts',
