@@ -28,7 +28,7 @@ class LongFirst extends BaseSequencer {
 }
 
 export default defineConfig({
-  // Vitest would load graphql's ES module build beside the CommonJS one that Yoga and the federation packages
+  // Vitest would load graphql's ES module build in addition to the CommonJS one that Yoga and the federation packages
   // load, and graphql refuses a schema "from another module or realm".
   resolve: { alias: { graphql: 'graphql/index.js' } },
   test: {

@@ -1,10 +1,10 @@
-// What abuse costs those who do not abuse: the time that a refused document takes, what is left of the throughput beside a
-// hundred of them a second, and how long one caller waits while another one floods.
+// Measures the cost of abuse for other callers: the CPU time of a refused document, the throughput that remains with a hundred
+// of those a second, and the wait of one caller while another one sends too much.
 
 import { randomUUID } from 'node:crypto'
 import { toMedian } from './writes.ts'
 
-/** Requests at a steady pace, whoever answers and however late. */
+/** Requests at a steady pace, regardless of the answers. */
 export interface Flood {
   url: string
   headers: Record<string, string>
@@ -17,11 +17,11 @@ export interface Flood {
 export interface FloodResult {
   /** How many were answered with each status. */
   statuses: Record<string, number>
-  /** Of each answer, from when its request was due. */
+  /** The latency of each answer, from the instant at which its request was due. */
   latenciesMs: number[]
 }
 
-/** What the parent of the bench has to measure with. */
+/** The servers and the load that the parent of the bench started. */
 interface AbuseOptions {
   /** A service without a bound on how often a caller asks, and one with the usual one. */
   open: { url: string; readCpuMs: () => Promise<number> }
@@ -45,9 +45,9 @@ interface AbuseOptions {
 interface AbuseFigures {
   /** CPU of a refused document, ms, by its kind. */
   refusedMs: Map<string, number>
-  /** Requests a second beside the abuse, next to those without. */
+  /** Requests a second during the abuse, divided by those without it. */
   throughput: number
-  /** The 95th percentile of the caller's wait beside the flood, next to that without; and how much of the flood was refused. */
+  /** The 95th percentile of the caller's wait during the flood, divided by the one without it. */
   wait: number
   floodRefused: number
 }

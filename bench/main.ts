@@ -1,9 +1,8 @@
-// `npm run bench`: what a GraphQL request costs upstream and how fast it is answered, side by side with a plain Yoga and
-// DataLoader server (peer.ts), over the same sandbox, in the same run, on the same machine. Ratios only: an absolute
-// figure would tell of the machine.
+// `npm run bench` compares upstream calls and speed with a plain Yoga and DataLoader server (peer.ts), over the same sandbox,
+// in the same run, on the same machine. It prints ratios only, because an absolute figure would describe the machine.
 //
 // The broker, Blotter, the peer and the load each have a process of their own, which is this file again with `--child`.
-// A child answers one message at a time and ends when its parent does, however that ends.
+// A child answers one message at a time and ends with its parent, also if the parent is killed.
 
 import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -21,16 +20,16 @@ import type { PeerOptions } from './peer.ts'
 import { measureWrites, toMedian } from './writes.ts'
 
 const roundsCount = 4
-// In rounds: code that has not run hot yet would be what is measured.
+// Rounds before the measured ones, because code that is not compiled yet would change the figures.
 const warmUpRounds = 2
 const secondsDefault = 10
-// The peer takes more than 10,000 calls a second, and is not to be stopped; Blotter can be told no more than that, and
-// needs less.
+// The peer makes more than 10,000 calls a second and must not be limited. Blotter's setting allows at most 10,000, which it
+// does not reach.
 const unlimitedPerSecond = 1_000_000
 const blotterPerSecondMax = 10_000
 const publishedPerSecond = 25
 const publishedMs = 5_000
-// What the broker says in Retry-After.
+// The Retry-After of the broker.
 const refusedWaitMs = 1_000
 
 const usage = `Usage: npm run bench -- [--seconds N]
@@ -52,7 +51,7 @@ interface BlotterOptions {
   requestsPerSecond: number
   dataDir: string
   capabilities: string
-  /** Settings beside those. */
+  /** Further settings. */
   env?: Record<string, string>
 }
 
@@ -100,7 +99,7 @@ const roles = {
     })
   },
 
-  /** Starts what is asked for, as `npm start` does, and says how much CPU the process has used. */
+  /** Starts the services, as `npm start` does, and returns the CPU time of the process. */
   async blotter(options: readonly BlotterOptions[]): Promise<{ urls: string[]; cpuMs: number }> {
     const { readConfig } = await import('../src/config/config.ts')
     const { serve } = await import('../src/cli/serve.ts')
@@ -256,7 +255,7 @@ function runChild(name: string): void {
   })
 }
 
-/** Starts a child; what is returned asks it, and rejects when it fails or ends. */
+/** Starts a child. Returns a function that sends it a message, and rejects if the child fails or ends. */
 function startChild<Name extends keyof Roles>(name: Name, children: Set<ChildProcess>): Ask<Name> {
   const child = fork(fileURLToPath(import.meta.url), ['--child', name], {
     env: { ...process.env, NODE_ENV: 'production' },
@@ -286,7 +285,7 @@ function startChild<Name extends keyof Roles>(name: Name, children: Set<ChildPro
 
 // ---- documents ----------------------------------------------------------------------------------------------------
 
-// What the vendor's examples of lists show, so that a row of a list answers it.
+// Fields that the vendor's examples of lists show, so that a row of a list answers them.
 const shortFields = 'id status symbol side quantity filledQuantity averagePrice submittedAt'
 const scalarFields = `id broker symbol securityType currency clientOrderId side type timeInForce quantity notional
   limitPrice stopPrice trailPercent trailPrice extendedHours status brokerStatus state isCancelable filledQuantity
@@ -407,7 +406,7 @@ async function readBooks(upstream: Upstream): Promise<Map<string, string[]>> {
   return books
 }
 
-/** The calls that a request of the row costs, and what it was answered. */
+/** Returns the calls that a request of the row costs, and its answer. */
 async function countCalls(row: Row, url: string, upstream: Upstream, load: Ask<'load'>) {
   const bodies = row.callers.flat()
   await control(upstream, 'DELETE', '/log')
@@ -467,7 +466,7 @@ async function bench(seconds: number, dataDir: string, children: Set<ChildProces
   const peer = startChild('peer', children)
   const load = startChild('load', children)
 
-  // At the published rate each document has a broker for each server, so that all can be asked at the same time.
+  // At the published rate each document has a broker for each server, so that all can run at the same time.
   const [fast, ...limited] = await broker([unlimitedPerSecond, ...Array.from({ length: 6 }, () => publishedPerSecond)])
   if (!fast) throw new Error('no sandbox has started')
   const toBlotter = (upstream: Upstream, requestsPerSecond: number, capabilities = ''): BlotterOptions => ({
@@ -565,8 +564,8 @@ ${toLine(rows[4]?.name ?? '', cells[1] ?? '', cells[3] ?? '', cells[5] ?? '')}`)
   })
   print(`
 Writing: three commits on the disk for each placement (requests a second for each read of one order)
-placements, with a look at the list before each      ${writes.looking.toFixed(2)}
-placements, where clientIdEcho is certified          ${writes.certified.toFixed(2)}
+placements, with a pre-send snapshot each            ${writes.looking.toFixed(2)}
+placements, if clientIdEcho is certified             ${writes.certified.toFixed(2)}
 repeats of a key                                     ${writes.repeats.toFixed(2)}
 A start with 10,000 records, 50 of them unknown: ready after ${Math.round(writes.fullStartMs)} ms, with none after ${Math.round(writes.emptyStartMs)} ms`)
 
@@ -579,8 +578,8 @@ async function benchAbuse(
   seconds: number,
   { dataDir, children, orderIds }: { dataDir: string; children: Set<ChildProcess>; orderIds: readonly string[] },
 ): Promise<void> {
-  // Services of their own, with all that guards them switched on, and processes of their own: what the others left in
-  // memory would be counted.
+  // Separate services, with authentication and all limits, in separate processes, because the memory of the others would be
+  // counted.
   const guarded = startChild('blotter', children)
   const { all, sign, tokenEnv } = await import('../test/issuer.ts')
   const toGuarded = (name: string, limits: Record<string, string>): BlotterOptions => ({
@@ -618,8 +617,8 @@ async function benchAbuse(
   print(`
 Abuse, with tokens and all limits
 ${kinds.join('\n')}
-Requests a second beside 100 of those a second, next to without             ${figures.throughput.toFixed(2)}
-A caller's wait (p95) beside one who asks 300 times a second, next to without ${figures.wait.toFixed(1)}; of the flood ${(figures.floodRefused * 100).toFixed(0)} % refused`)
+Requests a second during 100 of those a second, divided by without          ${figures.throughput.toFixed(2)}
+A caller's wait (p95) during 300 requests a second of another, divided by without ${figures.wait.toFixed(1)}; refused of the flood: ${(figures.floodRefused * 100).toFixed(0)} %`)
 }
 
 function toLine(name: string, first: string, second: string, third: string): string {

@@ -1,7 +1,7 @@
-// What Blotter is measured against: the server that a good team writes in an afternoon with Yoga, DataLoader and undici.
+// The peer of the bench: the server that a good team writes in an afternoon with Yoga, DataLoader and undici.
 // It is meant to be quick, not crippled: one loader a request, one GET an order, one list call a page, no limits, no
-// identity, no log, undici's own client instead of fetch, Yoga's count of bytes off. It does not add up what the broker
-// grants, and it knows no way to read several orders with one call.
+// identity, no log, undici's own client instead of fetch, Yoga's count of bytes off. It does not count against the
+// broker's rate, and it cannot read several orders with one call.
 
 import { createServer } from 'node:http'
 import { buildSubgraphSchema } from '@apollo/subgraph'

@@ -1,4 +1,4 @@
-// What a durable record costs: placements, each with three commits that are on the disk, next to reads of one order, in
+// Measures the cost of durable records: placements, each with three commits that are on the disk, next to reads of one order, in
 // the same run; repeats of a key; and a start with many records next to a start with none.
 
 import { spawn } from 'node:child_process'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import type { NewOrder } from '../src/domain/order.ts'
 import { fillStore } from '../test/fill-store.ts'
 
-/** What the parent of the bench has to measure with. */
+/** The services and the load that the parent of the bench started. */
 interface WritesOptions {
   /** Of two services over the same broker: one looks at the list before it sends, the other need not. */
   urls: { looking: string; certified: string }
@@ -92,7 +92,7 @@ function toOrder(accountId: string): NewOrder {
     symbol: 'AAPL',
     side: 'BUY',
     type: 'LIMIT',
-    // None of them rests: a broker with thousands of open orders would be what is measured.
+    // No order stays open, because a broker with thousands of open orders would change the figures.
     timeInForce: 'IOC',
     quantity: '0.001',
     notional: null,
