@@ -29,13 +29,18 @@ export interface Broker {
   readonly id: BrokerId
   /** The behaviour that `certify` has observed of this broker, from the settings; nothing by default. */
   readonly capabilities: BrokerCapabilities
-  readonly offer: BrokerOffer
+  readonly features: BrokerFeatures
   /**
    * Returns each order; null if the broker has no such order, AccountNeeded if the broker reads an order only under its account
    * and the account is not known.
    */
   orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]>
-  /** Returns each page, newest first. */
+  /**
+   * Returns the lists that show all orders of `statuses`, as groups of statuses: each group is one list of the broker's API,
+   * and no status is in two groups. Sends nothing.
+   */
+  planLists(statuses: readonly KnownOrderStatus[]): (readonly KnownOrderStatus[])[]
+  /** Returns each page, newest first. Throws RangeError if the statuses of a query are not one group of `planLists`. */
   pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]>
   /** Returns the ids of all accounts that the credential sees. Throws UpstreamError. */
   accounts(scope: ReadScope): Promise<string[]>
@@ -66,7 +71,7 @@ export interface Broker {
  * The broker features of one API, by its documents. A missing feature is refused before anything is sent, or its filter is
  * applied here. docs/reference/brokers.md is generated from this.
  */
-export interface BrokerOffer {
+export interface BrokerFeatures {
   /** The name of the broker in messages. */
   readonly name: string
   /** The statuses that the broker reports. A list of another status must not be requested. */
@@ -83,12 +88,12 @@ export interface BrokerOffer {
   readonly readsOne: 'byId' | 'underAccount' | 'inLists'
 }
 
-/** `status` is one status a list; `submitted` an interval of time. */
+/** `submitted` is an interval of time. */
 type ListFilterName = 'status' | 'symbol' | 'side' | 'submitted'
 
-/** Returns the fields of `order` that `offer` does not support; empty if it supports all. */
-export function findUnsupported(offer: BrokerOffer, order: NewOrder): Unsupported[] {
-  const { name, sides, types, timesInForce, extras } = offer
+/** Returns the fields of `order` that `features` do not support; empty if it supports all. */
+export function findUnsupported(features: BrokerFeatures, order: NewOrder): Unsupported[] {
+  const { name, sides, types, timesInForce, extras } = features
   const found: Unsupported[] = []
   if (!sides.includes(order.side)) found.push({ field: 'side', message: `${name} takes ${toWords(sides)} only.` })
   if (!types.includes(order.type)) {
@@ -127,7 +132,7 @@ export type Brokers = ReadonlyMap<BrokerId, Broker>
 export interface PageQuery {
   broker: BrokerId
   accountId: string
-  /** Any of these, at least one; null for all orders. Of a broker that filters by status only one at a time. */
+  /** One group of `planLists`; null for all orders. */
   statuses: readonly KnownOrderStatus[] | null
   symbol: string | null
   side: OrderSideSent | null
@@ -246,9 +251,9 @@ export interface ScanQuery {
   /** Orders submitted before this instant are not needed: the search may end there if the list is seen to be sorted. */
   since: string
   /**
-   * `preImage` is a pre-send snapshot, which is short. `lookup` reads many pages and takes at most a fifth of the rate.
+   * `snapshot` is a pre-send snapshot, which is short. `lookup` reads many pages and takes at most a fifth of the rate.
    */
-  purpose: 'preImage' | 'lookup'
+  purpose: 'snapshot' | 'lookup'
 }
 
 /** Whether `order` fits `query`. An unknown side fits every side. */
@@ -262,7 +267,7 @@ export function isSoughtBy({ symbol, side }: Pick<ScanQuery, 'symbol' | 'side'>,
  * Maximum calls of one search. The pre-send snapshot is short, because every placement pays for it. If it is incomplete, an
  * order that shows no client order id cannot be bound, and an operator has to decide.
  */
-export const scanCallsMax = { preImage: 3, lookup: 20 } as const
+export const scanCallsMax = { snapshot: 3, lookup: 20 } as const
 
 export interface Scan {
   /** Each order once, in the order of the list. Rows may lack fields that lists leave out, such as the client order id. */

@@ -319,7 +319,7 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
   /** The rows in the order of the list. */
   async function readList(list: Pick<ScanQuery, 'symbol' | 'side'>, isForCancel = false): Promise<Scan> {
     // As before a send: of a small rate, the share of lookups would not show what is there right after a write.
-    const query = { accountId, ...list, since, purpose: 'preImage' as const }
+    const query = { accountId, ...list, since, purpose: 'snapshot' as const }
     return await patiently(() => broker.scan(query, toScope(isForCancel)))
   }
 

@@ -5,7 +5,7 @@ import type { Tally } from '../upstream/readScope.ts'
 import type { Caller } from './caller.ts'
 import type { Commands } from '../trading/placeOrder.ts'
 import type { Loaders } from './orders/loaders.ts'
-import type { Cursors } from './orders/page.ts'
+import type { Cursors } from './orders/cursors.ts'
 
 export interface Context {
   /** Names this request in the log and in every error of its answer. */

@@ -19,8 +19,8 @@ import type { Identity } from './identity.ts'
 import type { Commands } from '../trading/placeOrder.ts'
 import { checkCost, checkText, errorsMax, findShapeErrors, parseWithin } from './queryLimits.ts'
 import { exposedHeaders, safeHeaders, toRequestId } from './listener.ts'
-import { createLoaders } from '../graph/orders/loaders.ts'
-import type { Cursors } from '../graph/orders/page.ts'
+import { Loaders } from '../graph/orders/loaders.ts'
+import type { Cursors } from '../graph/orders/cursors.ts'
 import type { Rate } from '../domain/rate.ts'
 import type { NoteRefusal } from './refusals.ts'
 import type { Log } from './telemetry.ts'
@@ -205,7 +205,7 @@ function createContext(options: ServerOptions, state: YogaInitialContext & Reque
     requestId,
     timeoutMs,
     caller,
-    loaders: createLoaders(options.brokers, scope, caller),
+    loaders: new Loaders(options.brokers, scope, caller),
     cursors: options.cursors,
     routerTrouble: describeSecret(options, request),
     report: (error) => void reported.push(error),

@@ -309,7 +309,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
     // An order of another account gets the answer for a missing order. If the order can be found only with its account, that
     // answer would reveal that it exists, so the caller is asked for the account instead.
-    const isFindable = accountId !== null || broker.offer.readsOne !== 'underAccount'
+    const isFindable = accountId !== null || broker.features.readsOne !== 'underAccount'
     const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
     if (before instanceof OrderWithheld) {
       const isOther = accountId !== null && accountId !== before.accountId

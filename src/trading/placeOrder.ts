@@ -31,7 +31,7 @@ import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
 import { isConfirmed, judgeAnswer, mayOwn, toChanges, toSearchedSince } from './placement/match.ts'
 import type { AnswerVerdict } from './placement/match.ts'
 import { createPlacement, isSettled, isWished, toFingerprint, unwanted } from './placement/placement.ts'
-import type { NotSentOutcome, Placement, PreImage } from './placement/placement.ts'
+import type { NotSentOutcome, Placement, PreSendSnapshot } from './placement/placement.ts'
 import { createReconciler, toOutcome } from './reconciler.ts'
 import type { LookupTimes } from './reconciler.ts'
 import { createRecords } from './records.ts'
@@ -124,7 +124,7 @@ type Opened = { kind: 'ours' } | { kind: 'before' } | { kind: 'answer'; answer: 
 const flightsMax = 1_000
 const twinWaitMs = 1_000
 // Maximum time for the pre-send snapshot, in ms. Without it, an order that shows no client order id cannot be bound.
-const preImageMs = 5_000
+const snapshotMs = 5_000
 // Ms between two reads that are to confirm the order an answer named.
 const confirmMs = { first: 250, longest: 2_000 }
 const restartMs = { first: 250, longest: 5_000 }
@@ -345,7 +345,7 @@ export function createCommands(options: CommandsOptions): Commands {
     try {
       const twin = await findTwin(reserved, wishes.acknowledged)
       if (twin !== null) return await keepNotSent(toBlocked(twin))
-      const preImage = await readPreImage(broker, reserved, tally)
+      const preImage = await readSnapshot(broker, reserved, tally)
       // Checks again, because another placement may have been lost during the snapshot.
       const later = await findTwin(reserved, wishes.acknowledged)
       if (later !== null) return await keepNotSent(toBlocked(later))
@@ -539,15 +539,15 @@ export function createCommands(options: CommandsOptions): Commands {
   }
 
   /** Takes the pre-send snapshot; returns null if it is not needed or could not be read. */
-  async function readPreImage(
+  async function readSnapshot(
     broker: Broker,
     { request, createdAt, sendBy }: Placement,
     tally: Tally,
-  ): Promise<PreImage | null> {
+  ): Promise<PreSendSnapshot | null> {
     if (broker.capabilities.clientIdEcho) return null
     const { accountId, symbol, side } = request
-    const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'preImage' as const }
-    const deadline = Math.min(clock.now() + preImageMs, sendBy)
+    const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'snapshot' as const }
+    const deadline = Math.min(clock.now() + snapshotMs, sendBy)
     const late = new AbortController()
     const scope = {
       signal: AbortSignal.any([late.signal, closing.signal]),
@@ -561,7 +561,7 @@ export function createCommands(options: CommandsOptions): Commands {
       () => null,
     )
     const until = clock.monotonic() + (deadline - clock.now())
-    const preImage = await within<PreImage | null>(clock, until, work, () => null)
+    const preImage = await within<PreSendSnapshot | null>(clock, until, work, () => null)
     late.abort(new Error('the order cannot wait for it'))
     return preImage
   }

@@ -6,7 +6,7 @@
 import { UpstreamError } from './errors.ts'
 
 // The most urgent first.
-const lanes = ['cancel', 'place', 'preImage', 'lookup', 'one', 'list'] as const
+const lanes = ['cancel', 'place', 'snapshot', 'lookup', 'read', 'list'] as const
 /**
  * What a call is for, and so how urgent it is: cancel, place, a look before a placement, a look for one that was lost,
  * read of one, list.
@@ -109,9 +109,9 @@ export function createBudget(options: BudgetOptions): Budget {
   const lines: Record<Lane, Line> = {
     cancel: createLine(),
     place: createLine(),
-    preImage: createLine(),
+    snapshot: createLine(),
     lookup: createLine(),
-    one: createLine(),
+    read: createLine(),
     list: createLine(),
   }
   // By all lanes together; never more than `limitMax`.
@@ -141,7 +141,7 @@ export function createBudget(options: BudgetOptions): Budget {
   // How many of them the lane may have. A look before a placement is followed by the placement, which does not wait for
   // long: looks that take all the places when many orders come at once would leave none of these one in time.
   function shareOf(lane: Lane, at: number): number {
-    if (lane === 'preImage') return Math.max(1, Math.floor(placesOf(lane, at) / 2))
+    if (lane === 'snapshot') return Math.max(1, Math.floor(placesOf(lane, at) / 2))
     if (lane === 'lookup') return Math.max(1, Math.floor(limitAt(Math.max(at, pausedUntil)) / 5))
     return placesOf(lane, at)
   }
@@ -365,7 +365,7 @@ export function createBudget(options: BudgetOptions): Budget {
 
 // A look before a placement goes with it.
 function isPaced(lane: Lane): boolean {
-  return lane !== 'cancel' && lane !== 'place' && lane !== 'preImage'
+  return lane !== 'cancel' && lane !== 'place' && lane !== 'snapshot'
 }
 
 function createLine(): Line {

@@ -203,7 +203,7 @@ export function createCalls(options: CallsOptions): Calls {
   function findFlight(call: ReadCall, askedLane: ReadCall['lane']): Flight | undefined {
     const flight = flights.get(toKey(call))
     if (flight === undefined) return undefined
-    const isLook = askedLane === 'preImage' || askedLane === 'lookup'
+    const isLook = askedLane === 'snapshot' || askedLane === 'lookup'
     if (isLook && flight.wasSent) return undefined
     if (isLook || call.lane === 'cancel') return flight.call.lane === call.lane ? flight : undefined
     return flight

@@ -528,7 +528,7 @@ describe('at Bluum', () => {
       await control('PUT', '/switches', { listEnvelope })
       for (const order of listOrders) {
         await setRules({ fault: { kind: 'listOrder', order } })
-        for (const purpose of ['preImage', 'lookup'] as const) {
+        for (const purpose of ['snapshot', 'lookup'] as const) {
           const { orders, isComplete } = await scan({ purpose })
           expect(idsOf(orders)).toEqual(order === 'oldestFirst' ? ids : ids.toReversed())
           expect(isComplete).toBe(true)
@@ -610,7 +610,7 @@ describe('at Bluum', () => {
 
   test('ends with the time that the order can wait for it', async () => {
     await setRules({ fault: { kind: 'hang' } })
-    const search = scan({ purpose: 'preImage' }, connect(), createScope({ deadline: Date.now() + 50 }))
+    const search = scan({ purpose: 'snapshot' }, connect(), createScope({ deadline: Date.now() + 50 }))
     await expect(search).rejects.toMatchObject({ kind: 'no_answer', timedOut: true })
   })
 

@@ -125,7 +125,7 @@ function start({
   const inner: Broker = {
     id: 'BLUUM',
     capabilities,
-    offer: dialects.accounts.offer,
+    features: dialects.accounts.features,
     orders: () => Promise.resolve([...script]),
     pages: (queries) =>
       Promise.resolve(
@@ -140,6 +140,7 @@ function start({
     scan: () => Promise.resolve({ orders: script.filter(isOrder), isComplete: false }),
     accounts: vi.fn<Broker['accounts']>(),
     unsupported: vi.fn<Broker['unsupported']>(),
+    planLists: vi.fn<Broker['planLists']>(),
     place() {
       const order = script.find(isOrder) ?? null
       const status = order?.status ?? 'ACCEPTED'
@@ -598,8 +599,8 @@ describe('the memory', () => {
 
 test('all else of a broker passes as it is', async () => {
   const { inner, broker } = start()
-  const { id, capabilities, offer, accounts, unsupported, close } = inner
-  expect(broker).toMatchObject({ id, capabilities, offer, accounts, unsupported, close })
+  const { id, capabilities, features, accounts, unsupported, planLists, close } = inner
+  expect(broker).toMatchObject({ id, capabilities, features, accounts, unsupported, planLists, close })
   expect(Object.keys(broker).toSorted()).toEqual(Object.keys(inner).toSorted())
   await broker.close(5)
   expect(close).toHaveBeenCalledExactlyOnceWith(5)

@@ -1,7 +1,7 @@
 // What every broker adapter owes the house through its one interface: one table of named cases, run against each adapter
 // and dialect. A case tells neutral facts: what is in the broker's book, how the broker misbehaves, what is asked, and what
 // the interface has to answer. A column is a small broker on loopback that says these facts in its own paths, words,
-// envelopes and lists. What a broker cannot do, a case learns from its offer. What is special to a broker is in its own file.
+// envelopes and lists. What a broker cannot do, a case learns from its features. What is special to a broker is in its own file.
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -946,11 +946,11 @@ const toExpected = ({ broker, column }: Bench, fact: Fact): Partial<Order> => ({
 })
 
 const reads: Record<string, Case> = {
-  'an order means the same, field by field, in each status, side, type and time in force of the offer': async (
+  'an order means the same, field by field, in each status, side, type and time in force of its features': async (
     bench,
   ) => {
     const { broker, book } = bench
-    const { statuses, sides, types, timesInForce } = broker.offer
+    const { statuses, sides, types, timesInForce } = broker.features
     const count = Math.max(statuses.length, sides.length, types.length, timesInForce.length)
     const at = <T>(values: readonly T[], index: number): T => values[index % values.length] as T
     book.facts = Array.from({ length: count }, (_, index) => {
@@ -993,7 +993,7 @@ const reads: Record<string, Case> = {
     const wrong = { ...right, accountId: column.accounts[1] }
     const own = { account: { id: column.accounts[0] } }
     // Where an order is read by its id alone, the answer tells whose it is; else there is none in that account.
-    const none = broker.offer.readsOne === 'byId' ? own : null
+    const none = broker.features.readsOne === 'byId' ? own : null
     expect(await broker.orders([wrong], createScope())).toMatchObject([none])
     expect(await broker.orders([wrong, right, wrong], createScope())).toMatchObject([none, own, none])
   },
@@ -1064,7 +1064,7 @@ const reads: Record<string, Case> = {
       expect(await broker.pages([bench.toQuery()], createScope()), name).toMatchObject([empty])
       expect(await scan(), name).toEqual({ ids: [], isComplete: isProof })
       const [order] = await broker.orders([bench.keyOf('ord_1')], createScope())
-      const isAbsent = broker.offer.readsOne === 'inLists' && isProof && reply.status === 200
+      const isAbsent = broker.features.readsOne === 'inLists' && isProof && reply.status === 200
       if (isAbsent) expect(order, name).toBeNull()
       else expect(order, name).toMatchObject({ kind: 'unreadable' })
       say(reply)
@@ -1256,7 +1256,7 @@ const reads: Record<string, Case> = {
     book.facts = [toFact('ord_2', 2, { status: 'ACCEPTED', raw: garbled }), toFact('ord_1', 1)]
     const { rows } = await readPage()
     expect(rows.map(({ order }) => order)).toMatchObject([unknown, { status: 'FILLED' }])
-    expect(broker.offer.statuses).not.toContain('UNKNOWN')
+    expect(broker.features.statuses).not.toContain('UNKNOWN')
   },
 
   'decimals keep every digit, quoted or not, and exponents are written out (C07)': async ({ readOne }) => {
@@ -1558,13 +1558,13 @@ const pages: Record<string, Case> = {
         expect(orders.map((order) => (order instanceof UpstreamError ? null : order?.id))).toEqual(
           keys.map(({ id }) => id),
         )
-        for (const purpose of ['lookup', 'preImage'] as const) {
+        for (const purpose of ['lookup', 'snapshot'] as const) {
           const found = await own.scan(
             { accountId: account, symbol: null, side: null, since: timeOf(0), purpose },
             createScope(),
           )
           if (found.isComplete) expect(found.orders.map(({ id }) => id).sort()).toEqual(expected.toSorted())
-          else expect(purpose).toBe('preImage')
+          else expect(purpose).toBe('snapshot')
         }
       })
     }
@@ -1654,29 +1654,39 @@ const pages: Record<string, Case> = {
 const mixed = (broker: Broker): Fact[] =>
   Array.from({ length: 40 }, (_, index) =>
     toFact(`ord_${index + 1}`, 40 - index, {
-      status: broker.offer.statuses[index % broker.offer.statuses.length] as KnownOrderStatus,
-      side: broker.offer.sides[Math.floor(index / 2) % broker.offer.sides.length] as OrderSideSent,
+      status: broker.features.statuses[index % broker.features.statuses.length] as KnownOrderStatus,
+      side: broker.features.sides[Math.floor(index / 2) % broker.features.sides.length] as OrderSideSent,
       symbol: index % 3 === 0 ? 'BRK.B' : 'AAPL',
     }),
   )
 
-/** Each status that a list can be asked for, and several where the broker takes them in one. */
-const toStatusSets = ({ offer }: Broker): readonly (readonly KnownOrderStatus[])[] => [
-  ...offer.statuses.map((status) => [status]),
-  ...(offer.filters.includes('status')
-    ? []
-    : [
-        offer.statuses.filter((status) => stateOf(status) === 'OPEN'),
-        offer.statuses.filter((status) => stateOf(status) === 'CLOSED'),
-        ['PARTIALLY_FILLED', 'FILLED'] as const,
-        offer.statuses,
-      ]),
+/** Returns sets of statuses that a caller may want. */
+const toWantedStatuses = ({ features: { statuses } }: Broker): readonly (readonly KnownOrderStatus[])[] => [
+  ...statuses.map((status) => [status]),
+  statuses.filter((status) => stateOf(status) === 'OPEN'),
+  statuses.filter((status) => stateOf(status) === 'CLOSED'),
+  ['PARTIALLY_FILLED', 'FILLED'],
+  statuses,
 ]
 
+/** Returns the statuses of each list that the broker has. */
+const toStatusSets = (broker: Broker): readonly (readonly KnownOrderStatus[])[] =>
+  toWantedStatuses(broker).flatMap((wanted) => broker.planLists(wanted))
+
 /** Whether filters are ignored: what a broker cannot be asked for, it has no filter for. */
-const ignoring = ({ offer }: Broker): readonly boolean[] => (offer.filters.includes('symbol') ? [false, true] : [false])
+const ignoring = ({ features }: Broker): readonly boolean[] =>
+  features.filters.includes('symbol') ? [false, true] : [false]
 
 const filters: Record<string, Case> = {
+  'plans lists that show each wanted status once, and no list if no status is wanted': async ({ broker }) => {
+    for (const wanted of toWantedStatuses(broker)) {
+      const lists = broker.planLists(wanted)
+      expect(lists.flat().toSorted(), wanted.join()).toEqual(wanted.toSorted())
+      expect(lists.every((list) => list.length > 0)).toBe(true)
+    }
+    expect(broker.planLists([])).toEqual([])
+  },
+
   'a list of any status, side or symbol holds just those, and each of them': async ({ book, broker, toIds, walk }) => {
     for (const ignoresFilters of ignoring(broker)) {
       // Ignored or not: what was not asked for is never shown (C21).
@@ -1686,7 +1696,7 @@ const filters: Record<string, Case> = {
         const expected = book.facts.filter(({ status }) => statuses.includes(status))
         expect(await walk({ statuses, first: 4 }), statuses.join()).toEqual(toIds(expected))
       }
-      for (const side of broker.offer.sides) {
+      for (const side of broker.features.sides) {
         expect(await walk({ side })).toEqual(toIds(book.facts.filter((fact) => fact.side === side)))
       }
       expect(await walk({ symbol: 'BRK.B' })).toEqual(toIds(book.facts.filter(({ symbol }) => symbol === 'BRK.B')))
@@ -1783,7 +1793,7 @@ const filters: Record<string, Case> = {
       book.facts = facts.map((fact, index) => (index === 0 ? { ...fact, raw: { submittedAt: 'soon' } } : fact))
       expect(await walk({ submittedAfter: timeOf(3) })).toEqual(ids(1, 2))
       // A history that the broker itself cuts off does not have the row.
-      const isCutThere = broker.offer.filters.includes('submitted') && status === 'FILLED'
+      const isCutThere = broker.features.filters.includes('submitted') && status === 'FILLED'
       const before = await walk({ submittedBefore: timeOf(3) })
       expect([...before].sort()).toEqual(isCutThere ? ids(3, 4) : ids(1, 3, 4))
       for (const filter of [{ submittedAfter: timeOf(3) }, { submittedBefore: timeOf(3) }]) {
@@ -1925,7 +1935,7 @@ const scans: Record<string, Case> = {
   'a search finds every order of the list once, and is complete': async ({ book, scan, toIds }) => {
     book.facts = toTied(120, { status: 'ACCEPTED' })
     book.facts.forEach((fact, index) => (fact.status = index % 2 === 0 ? 'ACCEPTED' : 'FILLED'))
-    for (const purpose of ['preImage', 'lookup'] as const) {
+    for (const purpose of ['snapshot', 'lookup'] as const) {
       const { ids, isComplete } = await scan({ purpose })
       expect(ids.toSorted()).toEqual(toIds(book.facts).toSorted())
       expect(isComplete).toBe(true)
@@ -1993,7 +2003,7 @@ const scans: Record<string, Case> = {
   'a search that is too long is not complete, and ends': async ({ book, scan }) => {
     book.facts = toFacts(300, { status: 'ACCEPTED' })
     book.cap = 10
-    for (const purpose of ['preImage', 'lookup'] as const) {
+    for (const purpose of ['snapshot', 'lookup'] as const) {
       requests.length = 0
       const { isComplete } = await scan({ purpose, symbol: null, side: null })
       expect(isComplete).toBe(false)
@@ -2003,7 +2013,7 @@ const scans: Record<string, Case> = {
 
   'a search takes over no answer that was asked for before it': async ({ book, broker, account }) => {
     book.facts = toFacts(3)
-    for (const purpose of ['preImage', 'lookup'] as const) {
+    for (const purpose of ['snapshot', 'lookup'] as const) {
       requests.length = 0
       const query = { accountId: account, symbol: 'AAPL', side: 'BUY', since: timeOf(0), purpose } as const
       const first = broker.scan(query, createScope())
@@ -2033,9 +2043,9 @@ const scans: Record<string, Case> = {
   },
 }
 
-/** An order of each type, side and time in force that the offer has. */
+/** An order of each type, side and time in force that the broker supports. */
 function toOffered({ broker, order }: Bench): NewOrder[] {
-  const { types, sides, timesInForce } = broker.offer
+  const { types, sides, timesInForce } = broker.features
   return types
     .filter((type) => type !== 'TRAILING_STOP')
     .flatMap((type) =>
@@ -2095,17 +2105,21 @@ const placements: Record<string, Case> = {
     }
   },
 
-  'what the offer lacks is told by field, and nothing is begun or sent': async ({ broker, order, place }) => {
-    const { offer } = broker
+  'rejects each field that the broker does not support by name, and sends nothing': async ({
+    broker,
+    order,
+    place,
+  }) => {
+    const { features } = broker
     const lacking: [keyof NewOrder, Partial<NewOrder>][] = []
     for (const side of ['BUY', 'SELL', 'SELL_SHORT', 'BUY_TO_COVER'] as const) {
-      if (!offer.sides.includes(side)) lacking.push(['side', { side }])
+      if (!features.sides.includes(side)) lacking.push(['side', { side }])
     }
     for (const type of ['MARKET', 'LIMIT', 'STOP', 'STOP_LIMIT', 'TRAILING_STOP'] as const) {
-      if (!offer.types.includes(type)) lacking.push(['type', { type }])
+      if (!features.types.includes(type)) lacking.push(['type', { type }])
     }
     for (const timeInForce of ['DAY', 'GTC', 'OPG', 'CLS', 'IOC', 'FOK'] as const) {
-      if (!offer.timesInForce.includes(timeInForce)) lacking.push(['timeInForce', { timeInForce }])
+      if (!features.timesInForce.includes(timeInForce)) lacking.push(['timeInForce', { timeInForce }])
     }
     const extras = {
       notional: { notional: '250.00', quantity: null },
@@ -2113,7 +2127,7 @@ const placements: Record<string, Case> = {
       commission: { commission: '1.00', commissionType: 'NOTIONAL' },
     } as const
     for (const [extra, fields] of Object.entries(extras)) {
-      const isOffered = offer.extras.some((each) => each === extra)
+      const isOffered = features.extras.some((each) => each === extra)
       if (isOffered) expect(broker.unsupported({ ...order, ...fields })).toEqual([])
       else lacking.push([extra as keyof NewOrder, fields])
     }
@@ -2375,8 +2389,8 @@ const anyFact = (broker: Broker): fc.Arbitrary<Fact> =>
   fc
     .record({
       minute: fc.nat(8),
-      status: fc.constantFrom(...broker.offer.statuses),
-      side: fc.constantFrom(...broker.offer.sides),
+      status: fc.constantFrom(...broker.features.statuses),
+      side: fc.constantFrom(...broker.features.sides),
       raw: fc.oneof({ weight: 2, arbitrary: anyRaw }, fc.constant({})),
     })
     .map(({ minute, ...fields }) => toFact('', minute, fields))
@@ -2401,7 +2415,7 @@ function findFaults(order: Order, { broker }: Bench): string[] {
   check('account', order.account.broker === broker.id && order.account.id !== '')
   check('broker', order.broker === broker.id)
   check('legs', Array.isArray(order.legs))
-  check('status', order.status === 'UNKNOWN' || broker.offer.statuses.includes(order.status))
+  check('status', order.status === 'UNKNOWN' || broker.features.statuses.includes(order.status))
   check('state', order.state === stateOf(order.status))
   check('isCancelable', order.isCancelable === (order.state !== 'CLOSED'))
   check('brokerStatus', order.brokerStatus === null || typeof order.brokerStatus === 'string')
@@ -2423,7 +2437,7 @@ function findFaults(order: Order, { broker }: Bench): string[] {
 const laws: Record<string, Case> = {
   'whatever the bodies hold, reads never throw and an order never has a field of the wrong type': async (bench) => {
     const { book, broker, keyOf, account } = bench
-    const statuses = [null, ...broker.offer.statuses]
+    const statuses = [null, ...broker.features.statuses]
     await fc.assert(
       fc.asyncProperty(
         fc.array(anyFact(broker), { minLength: 1, maxLength: 6 }),

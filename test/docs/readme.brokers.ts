@@ -3,20 +3,20 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { ariesOffer } from '../../src/brokers/aries/ariesJson.ts'
-import type { BrokerOffer } from '../../src/brokers/broker.ts'
+import { ariesFeatures } from '../../src/brokers/aries/ariesJson.ts'
+import type { BrokerFeatures } from '../../src/brokers/broker.ts'
 import { dialects } from '../../src/brokers/bluum/dialects.ts'
 
-const columns: [heading: string, offer: BrokerOffer][] = [
-  ['Bluum, `accounts`', dialects.accounts.offer],
-  ['Bluum, `investors`', dialects.investors.offer],
-  ['Aries', ariesOffer],
+const columns: [heading: string, features: BrokerFeatures][] = [
+  ['Bluum, `accounts`', dialects.accounts.features],
+  ['Bluum, `investors`', dialects.investors.features],
+  ['Aries', ariesFeatures],
 ]
 
 const all = (values: readonly string[]): string => values.join(', ')
 const yes = (holds: boolean): string => (holds ? 'yes' : 'no')
 
-const rows: [heading: string, cell: (offer: BrokerOffer) => string][] = [
+const rows: [heading: string, cell: (features: BrokerFeatures) => string][] = [
   ['sides', ({ sides }) => all(sides)],
   ['order types', ({ types }) => all(types)],
   ['times in force', ({ timesInForce }) => all(timesInForce)],
@@ -28,7 +28,7 @@ const rows: [heading: string, cell: (offer: BrokerOffer) => string][] = [
   ['reads one order', ({ readsOne }) => readings[readsOne]],
 ]
 
-const readings: Record<BrokerOffer['readsOne'], string> = {
+const readings: Record<BrokerFeatures['readsOne'], string> = {
   byId: 'by its id',
   underAccount: 'by its id, under its account',
   inLists: 'only by looking through lists',
@@ -39,7 +39,7 @@ export function printBrokers(): string {
   const lines = [
     ['', ...columns.map(([heading]) => heading)],
     ['---', ...columns.map(() => '---')],
-    ...rows.map(([heading, cell]) => [heading, ...columns.map(([, offer]) => cell(offer))]),
+    ...rows.map(([heading, cell]) => [heading, ...columns.map(([, features]) => cell(features))]),
   ]
   return lines.map((cells) => `| ${cells.join(' | ')} |\n`).join('')
 }

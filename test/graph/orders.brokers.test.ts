@@ -332,6 +332,41 @@ describe('one document over several brokers', () => {
   })
 })
 
+describe("lists by status over Bluum's investors, whose one word for open orders covers two statuses", () => {
+  const accountId = (): string => investors.sandbox.investors[0] ?? ''
+
+  async function costOf(filter: object): Promise<string[]> {
+    await investors.clearCalls()
+    const { errors } = await investors.run(list, { accountId: accountId(), first: 50, filter })
+    expect(errors).toBeUndefined()
+    return (await investors.calls()).map(({ path }) => new URL(path, 'http://broker').searchParams.get('status') ?? '')
+  }
+
+  it('reads all open orders with one call', async () => {
+    expect(await costOf({ state: 'OPEN' })).toEqual(['open'])
+    expect(await costOf({ statuses: ['PARTIALLY_FILLED'] })).toEqual(['open'])
+    expect(await costOf({ statuses: ['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED'] })).toEqual(['open', 'filled'])
+  })
+
+  it('gives each open order once, also if it fills in part between two pages', async () => {
+    const page = async (after: string | null) => {
+      const { data } = await investors.run(list, { accountId: accountId(), first: 3, filter: { state: 'OPEN' }, after })
+      return data.orders
+    }
+    const first = await page(null)
+    const unread = first.nodes[0].id
+    const fill = { quantity: '1', price: '1.00' }
+    await investors.control('POST', `/orders/${unread}/fill`, fill)
+    const ids: string[] = first.nodes.map(({ id }: { id: string }) => id)
+    for (let next = first; next.pageInfo.hasNextPage;) {
+      next = await page(next.pageInfo.endCursor)
+      ids.push(...next.nodes.map(({ id }: { id: string }) => id))
+    }
+    const { data } = await investors.run(list, { accountId: accountId(), first: 100, filter: { state: 'OPEN' } })
+    expect(ids).toEqual(data.orders.nodes.map(({ id }: { id: string }) => id))
+  })
+})
+
 describe('what it costs at Aries, which reads orders in lists only', () => {
   const accountId = (): string => `aries:${accounts.sandbox.aries.accounts[0]}`
 

@@ -93,7 +93,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
   const broker: Broker = {
     id: 'BLUUM',
     capabilities: { ...none, ...given.capabilities },
-    offer: dialects.accounts.offer,
+    features: dialects.accounts.features,
     async orders(keys) {
       await script.read()
       return keys.map(({ id }) => book.get(id) ?? null)
@@ -106,6 +106,7 @@ function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<Brok
       return { orders: [...book.values()], isComplete }
     },
     unsupported: () => [],
+    planLists: (statuses) => [statuses],
     async place(order, { beforeSend }) {
       await script.turn()
       await beforeSend()

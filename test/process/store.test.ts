@@ -394,12 +394,13 @@ describe('a wall clock that jumps', () => {
         cancelAsync: false,
         stream: false,
       },
-      offer: dialects.accounts.offer,
+      features: dialects.accounts.features,
       orders: notAsked,
       pages: notAsked,
       accounts: notAsked,
       scan: () => Promise.resolve({ orders: [], isComplete: true }),
       unsupported: () => [],
+      planLists: (statuses) => [statuses],
       async place(_, { beforeSend }) {
         await beforeSend()
         sends++

@@ -7,7 +7,7 @@ import type { Broker } from '../../src/brokers/broker.ts'
 import { dialects } from '../../src/brokers/bluum/dialects.ts'
 import { createIdentity } from '../../src/server/identity.ts'
 import type { Commands } from '../../src/trading/placeOrder.ts'
-import { createCursors } from '../../src/graph/orders/page.ts'
+import { createCursors } from '../../src/graph/orders/cursors.ts'
 import { createSchema } from '../../src/graph/schema.ts'
 import { createServer } from '../../src/server/server.ts'
 import { createLog } from '../../src/server/telemetry.ts'
@@ -235,7 +235,7 @@ describe('E13 a bug in the middle of a document', () => {
     for (const bug of [fail, failLater]) {
       const broker = {
         id: 'BLUUM',
-        offer: dialects.accounts.offer,
+        features: dialects.accounts.features,
         orders: bug,
         pages: bug,
         accounts: bug,

@@ -414,8 +414,9 @@ export function createModelBroker(
   return {
     id: 'BLUUM',
     capabilities: { ...none, clientIdEcho: traits.isCertified },
-    offer: dialects.accounts.offer,
+    features: dialects.accounts.features,
     unsupported: () => [],
+    planLists: (statuses) => [statuses],
     pages: () => Promise.reject(new Error('nobody pages here')),
     accounts: () => Promise.resolve([]),
     close: () => Promise.resolve(),

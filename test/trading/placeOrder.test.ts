@@ -975,12 +975,13 @@ describe('an adapter in memory', () => {
         requestsPerSecond: 1,
         breaker: false,
       }).capabilities,
-      offer: dialects.accounts.offer,
+      features: dialects.accounts.features,
       orders: notAsked,
       pages: notAsked,
       accounts: notAsked,
       scan: () => Promise.resolve({ orders: [], isComplete: true }),
       unsupported: () => [],
+      planLists: (statuses) => [statuses],
       async place(placed, { beforeSend }) {
         for (let send = 1; ; send++) {
           await beforeSend()

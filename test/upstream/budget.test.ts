@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { UpstreamError } from '../../src/upstream/errors.ts'
 import { type Budget, createBudget, type Lane, type Place } from '../../src/upstream/budget.ts'
 
-const lanes: readonly Lane[] = ['cancel', 'place', 'preImage', 'lookup', 'one', 'list']
+const lanes: readonly Lane[] = ['cancel', 'place', 'snapshot', 'lookup', 'read', 'list']
 const windowMs = 1_100
 
 const budgets: Budget[] = []
@@ -169,7 +169,7 @@ describe('places', () => {
 
   test('reads do not take the last places in one burst, so that they do not come free in one', async () => {
     const budget = open(25)
-    const reads = Array.from({ length: 200 }, () => ask(budget, 'one'))
+    const reads = Array.from({ length: 200 }, () => ask(budget, 'read'))
     await vi.advanceTimersByTimeAsync(8_000)
     const times = granted(reads).map((read) => read.grantedAt ?? 0)
     const gaps = times.slice(1).map((time, index) => time - (times[index] ?? 0))
@@ -193,7 +193,7 @@ describe('places', () => {
     const all: Wish[] = []
     const places: Wish[] = []
     for (let ms = 0; ms < 20_000; ms += 5) {
-      all.push(ask(budget, 'one', 8_000))
+      all.push(ask(budget, 'read', 8_000))
       if (ms % 500 === 245) places.push(ask(budget, 'place', 1_000))
       await vi.advanceTimersByTimeAsync(5)
     }
@@ -206,11 +206,11 @@ describe('places', () => {
 })
 
 describe('a share', () => {
-  const sharesOf = (perSecond: number): Record<'lookup' | 'preImage', number> => {
+  const sharesOf = (perSecond: number): Record<'lookup' | 'snapshot', number> => {
     const limit = Math.max(1, Math.floor(perSecond * 0.8))
     return {
       lookup: Math.max(1, Math.floor(limit / 5)),
-      preImage: Math.max(1, Math.floor(Math.max(1, limit - 2) / 2)),
+      snapshot: Math.max(1, Math.floor(Math.max(1, limit - 2) / 2)),
     }
   }
 
@@ -229,9 +229,9 @@ describe('a share', () => {
   test.each([1, 4, 10, 25, 100, 1_000])(
     '%i a second: looks before placements take half of what placements may, and all of that',
     async (perSecond) => {
-      const share = sharesOf(perSecond).preImage
+      const share = sharesOf(perSecond).snapshot
       const budget = open(perSecond)
-      const looks = Array.from({ length: share * 10 }, () => ask(budget, 'preImage'))
+      const looks = Array.from({ length: share * 10 }, () => ask(budget, 'snapshot'))
       await vi.advanceTimersByTimeAsync(windowMs * 9)
       expect(granted(looks)).toHaveLength(share * 10)
       expect(mostWithin(looks, windowMs)).toBe(share)
@@ -240,7 +240,7 @@ describe('a share', () => {
 
   test('of looks before placements is not taken at the pace of reads', async () => {
     const budget = open(25)
-    const all = [...Array<Lane>(9).fill('place'), ...Array<Lane>(9).fill('preImage')].map((lane) => ask(budget, lane))
+    const all = [...Array<Lane>(9).fill('place'), ...Array<Lane>(9).fill('snapshot')].map((lane) => ask(budget, lane))
     await settle()
     expect(granted(all)).toHaveLength(18)
   })
@@ -249,7 +249,7 @@ describe('a share', () => {
     const budget = open(25)
     const lookups = Array.from({ length: 100 }, () => ask(budget, 'lookup'))
     // Three quarters of the places leave at once, the rest at the pace of reads: nothing else is in their way.
-    const reads = Array.from({ length: 13 }, () => ask(budget, 'one', 600))
+    const reads = Array.from({ length: 13 }, () => ask(budget, 'read', 600))
     await settle()
     expect(granted(lookups)).toHaveLength(4)
     expect(granted(reads).length).toBeGreaterThanOrEqual(9)
@@ -267,7 +267,7 @@ describe('a share', () => {
     const budget = open(100)
     budget.pause(1_000)
     const lookups = Array.from({ length: 100 }, () => ask(budget, 'lookup'))
-    const reads = Array.from({ length: 10 }, () => ask(budget, 'one', 1_001))
+    const reads = Array.from({ length: 10 }, () => ask(budget, 'read', 1_001))
     await vi.advanceTimersByTimeAsync(999)
     expect(granted([...lookups, ...reads])).toHaveLength(0)
     await vi.advanceTimersByTimeAsync(1)
@@ -310,14 +310,14 @@ describe('a share', () => {
       const places: Wish[] = []
       for (let i = 0; i < 200; i++) {
         looks.push(
-          ask(budget, 'preImage', 5_000, undefined, (look) => {
+          ask(budget, 'snapshot', 5_000, undefined, (look) => {
             send(look)
             setTimeout(() => places.push(ask(budget, 'place', 1_000)), 20)
           }),
         )
       }
       await vi.advanceTimersByTimeAsync(10_000)
-      expect(granted(looks).length).toBeGreaterThanOrEqual(Math.min(200, sharesOf(perSecond).preImage * 5))
+      expect(granted(looks).length).toBeGreaterThanOrEqual(Math.min(200, sharesOf(perSecond).snapshot * 5))
       expect(granted(places)).toHaveLength(granted(looks).length)
     },
   )
@@ -396,10 +396,10 @@ describe('a place', () => {
 
   test('is left for placements where reads are granted and not sent, as when their connections hang', async () => {
     const budget = open(100)
-    const reads = Array.from({ length: 1_000 }, () => ask(budget, 'one', 8_000, undefined, keep))
+    const reads = Array.from({ length: 1_000 }, () => ask(budget, 'read', 8_000, undefined, keep))
     await vi.advanceTimersByTimeAsync(3_000)
     const place = ask(budget, 'place', 1_000)
-    const look = ask(budget, 'preImage', 1_000)
+    const look = ask(budget, 'snapshot', 1_000)
     await settle()
     expect(place.grantedAt).toBe(place.askedAt)
     expect(look.grantedAt).toBe(look.askedAt)
@@ -425,7 +425,7 @@ describe('callers', () => {
     const budget = open(perSecond)
     const order: (string | null)[] = []
     const askAs = (caller: string | null, count: number, asking: Asking = {}): Wish[] => {
-      const { lane = 'one', withinMs, signal, onLeft } = asking
+      const { lane = 'read', withinMs, signal, onLeft } = asking
       const use = (wish: Wish): void => {
         send(wish)
         order.push(caller)
@@ -466,7 +466,7 @@ describe('callers', () => {
     const { budget, order, askAs } = openFor(25)
     budget.pause(1_000)
     askAs('list', 1, { lane: 'list' })
-    askAs('one', 20)
+    askAs('read', 20)
     await vi.advanceTimersByTimeAsync(10_000)
     expect(order.indexOf('list')).toBe(20)
   })
@@ -799,7 +799,7 @@ test('whatever comes, and whenever it is sent: the limit holds in every second, 
         ).toBeLessThanOrEqual(Math.max(1, limit - 2))
         for (const [lane, share] of [
           ['lookup', limit / 5],
-          ['preImage', Math.max(1, limit - 2) / 2],
+          ['snapshot', Math.max(1, limit - 2) / 2],
         ] as const) {
           const ofLane = wishes.filter((wish) => wish.lane === lane)
           expect(mostWithin(ofLane, windowMs)).toBeLessThanOrEqual(Math.max(1, Math.floor(share)))
@@ -833,7 +833,7 @@ test('however late calls are sent, or not at all: who waits is served as fast as
     fc.asyncProperty(
       fc.integer({ min: 1, max: 40 }),
       fc.array(fc.record({ afterMs: fc.nat(1_500), isSent: fc.boolean() }), { minLength: 1, maxLength: 50 }),
-      fc.constantFrom<Lane>('place', 'preImage', 'lookup'),
+      fc.constantFrom<Lane>('place', 'snapshot', 'lookup'),
       async (perSecond, uses, lane) => {
         const budget = createBudget({ perSecond })
         let used = 0
@@ -847,7 +847,7 @@ test('however late calls are sent, or not at all: who waits is served as fast as
         const limit = Math.max(1, Math.floor(perSecond * 0.8))
         const all = Math.max(1, limit - 2)
         const places =
-          lane === 'place' ? all : Math.max(1, lane === 'preImage' ? Math.floor(all / 2) : Math.floor(limit / 5))
+          lane === 'place' ? all : Math.max(1, lane === 'snapshot' ? Math.floor(all / 2) : Math.floor(limit / 5))
         // At worst each place is taken for the longest time between grant and sending, and a window.
         const wishes = Array.from({ length: places * 10 }, () => ask(budget, lane, 60_000, undefined, use))
         await vi.advanceTimersByTimeAsync(10 * (1_500 + windowMs))
@@ -968,7 +968,7 @@ test('as long as nobody comes later, who is admitted leaves in time, and who is 
     fc.asyncProperty(
       fc.integer({ min: 1, max: 40 }),
       // Those that leave at no pace of their own: of others it is not exact.
-      fc.constantFrom<Lane>('cancel', 'place', 'preImage'),
+      fc.constantFrom<Lane>('cancel', 'place', 'snapshot'),
       fc.array(arrivalArb, { minLength: 1, maxLength: 20, size: 'max' }),
       callerArb,
       async (perSecond, lane, arrivals, last) => {

@@ -12,7 +12,7 @@ import { type Answer, type Call, createHttp, type Http } from '../../src/upstrea
 
 const one: ReadCall = {
   path: '/orders/ord_1',
-  lane: 'one',
+  lane: 'read',
   times: { firstByteMs: 3_000, attemptMs: 4_000, callerMs: 8_000, backoffMs: { first: 100, longest: 1_000 } },
   tags: ['ord_1', 'acc_1'],
 }
@@ -423,7 +423,7 @@ describe('readers of the same thing', () => {
     expect(http.sent).toHaveLength(1)
   })
 
-  test.each(['lookup', 'preImage'] as const)(
+  test.each(['lookup', 'snapshot'] as const)(
     'a look for a placement (%s) takes over none from before it asked, but one of its kind that has not left yet',
     async (lane) => {
       const { http, calls } = open(ok)
@@ -442,7 +442,7 @@ describe('readers of the same thing', () => {
     },
   )
 
-  test.each(['lookup', 'preImage'] as const)(
+  test.each(['lookup', 'snapshot'] as const)(
     'a look that a cancel needs (%s) takes over none from before either',
     async (lane) => {
       const { http, calls } = open(ok)
@@ -460,7 +460,7 @@ describe('readers of the same thing', () => {
 
   test('a look before a placement waits no longer than it may, for its place as for its answer', async () => {
     const { http, calls } = open(hang, { requestsPerSecond: 10 })
-    const look: ReadCall = { ...list, lane: 'preImage' }
+    const look: ReadCall = { ...list, lane: 'snapshot' }
     const slow = watch(calls.read(look, reader(400)))
     await pass(400)
     expect(slow).toMatchObject({ tookMs: 400, error: { kind: 'no_answer', timedOut: true } })

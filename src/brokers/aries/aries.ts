@@ -12,7 +12,7 @@ import type { Order, OrderKey, OrderRank } from '../../domain/order.ts'
 import {
   accountName,
   accountOf,
-  ariesOffer,
+  ariesFeatures,
   checkCancelAnswer,
   findUnsupportedByAries,
   isTokenRefused,
@@ -404,7 +404,7 @@ export function createAries(options: AriesOptions): Broker {
       if (row.id.startsWith(namelessPrefix)) hasNameless = true
     }
     const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
-      const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'one', counter })
+      const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'read', counter })
       for await (const { rows } of parts) {
         rows.forEach(take)
         if (active !== null) notePast(rows, active)
@@ -415,7 +415,7 @@ export function createAries(options: AriesOptions): Broker {
     try {
       if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)
       if (missing.size > 0) {
-        const active = await readActive(accountId, scope, { lane: 'one', counter })
+        const active = await readActive(accountId, scope, { lane: 'read', counter })
         for (const row of active.values()) take(row)
         if (missing.size > 0 && counter.isExceeded) {
           throw new UpstreamError('unreadable', 'the active orders of an account have no end')
@@ -557,12 +557,15 @@ export function createAries(options: AriesOptions): Broker {
   return {
     id: 'ARIES',
     capabilities: toCapabilities(options.capabilities ?? []),
-    offer: ariesOffer,
+    features: ariesFeatures,
 
     orders: readOrders,
     pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
     accounts: (scope) => readAccounts(scope),
     unsupported: findUnsupportedByAries,
+
+    // Its lists are filtered here, so one page reads all statuses.
+    planLists: (statuses) => (statuses.length === 0 ? [] : [statuses]),
     scan,
 
     // Aries, "Place an order". It documents no idempotency key, so none is sent.

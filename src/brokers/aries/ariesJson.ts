@@ -21,7 +21,7 @@ import type {
 } from '../../domain/order.ts'
 import { findUnsupported } from '../broker.ts'
 import { keepUpstreamError, UpstreamError } from '../../upstream/errors.ts'
-import type { BrokerOffer, CancelTarget, PlaceAnswer, Rejection, Unsupported } from '../broker.ts'
+import type { BrokerFeatures, CancelTarget, PlaceAnswer, Rejection, Unsupported } from '../broker.ts'
 import {
   cleanText,
   equalDecimals,
@@ -43,7 +43,7 @@ import { parseStatus, parseWord } from '../words.ts'
 export type AriesAccountField = 'accountId' | 'tradingAccountId'
 
 /** What this API can be asked for. */
-export const ariesOffer: BrokerOffer = {
+export const ariesFeatures: BrokerFeatures = {
   name: 'Aries',
   statuses: [
     'PENDING',
@@ -298,7 +298,7 @@ const optionSymbol = /^[A-Z]{1,6}\d{6}[CP]\d{8}$/
 /** What Aries does not take of `order`, as Broker's. */
 export function findUnsupportedByAries(order: NewOrder): Unsupported[] {
   const { symbol, timeInForce, extendedHours: isExtended } = order
-  const found = findUnsupported(ariesOffer, order)
+  const found = findUnsupported(ariesFeatures, order)
   if (isExtended === true && timeInForce !== 'DAY') {
     found.push({ field: 'extendedHours', message: 'Aries takes extended hours with DAY only.' })
   }

@@ -33,7 +33,7 @@ import {
   types,
   typesInDoubt,
 } from './dialects.ts'
-import type { BluumApi, Dialect } from './dialects.ts'
+import type { BluumApi, Dialect, StatusFilter } from './dialects.ts'
 import {
   cleanText,
   equalDecimals,
@@ -169,7 +169,7 @@ export function createBluum(options: BluumOptions): Broker {
     const orderPath = dialect.paths.order(id, accountId)
     if (orderPath === null) throw new AccountNeeded()
     try {
-      const call: ReadCall = { path: orderPath, lane: 'one', times: readTimes.one, tags: [id] }
+      const call: ReadCall = { path: orderPath, lane: 'read', times: readTimes.one, tags: [id] }
       const answer = await watch(calls.read(call, scope))
       if (isNoOrderId(answer, dialect)) return null
       const body = takeBody(answer, dialect)
@@ -236,7 +236,7 @@ export function createBluum(options: BluumOptions): Broker {
     const told = new Map<OrderKey, string>()
     const isHearsay = new Set<OrderKey>()
     // Our own records cost no call, and a list that they lead to spares one for each order.
-    const isNeeded = keys.length >= batchMin || dialect.offer.readsOne === 'underAccount'
+    const isNeeded = keys.length >= batchMin || dialect.features.readsOne === 'underAccount'
     const said = new Map(keys.flatMap(({ id, accountId }) => (accountId === null ? [] : [[id, accountId]])))
     await Promise.all(
       keys.map(async (key) => {
@@ -310,10 +310,10 @@ export function createBluum(options: BluumOptions): Broker {
     return { found, failure: null }
   }
 
-  // Bluum, "List orders": limit and offset, one status a call, neither total nor next link, no documented order.
+  // Bluum, "List orders": limit and offset, one word for the status, neither total nor next link, no documented order.
   function toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
     const listPath = dialect.paths.orders(accountId)
-    const words = toListFilter(filter, dialect)
+    const words = toListFilter(filter)
     return {
       key: JSON.stringify([accountId, words]),
       limitMax: pageSizeMax,
@@ -338,9 +338,7 @@ export function createBluum(options: BluumOptions): Broker {
 
   async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
     const { symbol, side, submittedAfter, submittedBefore } = query
-    // One at a time: that is what its lists are filtered by.
-    const status = query.statuses?.[0] ?? null
-    const isGroup = status !== null && dialect.statusFilters[status]?.isGroup === true
+    const status = query.statuses && toStatusFilter(query.statuses, dialect)
     // No row that is listed from here on can have been submitted in time.
     const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, dialect.submittedLaterMs)
     const page = await readListPage<Order | UpstreamError>(
@@ -352,7 +350,7 @@ export function createBluum(options: BluumOptions): Broker {
         searches:
           submittedAfter !== null ||
           submittedBefore !== null ||
-          isGroup ||
+          status?.isGroup === true ||
           (symbol !== null && !isSentAsFilter(symbol)),
         judge(row) {
           const { at, value } = row
@@ -371,7 +369,7 @@ export function createBluum(options: BluumOptions): Broker {
     const filter: ListFilter = {
       status: null,
       symbol,
-      side: side !== null && dialect.offer.sides.includes(side) ? side : null,
+      side: side !== null && dialect.features.sides.includes(side) ? side : null,
     }
     const { key, fetch } = toList(accountId, filter, scope, purpose)
     const { values, isComplete } = await scanList<Order>({
@@ -415,14 +413,16 @@ export function createBluum(options: BluumOptions): Broker {
   return {
     id: 'BLUUM',
     capabilities,
-    offer: dialect.offer,
+    features: dialect.features,
 
     orders: readOrders,
     pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
 
     accounts: readAccounts,
 
-    unsupported: (order) => findUnsupported(dialect.offer, order),
+    unsupported: (order) => findUnsupported(dialect.features, order),
+
+    planLists: (statuses) => [...Map.groupBy(statuses, (status) => toStatusFilter([status], dialect).word).values()],
 
     scan,
 
@@ -476,7 +476,7 @@ function isOfListAlone(failure: UpstreamError): boolean {
 // ---- lists ------------------------------------------------------------------------------------------------------
 
 interface ListFilter extends Pick<PageQuery, 'symbol' | 'side'> {
-  status: KnownOrderStatus | null
+  status: StatusFilter | null
 }
 
 // Sends only a symbol that looks like a ticker, because the broker may refuse any other. The adapter filters the rows anyway.
@@ -486,11 +486,16 @@ function isSentAsFilter(symbol: string | null): symbol is string {
 
 const wholeList: ListFilter = { status: null, symbol: null, side: null }
 
-function toListFilter({ status, symbol, side }: ListFilter, { statusFilters }: Dialect): Record<string, string> {
-  const filter = status === null ? null : statusFilters[status]
-  if (filter === undefined) throw new RangeError(`Bluum lists no orders by the status ${status}`)
+/** Returns the filter of the list that shows all `statuses`. Throws RangeError if no single list does. */
+function toStatusFilter(statuses: readonly KnownOrderStatus[], { statusFilters }: Dialect): StatusFilter {
+  const [filter, ...others] = statuses.map((status) => statusFilters[status])
+  if (filter !== undefined && others.every((other) => other?.word === filter.word)) return filter
+  throw new RangeError(`Bluum has no list of exactly these statuses: ${statuses.join(', ')}`)
+}
+
+function toListFilter({ status, symbol, side }: ListFilter): Record<string, string> {
   return {
-    ...(filter === null ? {} : { status: filter.word }),
+    ...(status === null ? {} : { status: status.word }),
     ...(isSentAsFilter(symbol) ? { symbol } : {}),
     ...(side === null ? {} : { side: wordOf(sides, side) }),
   }

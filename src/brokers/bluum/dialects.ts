@@ -13,7 +13,7 @@ import type {
   OrderType,
   TimeInForce,
 } from '../../domain/order.ts'
-import type { BrokerOffer } from '../broker.ts'
+import type { BrokerFeatures } from '../broker.ts'
 import { path } from '../../upstream/http.ts'
 
 /** By what its paths begin with: `/trading/accounts/…`, or the newer `/investors/…`. */
@@ -21,7 +21,7 @@ export type BluumApi = 'accounts' | 'investors'
 
 /** What one generation of the API can be asked for, and what it calls things. */
 export interface Dialect {
-  offer: BrokerOffer
+  features: BrokerFeatures
   paths: {
     accounts: string
     orders: (accountId: string) => string
@@ -43,7 +43,7 @@ export interface Dialect {
   statuses: Readonly<Record<string, KnownOrderStatus>>
   /** Words that mean another status once something has filled. */
   statusesOnceFilled: Readonly<Record<string, KnownOrderStatus>>
-  /** What to ask a list for. */
+  /** The list that shows the orders of a status. */
   statusFilters: Readonly<Partial<Record<KnownOrderStatus, StatusFilter>>>
   commissionTypes: Readonly<Record<string, CommissionType>>
   /** The instant that lists are taken to be sorted by, as `parseInstant` returns it; null where the row has none. */
@@ -54,13 +54,14 @@ export interface Dialect {
   paramsAbout: Readonly<Record<string, 'account' | 'orderId'>>
 }
 
-interface StatusFilter {
+/** A value of the list's parameter `status`. */
+export interface StatusFilter {
   word: string
-  /** Whether the word also keeps orders of other statuses. */
+  /** Whether such a list also has orders of other statuses. */
   isGroup: boolean
 }
 
-const offer: Omit<BrokerOffer, 'readsOne'> = {
+const features: Omit<BrokerFeatures, 'readsOne'> = {
   name: 'Bluum',
   statuses: ['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'],
   sides: ['BUY', 'SELL'],
@@ -71,7 +72,7 @@ const offer: Omit<BrokerOffer, 'readsOne'> = {
 }
 
 const accounts: Dialect = {
-  offer: { ...offer, readsOne: 'byId' },
+  features: { ...features, readsOne: 'byId' },
   paths: {
     accounts: '/accounts',
     orders: (accountId) => path`/trading/accounts/${accountId}/orders`,
@@ -111,7 +112,7 @@ const accounts: Dialect = {
 }
 
 const investors: Dialect = {
-  offer: { ...offer, readsOne: 'underAccount' },
+  features: { ...features, readsOne: 'underAccount' },
   paths: {
     accounts: '/investors',
     orders: (accountId) => path`/investors/${accountId}/orders`,

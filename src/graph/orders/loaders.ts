@@ -1,5 +1,5 @@
-// The reads of one request. What means the same thing under several aliases, in fragments and in entities is one
-// call; nothing here outlives the request, because orders are live data.
+// The reads of one request. Equal reads under several aliases, in fragments and in entities share one call. Nothing is kept
+// after the request, because orders change at any time.
 
 import DataLoader from 'dataloader'
 import { AccountNeeded, OrderWithheld } from '../../brokers/broker.ts'
@@ -11,111 +11,191 @@ import type { Caller } from '../caller.ts'
 import { brokerOf, isAccountId, isOrderId } from '../../domain/order.ts'
 import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from '../../domain/order.ts'
 
-/**
- * The loaders of one request, which show its caller nothing of anybody else's accounts. All of them throw UpstreamError, and
- * a GraphQLError for an id that cannot be one or for what the caller may not read.
- */
-export interface Loaders {
-  /**
-   * The order; null when the broker knows none of this id, knows it under another account than `accountId`, or it is not one
-   * of the caller's. `argument` is what the caller knows the id as; `id` unless given.
-   */
-  order(id: string, accountId: string | null, argument?: string): Promise<Order | null>
-  /** A field that a list left out, by a single read of the order; throws where the broker garbled it. */
-  completed<Name extends PartialField>(order: PartialOrder, field: Name): Promise<Exclude<Order[Name], Error>>
-  page(query: PageQuery): Promise<Page>
-  /** The account of the caller's that `id` names: whether its broker knows it shows when its orders are read. */
-  account(id: string, argument: string): TradingAccount
-  /** The same, null for one that is not the caller's. */
-  findAccount(id: string, argument: string): TradingAccount | null
-  /** Every account of the caller's, and which brokers could not tell. Throws where none could. */
-  accounts(): Promise<{ accounts: TradingAccount[]; failures: ReadonlyMap<BrokerId, UpstreamError> }>
-  /** The broker of an account or order that has passed `account` or `order`. */
-  broker(id: BrokerId): Broker
-  /** After a write: nothing stands that was read before it, and of the order what the broker said of it now, if it did. */
-  renew(order: Order | null): void
+/** The accounts of a caller, and the brokers that could not list theirs. */
+export interface AccountList {
+  accounts: TradingAccount[]
+  failures: ReadonlyMap<BrokerId, UpstreamError>
 }
 
 type PartialOrder = Pick<Order, PartialField | 'id' | 'account'>
 
-// Single reads that one operation may take to complete rows of lists: beyond, a page of 100 would cost 100 calls.
+// Maximum list rows completed by single reads per operation. Without it, a page of 100 could cost 100 calls.
 const completionsMax = 10
 
-/** Loaders over `brokers` for one request, on behalf of `scope`. */
-export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller): Loaders {
-  // By account too: a broker that reads orders under their account knows none of them under another one.
-  const orders = new DataLoader<OrderKey, Order | null, string>(
-    (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
-    { cacheKeyFn: ({ id, accountId }) => `${id} ${accountId ?? ''}` },
-  )
-  const wholeOrders = new DataLoader<OrderKey, Order | null, string>(
-    (keys) => splitByBroker(keys, (broker, group) => broker.orders(group, scope)),
-    { cacheKeyFn: (key) => key.id },
-  )
-  const pages = new DataLoader<PageQuery, Page, string>(
-    (queries) => splitByBroker(mergeEqual(queries), (broker, group) => broker.pages(group, scope)),
-    { cacheKeyFn: toCacheKey },
-  )
-  let allAccounts: ReturnType<Loaders['accounts']> | null = null
-  const completed = new Set<string>()
-  const askedById = new Set<string>()
+/**
+ * The loaders of one request. They show nothing of other callers' accounts. Each method throws UpstreamError if a broker
+ * cannot be read, and a GraphQLError if an id is malformed or the caller lacks a scope.
+ */
+export class Loaders {
+  readonly #brokers: Brokers
+  readonly #scope: ReadScope
+  readonly #caller: Caller
+  readonly #orders: DataLoader<OrderKey, Order | null, string>
+  /** Orders from single reads only. */
+  readonly #wholeOrders: DataLoader<OrderKey, Order | null, string>
+  readonly #pages: DataLoader<PageQuery, Page, string>
+  #accounts: Promise<AccountList> | null = null
+  /** Ids of the list rows that were completed by a single read. */
+  readonly #completed = new Set<string>()
+  /** Ids that the operation asked for as single orders. */
+  readonly #askedById = new Set<string>()
 
-  async function splitByBroker<Question extends { broker: BrokerId }, Answer>(
-    questions: readonly Question[],
-    ask: (broker: Broker, group: readonly Question[]) => Promise<readonly (Answer | UpstreamError)[]>,
-  ): Promise<(Answer | Error)[]> {
-    const answers = new Map<Question, Answer | UpstreamError>()
-    const groups = Map.groupBy(new Set(questions), (question) => question.broker)
+  constructor(brokers: Brokers, scope: ReadScope, caller: Caller) {
+    this.#brokers = brokers
+    this.#scope = scope
+    this.#caller = caller
+    const readOrders = (keys: readonly OrderKey[]) =>
+      this.#readByBroker(keys, (broker, group) => broker.orders(group, scope))
+    this.#orders = new DataLoader(readOrders, { cacheKeyFn: toKey })
+    this.#wholeOrders = new DataLoader(readOrders, { cacheKeyFn: toKey })
+    this.#pages = new DataLoader<PageQuery, Page, string>(
+      (queries) => this.#readByBroker(mergeEqual(queries), (broker, group) => broker.pages(group, scope)),
+      { cacheKeyFn: toKey },
+    )
+  }
+
+  /**
+   * Returns the order; null if the broker has no such order, if it belongs to another account than `accountId`, or if it is
+   * not one of the caller's. `argument` names the id in messages.
+   */
+  async order(id: string, accountId: string | null, argument = 'id'): Promise<Order | null> {
+    this.#caller.require('orders:read')
+    if (accountId !== null) this.#requireBrokerOf(accountId, 'accountId', 'account')
+    const broker = this.#requireBrokerOf(id, argument, 'order')
+    if (accountId !== null && !this.#caller.sees(accountId)) return null
+    this.#askedById.add(id)
+    const order = await this.#orders.load(toOrderKey(broker, id, accountId)).catch((error: unknown) => {
+      if (error instanceof OrderWithheld) return error
+      throw error
+    })
+    if (order === null) return null
+    const owner = order instanceof OrderWithheld ? order.accountId : order.account.id
+    if (accountId !== null && owner !== accountId) return null
+    if (this.#caller.sees(owner)) {
+      if (order instanceof OrderWithheld) throw order
+      return order
+    }
+    // The same answer as for an unknown order at a broker that needs the account, so that it does not show that the order exists.
+    if (accountId === null && this.broker(broker).features.readsOne === 'underAccount') throw new AccountNeeded()
+    return null
+  }
+
+  /** Returns a field that a list left out, from a single read of the order. Throws if the broker's value cannot be read. */
+  async completed<Name extends PartialField>(order: PartialOrder, field: Name): Promise<Exclude<Order[Name], Error>> {
+    const { id, account } = order
+    // An order that was asked for by its id is read singly anyway.
+    if (!this.#askedById.has(id) && !this.#completed.has(id)) {
+      if (this.#completed.size === completionsMax) {
+        throw createInputError(
+          `The broker's list leaves out ${field}, and at most ${completionsMax} rows per operation are completed by a read of their own: select fewer rows, or query the order by its id.`,
+          'RATE_LIMITED',
+        )
+      }
+      this.#completed.add(id)
+    }
+    const key = { ...toOrderKey(brokerOf(id), id, account.id), mustBeWhole: true }
+    const whole = await this.#wholeOrders.load(key)
+    return fieldOf(whole ?? order, field)
+  }
+
+  /** Returns one page of a list. */
+  async page(query: PageQuery): Promise<Page> {
+    // Checked here, because an account can also be reached through the order of a write, which needs another scope.
+    this.#caller.require('orders:read')
+    if (!this.#caller.sees(query.accountId)) throw this.#caller.refuse('This is not one of your accounts.')
+    const page = await this.#pages.load(query)
+    for (const { order } of page.rows) {
+      if (!(order instanceof UpstreamError)) this.#prime(order)
+    }
+    return page
+  }
+
+  /** Returns the caller's account of this id, without a call: whether the broker knows it shows when its orders are read. */
+  account(id: string, argument: string): TradingAccount {
+    const account = this.findAccount(id, argument)
+    if (account !== null) return account
+    throw this.#caller.refuse(`${argument} is not one of your accounts.`)
+  }
+
+  /** Returns the caller's account of this id, without a call; null if it is not one of the caller's. */
+  findAccount(id: string, argument: string): TradingAccount | null {
+    this.#caller.require('orders:read')
+    const broker = this.#requireBrokerOf(id, argument, 'account')
+    return this.#caller.sees(id) ? { id, broker } : null
+  }
+
+  /** Returns all accounts of the caller. Throws if no broker could list its accounts. */
+  async accounts(): Promise<AccountList> {
+    this.#caller.require('orders:read')
+    return await (this.#accounts ??= this.#readAccounts())
+  }
+
+  /** Returns a connected broker, such as that of an account which `account` returned. */
+  broker(id: BrokerId): Broker {
+    const broker = this.#brokers.get(id)
+    if (!broker) throw new Error(`no broker ${id}`)
+    return broker
+  }
+
+  /** Forgets all orders and pages that were read before a write, and keeps `order` as the broker showed it after the write. */
+  renew(order: Order | null): void {
+    // Lists show the order too, and other orders of the account may have changed with it.
+    this.#orders.clearAll()
+    this.#wholeOrders.clearAll()
+    this.#pages.clearAll()
+    if (order !== null) this.#prime(order)
+  }
+
+  /** Answers later reads of the order from `order`, with its account or without. */
+  #prime(order: Order): void {
+    const { broker, id, account } = order
+    this.#orders.prime(toOrderKey(broker, id, account.id), order).prime(toOrderKey(broker, id, null), order)
+  }
+
+  async #readByBroker<Query extends { broker: BrokerId }, Result>(
+    queries: readonly Query[],
+    read: (broker: Broker, group: readonly Query[]) => Promise<readonly (Result | UpstreamError)[]>,
+  ): Promise<(Result | Error)[]> {
+    const results = new Map<Query, Result | UpstreamError>()
+    const groups = Map.groupBy(new Set(queries), (query) => query.broker)
     await Promise.all(
       [...groups].map(async ([id, group]) => {
-        const answered = await ask(requireBroker(id), group)
-        for (const [index, question] of group.entries()) {
-          const answer = answered[index]
-          if (answer !== undefined) answers.set(question, answer)
+        const answers = await read(this.broker(id), group)
+        for (const [index, query] of group.entries()) {
+          const answer = answers[index]
+          if (answer !== undefined) results.set(query, answer)
         }
       }),
     )
-    return questions.map((question) => {
-      const answer = answers.get(question)
-      if (answer === undefined) throw new Error('an adapter answered fewer questions than it was asked')
-      // Who asked is told why its reads ended, in its own words.
-      return answer instanceof ReadEnded && answer.endReason instanceof Error ? answer.endReason : answer
+    return queries.map((query) => {
+      const result = results.get(query)
+      if (result === undefined) throw new Error('an adapter returned fewer answers than it had queries')
+      // The reason why the reads of this request ended, such as its deadline, says more than the read that it ended.
+      return result instanceof ReadEnded && result.endReason instanceof Error ? result.endReason : result
     })
   }
 
-  // A broker that is down takes its own accounts away, and not those of the others.
-  async function readAccounts(): ReturnType<Loaders['accounts']> {
-    const known = caller.accountIds?.filter((id) => isAccountId(id) && brokers.has(brokerOf(id)))
+  // If a broker is down, only its own accounts are missing.
+  async #readAccounts(): Promise<AccountList> {
+    const known = this.#caller.accountIds?.filter((id) => isAccountId(id) && this.#brokers.has(brokerOf(id)))
     if (known) return { accounts: known.map((id) => ({ id, broker: brokerOf(id) })), failures: new Map() }
     const failures = new Map<BrokerId, UpstreamError>()
     const lists = await Promise.all(
-      [...brokers.values()].map(async ({ id: broker, accounts }) => {
-        const ids = await accounts(scope).catch(keepUpstreamError)
+      [...this.#brokers.values()].map(async ({ id: broker, accounts }) => {
+        const ids = await accounts(this.#scope).catch(keepUpstreamError)
         if (!(ids instanceof UpstreamError)) return ids.map((id): TradingAccount => ({ id, broker }))
         failures.set(broker, ids)
         return []
       }),
     )
     const [failure] = failures.values()
-    if (failure !== undefined && failures.size === brokers.size) throw failure
+    if (failure !== undefined && failures.size === this.#brokers.size) throw failure
     return { accounts: lists.flat(), failures }
   }
 
-  /** From now on the order is answered as it is, whoever asks for it, with its account or without. */
-  function prime(order: Order): void {
-    const key = { broker: order.broker, id: order.id, mustBeWhole: false }
-    orders.prime({ ...key, accountId: order.account.id }, order).prime({ ...key, accountId: null }, order)
-  }
-
-  function requireBroker(id: BrokerId): Broker {
-    const broker = brokers.get(id)
-    if (!broker) throw new Error(`no broker ${id}`)
-    return broker
-  }
-
-  function findBroker(id: string, argument: string, kind: 'order' | 'account'): BrokerId {
+  #requireBrokerOf(id: string, argument: string, kind: 'order' | 'account'): BrokerId {
     if (!(kind === 'order' ? isOrderId(id) : isAccountId(id))) {
-      // A representation of an entity may hold anything in the place of an id.
+      // A representation of an entity may hold any value in the place of an id.
       const isOfAries = typeof id === 'string' && brokerOf(id) === 'ARIES'
       const form = isOfAries ? `aries:<account>${kind === 'order' ? ':<order>' : ''}, where each part has` : 'ids have'
       throw createInputError(
@@ -123,91 +203,21 @@ export function createLoaders(brokers: Brokers, scope: ReadScope, caller: Caller
       )
     }
     const broker = brokerOf(id)
-    if (!brokers.has(broker))
-      throw createInputError(`${argument} names a broker that is not connected here: ${broker}.`)
-    return broker
+    if (this.#brokers.has(broker)) return broker
+    throw createInputError(`${argument} names a broker that is not connected here: ${broker}.`)
   }
+}
 
-  function findAccount(id: string, argument: string): TradingAccount | null {
-    caller.require('orders:read')
-    const broker = findBroker(id, argument, 'account')
-    return caller.sees(id) ? { id, broker } : null
-  }
+function toOrderKey(broker: BrokerId, id: string, accountId: string | null): OrderKey {
+  return { broker, id, accountId, mustBeWhole: false }
+}
 
-  return {
-    async order(id, accountId, argument = 'id') {
-      caller.require('orders:read')
-      if (accountId !== null) findBroker(accountId, 'accountId', 'account')
-      const key = { broker: findBroker(id, argument, 'order'), id, accountId, mustBeWhole: false }
-      // Whatever is there, it is nothing to this caller.
-      if (accountId !== null && !caller.sees(accountId)) return null
-      askedById.add(id)
-      const order = await orders.load(key).catch((error: unknown) => {
-        if (error instanceof OrderWithheld) return error
-        throw error
-      })
-      if (order === null) return null
-      const owner = order instanceof OrderWithheld ? order.accountId : order.account.id
-      if (accountId !== null && owner !== accountId) return null
-      if (caller.sees(owner)) {
-        if (order instanceof OrderWithheld) throw order
-        return order
-      }
-      // As an order answers that nobody knows, where it cannot be asked for without its account.
-      if (accountId === null && requireBroker(key.broker).offer.readsOne === 'underAccount') throw new AccountNeeded()
-      return null
-    },
-
-    async completed(order, field) {
-      const { id, account } = order
-      // Who asks for an order by its id has asked for that read.
-      if (!askedById.has(id) && !completed.has(id)) {
-        if (completed.size === completionsMax) {
-          throw createInputError(
-            `The broker's list leaves ${field} out, and at most ${completionsMax} rows an operation are read singly for it: ask for fewer rows, or for the order by its id.`,
-            'RATE_LIMITED',
-          )
-        }
-        completed.add(id)
-      }
-      const whole = await wholeOrders.load({ broker: brokerOf(id), id, accountId: account.id, mustBeWhole: true })
-      return fieldOf(whole ?? order, field)
-    },
-
-    async page(query) {
-      // Here, because an account is reached through the orders of a write too, for which this right is not needed.
-      caller.require('orders:read')
-      if (!caller.sees(query.accountId)) throw caller.refuse('This is not one of your accounts.')
-      const page = await pages.load(query)
-      for (const { order } of page.rows) {
-        if (!(order instanceof UpstreamError)) prime(order)
-      }
-      return page
-    },
-
-    account(id, argument) {
-      const account = findAccount(id, argument)
-      if (account !== null) return account
-      throw caller.refuse(`${argument} is not one of your accounts.`)
-    },
-
-    findAccount,
-
-    async accounts() {
-      caller.require('orders:read')
-      return await (allAccounts ??= readAccounts())
-    },
-
-    broker: requireBroker,
-
-    renew(order) {
-      // Lists show the order too, and other orders of its account may have moved with it.
-      orders.clearAll()
-      wholeOrders.clearAll()
-      pages.clearAll()
-      if (order !== null) prime(order)
-    },
-  }
+/**
+ * Returns the cache key of a read: its whole value, so that no field can be forgotten. Two fields in another order give two
+ * keys, which costs a call but never a wrong answer.
+ */
+export function toKey(read: OrderKey | PageQuery): string {
+  return JSON.stringify(read)
 }
 
 function fieldOf<Name extends PartialField>(order: PartialOrder, field: Name): Exclude<Order[Name], Error>
@@ -217,20 +227,14 @@ function fieldOf(order: PartialOrder, field: PartialField): string | boolean | n
   return value
 }
 
-// Pages that differ only in whether they want to know if a row follows become one question, asked for both.
+/** Merges queries that differ only in `wantsMore` into one that wants it if one of them does. */
 function mergeEqual(queries: readonly PageQuery[]): PageQuery[] {
   const merged = new Map<string, PageQuery>()
-  for (const query of queries) {
-    const key = toCacheKey({ ...query, wantsMore: true })
+  const keys = queries.map((query) => toKey({ ...query, wantsMore: true }))
+  for (const [index, query] of queries.entries()) {
+    const key = keys[index] ?? ''
     const wantsMore = query.wantsMore || merged.get(key)?.wantsMore === true
     merged.set(key, { ...query, wantsMore })
   }
-  return queries.map((query) => merged.get(toCacheKey({ ...query, wantsMore: true })) ?? query)
-}
-
-function toCacheKey(query: PageQuery): string {
-  const { accountId, statuses, symbol, side, submittedAfter, submittedBefore, olderThan, after, first, wantsMore } =
-    query
-  const filter = [statuses, symbol, side, submittedAfter, submittedBefore]
-  return JSON.stringify([accountId, filter, olderThan, after, first, wantsMore])
+  return queries.map((query, index) => merged.get(keys[index] ?? '') ?? query)
 }

@@ -1,10 +1,10 @@
-// One page of a connection: the cursor taken apart and made, the lists of several statuses merged, the result cut.
+// Reads one page of a connection: plans its lists, merges their rows newest first, and cuts the page.
 
-import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import { pageSizeMax } from '../../brokers/broker.ts'
 import { UpstreamError } from '../../upstream/errors.ts'
-import type { Boundary, Page, PageQuery, PageRow } from '../../brokers/broker.ts'
+import type { Boundary, Page, PageRow } from '../../brokers/broker.ts'
 import { createInputError } from '../errors.ts'
+import type { Cursors, List, WalkPosition } from './cursors.ts'
 import type { Loaders } from './loaders.ts'
 import { compareNewestFirst, rankOf, stateOf } from '../../domain/order.ts'
 import type { Order, OrderFilter, TradingAccount } from '../../domain/order.ts'
@@ -12,7 +12,7 @@ import { isShownSymbol } from '../../trading/validate.ts'
 
 const pageSizeDefault = 50
 
-/** A page of an account's orders as the graph shows it. An order that cannot be read is the error that says why. */
+/** A page of an account's orders, with the fields of the graph. An order that cannot be read is the error that says why. */
 export interface OrderConnection {
   edges: { cursor: string; node: Order | UpstreamError }[]
   nodes: (Order | UpstreamError)[]
@@ -20,18 +20,18 @@ export interface OrderConnection {
   isComplete: boolean
 }
 
-/** What a page is asked with; null where the caller left it out. */
+/** The arguments of a page; null if the caller left one out. */
 export interface PageArguments {
   filter: OrderFilter
   first: number | null
   after: string | null
-  /** Whether `hasNextPage` was selected: on a full page it can cost one call more. */
+  /** Whether `hasNextPage` is selected. On a page of 100 it can cost one more call. */
   wantsMore: boolean
 }
 
 /**
- * Reads one page. Throws UpstreamError, and a GraphQLError for arguments that cannot be used. Asks every list for the
- * whole page, so there is no second round.
+ * Reads one page. Each list is read for the whole page, so there is no second round. Throws UpstreamError if a list cannot be
+ * read, and a GraphQLError for invalid arguments.
  */
 export async function readPage(
   { loaders, cursors }: { loaders: Loaders; cursors: Cursors },
@@ -48,14 +48,15 @@ export async function readPage(
   const lists = toLists(loaders, account, filter)
   const start = after === null ? { positions: lists.map(() => null), boundary: null } : cursors.decode(after, lists)
   const pages: Page[] = []
-  // One after the other, in the order in which an order moves on: one that moves meanwhile is then seen at least once.
+  // One after the other, in the order in which an order changes its status. An order that changes it meanwhile is then in at
+  // least one of the lists.
   for (const [index, list] of lists.entries()) {
     const page = await loaders.page({
       ...list,
       after: start.positions[index] ?? null,
       olderThan: start.boundary,
       first: size,
-      // Below the maximum the one row more costs nothing, so pages that differ only in this stay one call.
+      // One more row costs nothing below the maximum. Without it, pages that differ only in this would be two calls.
       wantsMore: wantsMore || size < pageSizeMax,
     })
     pages.push(page)
@@ -63,30 +64,19 @@ export async function readPage(
   return toConnection(pages, start, size, after !== null, (place) => cursors.encode(place, lists))
 }
 
-type List = Omit<PageQuery, 'after' | 'olderThan' | 'first' | 'wantsMore'>
-
-/** Where a walk stands in its lists. */
-interface Place {
-  positions: readonly (string | null)[]
-  /** Kept where there are several lists, because an order can move from one to another. */
-  boundary: Boundary | null
-}
-
-// Where the broker filters by status it does so by one, so one list for each; else, and without a filter, a single one,
-// which also has the orders of an unknown status.
+/** Returns the lists that show the orders of `filter`; none if no order can match. */
 function toLists(loaders: Loaders, account: TradingAccount, filter: OrderFilter): List[] {
   const broker = loaders.broker(account.broker)
-  const { offer } = broker
-  const wanted = offer.statuses.filter(
+  const { features } = broker
+  if (filter.side !== null && !features.sides.includes(filter.side)) return []
+  // A list without a status also has the orders of an unknown status.
+  const isAll = filter.statuses === null && filter.state === null
+  const wanted = features.statuses.filter(
     (status) =>
       (filter.statuses === null || filter.statuses.includes(status)) &&
       (filter.state === null || filter.state === stateOf(status)),
   )
-  if (filter.side !== null && !offer.sides.includes(filter.side)) return []
-  const isAll = filter.statuses === null && filter.state === null
-  const isSplit = offer.filters.includes('status')
-  const lists = isAll ? [null] : isSplit ? wanted.map((status) => [status]) : wanted.length > 0 ? [wanted] : []
-  return lists.map((statuses) => ({
+  return (isAll ? [null] : broker.planLists(wanted)).map((statuses) => ({
     broker: broker.id,
     accountId: account.id,
     statuses,
@@ -99,10 +89,10 @@ function toLists(loaders: Loaders, account: TradingAccount, filter: OrderFilter)
 
 function toConnection(
   pages: readonly Page[],
-  start: Place,
+  start: WalkPosition,
   size: number,
   hasPreviousPage: boolean,
-  toCursor: (place: Place) => string,
+  toCursor: (place: WalkPosition) => string,
 ): OrderConnection {
   const positions = [...start.positions]
   const taken = pages.map(() => 0)
@@ -117,7 +107,7 @@ function toConnection(
     positions[next.list] = position
     const known = order instanceof UpstreamError ? undefined : given.get(order.id)
     if (known) {
-      // It moved from one list to the next between the two reads; the later one is what holds.
+      // The order moved from one list to the next between the two reads. The later read is the newer state.
       known.node = order
       continue
     }
@@ -127,9 +117,9 @@ function toConnection(
     edges.push(edge)
   }
   const isComplete = pages.every((page) => page.isComplete)
-  // What was looked at need not be looked at again, whether or not anything was found there.
+  // Rows that were read and did not match are not read again.
   const ends = pages.map((page, list) => (page.rows.length === taken[list] ? page.position : (positions[list] ?? null)))
-  // A page can be empty and be followed: a search that ended early, or rows that were old and have been dropped.
+  // An empty page can have a next page: its search ended early, or all its rows were dropped.
   const mayFollow = !isComplete || pages.some((page) => page.hasMore === true)
   return {
     edges,
@@ -149,11 +139,11 @@ function toConnection(
   }
 }
 
-// A cursor is made when it is read: most documents select one of a page.
+// A cursor is made when its field is read, because most documents select one cursor of a page.
 function toEdge(
   node: Order | UpstreamError,
-  place: Place,
-  toCursor: (place: Place) => string,
+  place: WalkPosition,
+  toCursor: (place: WalkPosition) => string,
 ): OrderConnection['edges'][number] {
   return {
     node,
@@ -163,7 +153,7 @@ function toEdge(
   }
 }
 
-// More orders of one instant are told apart by the positions alone.
+// Maximum ids in a boundary. Beyond that, the positions alone separate orders of one instant.
 const boundaryIdsMax = 100
 
 function advance(boundary: Boundary | null, order: Order): Boundary | null {
@@ -182,67 +172,9 @@ function findNewest(pages: readonly Page[], taken: readonly number[]): { list: n
   return newest
 }
 
-// A row that cannot be read goes first: it must not hold back the list it stands in.
+// A row that cannot be read comes first, because otherwise it would hold back its list.
 function isNewer(a: PageRow, b: PageRow): boolean {
   if (a.order instanceof UpstreamError) return !(b.order instanceof UpstreamError)
   if (b.order instanceof UpstreamError) return false
   return compareNewestFirst(rankOf(a.order), rankOf(b.order)) < 0
-}
-
-// ---- cursors --------------------------------------------------------------------------------------------------------
-
-/** Writes and reads cursors: opaque, bound to their lists, and ours alone. Made once per process. */
-export interface Cursors {
-  encode(place: Place, lists: readonly List[]): string
-  /** Throws a GraphQLError, CURSOR_INVALID, for what is not a cursor of these lists. */
-  decode(cursor: string, lists: readonly List[]): Place
-}
-
-const version = 1
-const signatureBytes = 12
-// What a page of several lists with long ties needs at most.
-const cursorCharactersMax = 30_000
-
-/**
- * Cursors under a key that `secret` gives: the same secret reads them after a restart and in every replica, and without
- * it nobody can make one.
- */
-export function createCursors(secret: string): Cursors {
-  const key = Buffer.from(hkdfSync('sha256', secret, '', 'blotter cursor', 32))
-
-  function sign(text: string, lists: readonly List[]): Buffer {
-    return createHmac('sha256', key)
-      .update(JSON.stringify([version, lists]))
-      .update(text)
-      .digest()
-      .subarray(0, signatureBytes)
-  }
-
-  return {
-    encode({ positions, boundary }, lists) {
-      const text = JSON.stringify([positions, boundary])
-      return Buffer.concat([Buffer.from([version]), sign(text, lists), Buffer.from(text)]).toString('base64url')
-    },
-
-    decode(cursor, lists) {
-      const bytes = Buffer.from(cursor.slice(0, cursorCharactersMax), 'base64url')
-      // The decoder passes over what is no base64url; here a cursor has one spelling.
-      const place = bytes.toString('base64url') === cursor ? open(bytes, lists) : null
-      if (place !== null) return place
-      throw createInputError(
-        'after is not a cursor of this list: use an endCursor of the same account and filter, or leave it out to start again.',
-        'CURSOR_INVALID',
-      )
-    },
-  }
-
-  function open(bytes: Buffer, lists: readonly List[]): Place | null {
-    const signature = bytes.subarray(1, 1 + signatureBytes)
-    const text = bytes.subarray(1 + signatureBytes).toString()
-    if (bytes[0] !== version || signature.length !== signatureBytes) return null
-    if (!timingSafeEqual(signature, sign(text, lists))) return null
-    // What carries the signature was written above.
-    const [positions, boundary]: [Place['positions'], Place['boundary']] = JSON.parse(text)
-    return { positions, boundary }
-  }
 }

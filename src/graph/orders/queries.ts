@@ -86,7 +86,7 @@ builder.queryFields((t) => ({
     async resolve(_, __, { loaders, report }, info) {
       const { accounts, failures } = await loaders.accounts()
       for (const [broker, failure] of failures) {
-        report(createPartialError(failure, `The accounts at ${loaders.broker(broker).offer.name}`, info))
+        report(createPartialError(failure, `The accounts at ${loaders.broker(broker).features.name}`, info))
       }
       return accounts
     },

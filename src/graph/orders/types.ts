@@ -369,8 +369,8 @@ export const OrderFilterInput = builder.inputType('OrderFilter', {
     statuses: t.field({
       type: [OrderStatusFilter],
       description:
-        'Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Each ' +
-        'status can cost an upstream call of its own.',
+        'Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Statuses ' +
+        'that the broker lists separately cost one upstream call each.',
     }),
     state: t.field({
       type: OrderStateFilter,

@@ -72,7 +72,7 @@ export interface Placement {
   firstSentAt: number | null
   lastSentAt: number | null
   /** The pre-send snapshot of the orders of this symbol and side; null if none was taken. */
-  preImage: PreImage | null
+  preImage: PreSendSnapshot | null
   /** The broker's order; null until it is known to exist. */
   orderId: string | null
   foundBy: OrderMatch | null
@@ -89,7 +89,7 @@ export interface Placement {
   resolvedAt: number | null
 }
 
-export interface PreImage {
+export interface PreSendSnapshot {
   orderIds: string[]
   /** Whether these are all orders that could be mistaken for its own. */
   isComplete: boolean
@@ -176,7 +176,7 @@ export function createPlacement(
 export type PlacementEvent =
   /** `acknowledged`: keys of duplicate candidates that its caller has acknowledged. */
   | { type: 'reserved'; owner: string; sendBy: number; acknowledged: readonly string[] }
-  | { type: 'sending'; attempt: number; preImage: PreImage | null }
+  | { type: 'sending'; attempt: number; preImage: PreSendSnapshot | null }
   /** `changes`: absent if the broker changed nothing. */
   | { type: 'accepted'; orderId: string; foundBy: OrderMatch; changes?: BrokerChanges }
   | { type: 'rejected'; outcome: RejectedOutcome; orderId: string | null; foundBy: OrderMatch | null }

@@ -732,7 +732,7 @@ describe('the two lists', () => {
     }
   })
 
-  it.each(['preImage', 'lookup'] as const)(
+  it.each(['snapshot', 'lookup'] as const)(
     'that are too long for a search (%s) show that it is not complete',
     async (purpose) => {
       const rows = Array.from({ length: 120 }, (_, index) => toRow(`o${index}`, index))

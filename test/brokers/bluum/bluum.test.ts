@@ -1280,7 +1280,7 @@ const scans: Record<string, Case> = {
   'a search finds every order of the list once, with what it leaves out left out': async ({ broker, answerBook }) => {
     const rows = toTimedRows(250, { client_order_id: 'limitorder123', extended_hours: false })
     answerBook(rows, ['client_order_id', 'extended_hours'])
-    for (const purpose of ['preImage', 'lookup'] as const) {
+    for (const purpose of ['snapshot', 'lookup'] as const) {
       const { orders, isComplete } = await broker.scan(toScan({ purpose }), createScope())
       expect(orders.map(({ id }) => id)).toEqual(rows.map(({ id }) => id))
       expect(orders[0]).toMatchObject({ account: { id: accountId }, clientOrderId: null, isPartial: true })

@@ -520,7 +520,7 @@ describe('lists', () => {
   })
 
   it('knows the statuses that it can report, each once', () => {
-    expect(connect().offer.statuses).toEqual(['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'])
+    expect(connect().features.statuses).toEqual(['ACCEPTED', 'PARTIALLY_FILLED', 'FILLED', 'CANCELED', 'REJECTED'])
   })
 
   it('an interval goes by the submission, though the list goes by the creation', async () => {

@@ -29,7 +29,7 @@ export type OrderFilter = {
   side?: OrderSideInput | null | undefined;
   /** Only orders that may still trade, or only final ones. An order whose status is UNKNOWN is neither: it shows in lists without `state` and `statuses` only. */
   state?: OrderStateFilter | null | undefined;
-  /** Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Each status can cost an upstream call of its own. */
+  /** Any of these. An empty list matches nothing. A status that the broker does not know matches nothing. Statuses that the broker lists separately cost one upstream call each. */
   statuses?: Array<OrderStatusFilter> | null | undefined;
   /** Submitted at this instant or later. The search is bounded, see `isComplete`. */
   submittedAfter?: string | null | undefined;
