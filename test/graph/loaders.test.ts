@@ -1,6 +1,6 @@
 // The cache keys of reads: a field that a key leaves out would give two aliases one answer.
 
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { expect, it } from 'vitest'
 import type { PageQuery } from '../../src/brokers/broker.ts'
 import { toKey } from '../../src/graph/orders/loaders.ts'
