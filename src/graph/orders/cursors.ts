@@ -7,7 +7,7 @@ import { createInputError } from '../errors.ts'
 /** A list of a page, without its position and size. */
 export type List = Omit<PageQuery, 'after' | 'olderThan' | 'first' | 'wantsMore'>
 
-/** Where a walk through the lists of a page has got to. */
+/** The position of a walk through the lists of a page. */
 export interface WalkPosition {
   /** One for each list. */
   positions: readonly (string | null)[]
