@@ -34,7 +34,7 @@ const refusedWaitMs = 1_000
 
 const usage = `Usage: npm run bench -- [--seconds N]
 
-  --seconds N  how long the part at full speed puts load on the machine, 2 to 120; ${secondsDefault} unless told.
+  --seconds N  how long the part at full speed puts load on the machine, 2 to 120; ${secondsDefault} by default.
                The part at the published rate takes ${publishedMs / 1000} seconds more.
 `
 

@@ -106,7 +106,7 @@ function isForLater(result: CancelOrderResult): boolean {
 }
 
 /**
- * Ms after the beginning at which an unconfirmed cancel is looked at: every 5 s for two minutes, and then every minute while
+ * Ms after the beginning at which an unconfirmed cancel is checked: every 5 s for two minutes, and then every minute while
  * `isUnasked`, because the cancel has not reached the broker; otherwise at `lateMs`. Ends with the last of `lateMs`.
  */
 export function* listTries(lateMs: readonly number[], isUnasked: () => boolean): Generator<number> {

@@ -130,8 +130,8 @@ describe('the text of the docs', () => {
     const rows = [...textOf('docs/reference/limits.md').matchAll(/^\| (.+) \| ([\d,]+) \| `(\w+)` \|$/gm)]
     expect(rows.length).toBeGreaterThan(20)
     for (const [row, , value = '', name = ''] of rows) {
-      const values = [...sources.matchAll(new RegExp(`\\b${name}\\]?\\s*[=:]\\s*([\\d_]+)`, 'g'))].map((found) =>
-        Number(found[1]?.replaceAll('_', '')),
+      const values = [...sources.matchAll(new RegExp(`\\b${name}\\]?\\s*(?:[=:]|\\?\\?)\\s*([\\d_]+)`, 'g'))].map(
+        (found) => Number(found[1]?.replaceAll('_', '')),
       )
       expect(values, row).toContain(Number(value.replaceAll(',', '')))
     }

@@ -144,6 +144,9 @@ const phrases: [phrase: string, write: string][] = [
   [`${be} asked`, '"is called", "is queried", "is requested"'],
   ['(?:taken|takes|take|took) for (?:a|an|the|one|none|granted)', '"treated as", "read as"'],
   ['(?:is|are|was|were) none', '"if there is no …", "no … exists"'],
+  ['unless told', '"by default"'],
+  ['(?:is|are|was|were|be|been) looked (?:at|for|through)', '"is read", "is checked", "is searched"'],
+  ['hears? (?:of|so)', '"receives"'],
   // Words that are rare in technical English.
   ['bears?|borne', '"has", "contains"'],
   ['beside', '"next to", "in addition to"'],
@@ -153,12 +156,15 @@ const phrases: [phrase: string, write: string][] = [
   ['stands(?! for)', '"is", "is listed", "remains"'],
   ['all the same', '"anyway", "still"'],
   ['for want of', '"because there is no …"'],
+  ['for ever', '"forever", "without end"'],
+  ['unasked', '"unrequested"'],
   ['lest|hence|thereby|thus|upon', '"otherwise", "therefore", "so", "on"'],
   // Pronouns that hide who acts.
   ['whatever|whichever|wherever', '"any", "each", or the list of cases'],
   ['whoever|nobody|somebody|someone|anybody|no one', 'caller, client, router, operator, broker or process'],
   // Former names of terms in the glossary, docs/concepts.md.
   ['wish|wishes|wished', '"cancel request"'],
+  ['places? in the rate budget', '"permit"'],
   ['pre-?images?', '"pre-send snapshot"'],
   ['twins?', '"duplicate candidate", "duplicate"'],
   ['(?<!in[ -])flights?', '"shared read"'],
