@@ -168,6 +168,10 @@ describe('the text of the docs', () => {
     expect(missing).toEqual([])
   })
 
+  it('keeps the README short enough to be read at once', () => {
+    expect(textOf('README.md').split('\n').length).toBeLessThan(140)
+  })
+
   it('maps each folder of src in the README', () => {
     const folders = readdirSync(join(root, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
     for (const { name } of folders) expect(textOf('README.md')).toContain(`src/${name}/ `)
