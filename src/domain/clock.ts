@@ -1,21 +1,21 @@
-// Time as the work sees it, so that a test can run an hour in a millisecond and stop the world between two steps.
+// The clock of the writes. It is injected, so that a test can run an hour in a millisecond.
 
 import { setTimeout as wait } from 'node:timers/promises'
 
-/** What writes take their time from. */
+/** The time that writes use. */
 export interface Clock {
-  /** Epoch ms by the wall clock, which somebody may set: for instants that are shown, stored or given by a caller. */
+  /** Epoch ms of the wall clock, which may be set forward or back: for instants that are shown, stored or given by a caller. */
   now(): number
-  /** Ms that only ever grow, from an origin of this process: for everything that is waited for. */
+  /** Ms since the start of the process, which only grow: for deadlines and waits. */
   monotonic(): number
-  /** Resolves after `ms`, counted by `monotonic`; at once when `signal` aborts, or has aborted. Never rejects. */
+  /** Resolves after `ms` of `monotonic`, or at once if `signal` aborts or has aborted. Never rejects. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
 }
 
 // Node fires timers beyond 2^31 ms at once.
 const timerMsMax = 2 ** 31 - 1
 
-/** The process's own clock. */
+/** The clock of the process. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
@@ -26,12 +26,12 @@ export const systemClock: Clock = {
         await wait(Math.min(left, timerMsMax), undefined, signal && { signal })
       }
     } catch {
-      // Aborted: there is nothing else that it throws.
+      // It was aborted; `wait` throws nothing else.
     }
   },
 }
 
-/** What `work` comes to, or `otherwise()` when it is not over at `until` (monotonic ms); the work itself goes on. */
+/** Returns the result of `work`, or `otherwise()` if it has not ended at `until` (monotonic ms). The work itself continues. */
 export async function within<T>(clock: Clock, until: number, work: Promise<T>, otherwise: () => T): Promise<T> {
   const timer = new AbortController()
   const late = clock.sleep(until - clock.monotonic(), timer.signal).then(() => null)

@@ -1,14 +1,14 @@
-// Exact base-10 numbers as strings. Money and quantities never pass through a JavaScript number: `0.1 + 0.2` and
-// `12345678901234567890` both come out changed on the other side.
+// Exact base-10 numbers as strings. Amounts are never JavaScript numbers, because those change `0.1 + 0.2` and
+// `12345678901234567890`.
 
 const decimalPattern = /^(-?)(\d+)(?:\.(\d+))?$/
 
-/** The most digits, before and after the point together, that a caller may send; what SQL's DECIMAL(38) holds. */
+/** Maximum digits that a caller may send, before and after the point together; SQL's DECIMAL(38) holds as many. */
 export const decimalDigitsMax = 38
 
 const expandLengthMax = 100
 
-/** How to write a decimal, for the message that refuses another form. */
+/** The accepted form, for messages that refuse another one. */
 export const decimalHelp =
   'write a string of plain digits such as "175.00", with a digit before and after the point, and without separators, blanks, exponent, plus sign or leading zeros.'
 
@@ -25,13 +25,13 @@ export function isDecimal(text: string): boolean {
   return decimalPattern.test(text)
 }
 
-/** Digits in all, leading zeros included, and how many of them stand after the point. Throws RangeError if not a decimal. */
+/** Returns the number of digits, leading zeros included, and of those after the point. Throws RangeError if not a decimal. */
 export function countDigits(text: string): { total: number; fraction: number } {
   const { whole, fraction } = split(text)
   return { total: whole.length + fraction.length, fraction: fraction.length }
 }
 
-/** The one spelling of a value: `5`, `5.0` and `05.00` are all `5`. Throws RangeError if not a decimal. */
+/** Returns the shortest spelling of a value: `5` for `5`, `5.0` and `05.00`. Throws RangeError if not a decimal. */
 export function normalizeDecimal(text: string): string {
   const { negative, whole, fraction } = split(text)
   const integer = whole.replace(/^0+(?=\d)/, '')
@@ -40,12 +40,12 @@ export function normalizeDecimal(text: string): string {
   return negative && digits !== '0' ? `-${digits}` : digits
 }
 
-// Doubles tell any two decimals of at most 15 digits apart, in a third of the time that BigInt takes.
+// Doubles distinguish any two decimals of at most 15 digits, in a third of the time that BigInt takes.
 function isShort(text: string): boolean {
   return text.length <= 15 && isDecimal(text)
 }
 
-/** Below zero, zero or above it, as `a` is less than, equal to or greater than `b`. Throws RangeError if one is no decimal. */
+/** Returns a number below, equal to or above 0 if `a` is less than, equal to or greater than `b`. Throws RangeError if one is not a decimal. */
 export function compareDecimals(a: string, b: string): number {
   if (isShort(a) && isShort(b)) {
     const difference = Number(a) - Number(b)
@@ -58,7 +58,7 @@ export function compareDecimals(a: string, b: string): number {
   return difference < 0n ? -1 : difference > 0n ? 1 : 0
 }
 
-/** `a` less `b`, exactly, with as many digits after the point as the longer of the two. Throws RangeError if one is no decimal. */
+/** Returns `a` minus `b`, with as many digits after the point as the longer one has. Throws RangeError if one is not a decimal. */
 export function subtractDecimals(a: string, b: string): string {
   const left = split(a)
   const right = split(b)
@@ -88,9 +88,9 @@ function toScaled({ negative, whole, fraction }: Parts, scale: number): bigint {
 }
 
 /**
- * A JSON number's digits written out: `1e-9` becomes `0.000000001`, exactly. Returns null for what is no number, and for
- * exponents beyond ±40 and more than 100 characters, where a wrong answer of the sender is likelier than such a price
- * (and comparing numbers of millions of digits would hold up everyone else).
+ * Writes out the digits of a JSON number: `0.000000001` for `1e-9`. Returns null if `text` is not a number, has an exponent
+ * beyond ±40 or more than 100 characters: such a value is more likely wrong than a price, and comparing millions of digits
+ * would delay all other requests.
  */
 export function expandExponent(text: string): string | null {
   if (text.length > expandLengthMax) return null

@@ -1,36 +1,36 @@
-// Instants as RFC 3339 text in UTC. They stay text because a JavaScript Date drops what lies below a millisecond,
-// and two orders may differ in just that.
+// Instants as RFC 3339 text in UTC. They stay text because a JavaScript Date drops digits below a millisecond, and two orders
+// may differ only in those.
 
 import { expandExponent } from './decimal.ts'
 
 const instantPattern = /^(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,12})?([Zz]|[+-]\d{2}:\d{2})$/
 
-// An instant that `parseInstant` returns as it is; only 29 February needs the calendar. A test without captures takes a
+// An instant that `parseInstant` returns unchanged; only 29 February needs the calendar. A test without captures takes a
 // twentieth of the time of the full check, and each row of a list has two to four instants.
 const plainInstant =
   /^\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,12})?Z$/
 
 /**
- * The same instant in UTC (`2026-03-09T15:02:11Z`), fraction digits kept, or null when `text` is not an RFC 3339
- * date-time: a time without a zone is not an instant, and guessing its zone would move an order by hours.
+ * Returns the instant in UTC (`2026-03-09T15:02:11Z`) with its fraction digits; null if `text` is not an RFC 3339 date-time.
+ * A time without a zone is not an instant, because a wrong guess of its zone would move an order by hours.
  */
 export function parseInstant(text: string): string | null {
   if (plainInstant.test(text)) return text
   const match = instantPattern.exec(text)
   if (!match) return null
   const [, date, time, fraction = '', zone] = match
-  // Checked by its way back: Date would turn 30 February into 2 March without a word.
+  // Compared with the written date, because Date would turn 30 February into 2 March silently.
   const asUtc = new Date(`${date}T${time}Z`)
   if (Number.isNaN(asUtc.getTime()) || asUtc.toISOString().slice(0, 19) !== `${date}T${time}`) return null
   if (zone === 'Z' || zone === 'z') return `${date}T${time}${fraction}Z`
   const shifted = new Date(`${date}T${time}${zone}`)
   if (Number.isNaN(shifted.getTime())) return null
-  // The zone may lead out of the years 0000 to 9999, which RFC 3339 cannot write.
+  // With its zone the year may be outside 0000 to 9999, which RFC 3339 cannot write.
   const utc = /^(\d{4}-.{14})\.000Z$/.exec(shifted.toISOString())?.[1]
   return utc === undefined ? null : `${utc}${fraction}Z`
 }
 
-/** Below zero, zero or above it, as instant `a` is before, at or after `b`. Both as `parseInstant` returned them. */
+/** Returns a number below, equal to or above 0 if `a` is before, at or after `b`. Both as `parseInstant` returned them. */
 export function compareInstants(a: string, b: string): number {
   // Texts without a fraction sort as their instants do.
   if (a.length === 20 && b.length === 20) return a < b ? -1 : a > b ? 1 : 0

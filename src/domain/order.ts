@@ -1,12 +1,11 @@
-// The vocabulary of orders. Pure: values in, values out. Every word here is ours; what a broker calls the same thing
-// ends at its adapter.
+// The vocabulary of orders: types and pure functions. All words are ours; a broker's words stop at its adapter.
 
 import { compareInstants } from './instant.ts'
 
 export const brokerIds = ['BLUUM', 'ARIES'] as const
 export type BrokerId = (typeof brokerIds)[number]
 
-// `…Sent`: what a caller may ask for. Answers may also say UNKNOWN, for a broker's word that is not known here.
+// `…Sent`: the values that a caller may send. Answers may also have UNKNOWN, for a broker's word that is not known here.
 export type OrderSideSent = 'BUY' | 'SELL' | 'SELL_SHORT' | 'BUY_TO_COVER'
 export type OrderSide = OrderSideSent | 'UNKNOWN'
 
@@ -37,7 +36,7 @@ export type OrderState = 'OPEN' | 'CLOSED'
 export type SecurityType = 'EQUITY' | 'OPTION' | 'UNKNOWN'
 export type OptionRight = 'CALL' | 'PUT' | 'UNKNOWN'
 
-/** Whether an order of this status may still trade; null for UNKNOWN, which nobody but the broker can tell. */
+/** Whether an order of this status may still trade; null for UNKNOWN, because only the broker knows. */
 export function stateOf(status: OrderStatus): OrderState | null {
   switch (status) {
     case 'PENDING':
@@ -60,13 +59,13 @@ export function stateOf(status: OrderStatus): OrderState | null {
 }
 
 /**
- * A nullable field of an order: its value, null where the broker does not say, or the Error that tells why what the
- * broker said cannot be read. graphql-js answers an Error found in a field's place with null and that error, so one
- * garbled field costs the frontend that field and nothing else.
+ * A nullable field of an order: its value, null if the broker does not report it, or the Error that says why the broker's
+ * value cannot be read. graphql-js answers an Error in a field with null and that error, so the other fields of the order are
+ * still answered.
  */
 export type Field<T> = T | null | Error
 
-/** An account as far as the order graph knows it: the broker's name for it, and which broker that is. */
+/** An account: its id here, and its broker. */
 export interface TradingAccount {
   id: string
   broker: BrokerId
@@ -83,15 +82,15 @@ export interface OrderLeg {
 }
 
 /**
- * One order as its broker told it. Decimals are strings with the broker's own digits, instants RFC 3339 in UTC.
- * Fields bear the names of the graph, so that GraphQL reads them as they are. Not frozen: federation writes
+ * One order as its broker reported it. Decimals are strings with the broker's own digits, instants RFC 3339 in UTC. Fields
+ * have the names of the graph, so that GraphQL reads them without a resolver. Not frozen, because federation writes
  * `__typename` onto entities.
  */
 export interface Order {
   id: string
   broker: BrokerId
   account: TradingAccount
-  /** Null where its ticker names another instrument: an option bears that of what it is on. */
+  /** Null if its ticker names another instrument: an option has the ticker of its underlying. */
   asset: { symbol: string } | null
   symbol: string
   securityType: SecurityType | null
@@ -121,26 +120,26 @@ export interface Order {
   filledAt: Field<string>
   canceledAt: Field<string>
   rejectReason: Field<string>
-  /** The answer that it comes from may lack each PartialField, which a single read of it would tell. */
+  /** Whether the answer that it comes from may lack each PartialField, which a single read has. */
   isPartial: boolean
 }
 
-/** What lists and answers to writes may leave out of an order. */
+/** Fields that lists and answers to writes may leave out. */
 export type PartialField = 'currency' | 'clientOrderId' | 'extendedHours' | 'commission' | 'commissionType'
 
 /**
- * What names an order at its broker. `accountId` is a hint, null when nobody has named the account: a broker that
- * reads orders only under their account needs it, the others read without.
+ * Names an order at its broker. `accountId` is null if the caller has not named the account; only a broker that reads orders
+ * under their account needs it.
  */
 export interface OrderKey {
   broker: BrokerId
   id: string
   accountId: string | null
-  /** Whether the order has to come from a single read, because an answer that leaves fields out is at hand. */
+  /** Whether the order has to come from a single read, because the answer at hand leaves fields out. */
   mustBeWhole: boolean
 }
 
-/** Which orders a list asks for; an absent part keeps everything. `statuses` and `state` both have to hold. */
+/** The filter of an order list. A part that is null keeps all orders, and all other parts have to hold. */
 export interface OrderFilter {
   statuses: readonly KnownOrderStatus[] | null
   state: OrderState | null
@@ -182,7 +181,7 @@ export type OrderRejectionCode =
   | 'INVALID_ORDER'
   | 'OTHER'
 
-/** What sorts a list of orders: newest first, ties by id; an order whose time of submission is not known is newest. */
+/** Compares for a list of orders: newest first, ties by id. An order without a known time of submission is newest. */
 export function compareNewestFirst(a: OrderRank, b: OrderRank): number {
   if (a.submittedAt !== b.submittedAt) {
     if (a.submittedAt === null) return -1
@@ -193,7 +192,7 @@ export function compareNewestFirst(a: OrderRank, b: OrderRank): number {
   return a.id < b.id ? 1 : a.id > b.id ? -1 : 0
 }
 
-/** An order's place in a list: the two things lists are sorted by. */
+/** The values that lists are sorted by. */
 export interface OrderRank {
   submittedAt: string | null
   id: string
@@ -206,18 +205,18 @@ export function rankOf(order: Order): OrderRank {
 
 // ---- ids --------------------------------------------------------------------------------------------------------
 
-// Ours and the brokers' ids alike: a part such as `..` survives encodeURIComponent and would turn a cancel's path into
-// another call under the broker's key.
+// For our ids and the brokers', because a part such as `..` survives encodeURIComponent and would turn a cancel's path into
+// another call with the broker's key.
 const partPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
 
-/** Whether `text` can be a broker's own name of something: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
+/** Whether `text` can be a broker's own id: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
 export function isIdPart(text: unknown): text is string {
   return typeof text === 'string' && partPattern.test(text)
 }
 
 const ariesPrefix = 'aries:'
 
-/** Which broker an id of ours belongs to: `aries:` ids to Aries, all others to Bluum, whose ids pass as they are. */
+/** Returns the broker of an id: Aries for `aries:` ids, otherwise Bluum, whose ids are used unchanged. */
 export function brokerOf(id: string): BrokerId {
   return id.startsWith(ariesPrefix) ? 'ARIES' : 'BLUUM'
 }
@@ -238,14 +237,14 @@ export function isOrderId(id: unknown): id is string {
   return typeof id === 'string' && splitId(id)?.length === (brokerOf(id) === 'ARIES' ? 2 : 1)
 }
 
-/** Aries' account, or one of its orders, by the names that they have there: `aries:<account>`, `aries:<account>:<order>`. */
+/** Returns the id of an account of Aries, or of one of its orders: `aries:<account>`, `aries:<account>:<order>`. */
 export function toAriesId(...parts: readonly [account: string] | readonly [account: string, order: string]): string {
   return spell(parts)
 }
 
 /**
- * The broker's own names in an id, decoded; null for what can be no id. One thing has one spelling: with two of them an
- * account would be two, and a key that was used in one could be sent again in the other.
+ * Returns the broker's own ids in an id, decoded; null if `id` cannot be one. Each id has exactly one spelling, because with
+ * two an account would be two, and a client order id that was used in one could be sent again in the other.
  */
 export function splitId(id: string): string[] | null {
   if (brokerOf(id) === 'BLUUM') return isIdPart(id) ? [id] : null

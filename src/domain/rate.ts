@@ -1,23 +1,23 @@
-// How often somebody may do something, so that no caller takes from the others what all of them share.
+// Rate limits by key, so that no caller uses up the share of the others.
 
 import { LRUCache } from 'lru-cache'
 import type { Clock } from './clock.ts'
 
-/** A bound on how often, for each of many keys by itself. */
+/** A rate limit for each of many keys. */
 export interface Rate {
   /**
-   * Takes one for `key`: 0 when it may go now, else after how many ms (from 1 on) the next one may, and nothing is
-   * taken. Of keys it remembers the 10,000 that came last; one that was forgotten starts anew.
+   * Takes one for `key` and returns 0 if the rate allows it now. Otherwise takes nothing, and returns the ms to wait, at
+   * least 1. Remembers the 10,000 keys that were used last; a forgotten key starts again with its whole burst.
    */
   take(key: string): number
 }
 
 const keysMax = 10_000
 
-/** `perSecond` of each key as time goes on, and up to `burst` at once, both from 1 on. */
+/** Creates a limit of `perSecond` for each key, and up to `burst` at once; both at least 1. */
 export function createRate(perSecond: number, burst: number, clock: Pick<Clock, 'monotonic'>): Rate {
   const everyMs = 1_000 / perSecond
-  // By key, the instant from which on all of its burst is there again: what it has used is the time until then.
+  // By key, the instant at which its whole burst is available again. The time until then is the part that is used.
   const restoredAt = new LRUCache<string, number>({ max: keysMax })
   return {
     take(key) {

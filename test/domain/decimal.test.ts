@@ -82,7 +82,7 @@ describe('a decimal', () => {
     for (const text of notDecimals) expect(isDecimal(text), JSON.stringify(text)).toBe(false)
   })
 
-  test('is refused by everything that calculates when it is none', () => {
+  test('is required by every calculation', () => {
     for (const text of notDecimals) {
       expect(() => normalizeDecimal(text), JSON.stringify(text)).toThrow(RangeError)
       expect(() => countDigits(text)).toThrow(RangeError)
@@ -91,7 +91,7 @@ describe('a decimal', () => {
     }
   })
 
-  test('has its digits counted as they are written', () => {
+  test('counts digits as they are written', () => {
     expect(countDigits('175.00')).toEqual({ total: 5, fraction: 2 })
     expect(countDigits('-007')).toEqual({ total: 3, fraction: 0 })
     expect(countDigits('0.1000000000000000055')).toEqual({ total: 20, fraction: 19 })
@@ -112,7 +112,7 @@ describe('a decimal', () => {
     }
   })
 
-  test('is normal after it was made so once', () => {
+  test('has a normal spelling that stays the same', () => {
     fc.assert(
       fc.property(spelling, ({ value, text }) => {
         const normal = normalizeDecimal(text)
@@ -123,7 +123,7 @@ describe('a decimal', () => {
     )
   })
 
-  test('is normal in the same way exactly where two are equal', () => {
+  test('has the same normal spelling as exactly the equal decimals', () => {
     const pair = fc.oneof(
       fc.tuple(spelling, spelling),
       spelling.map((one) => [one, { value: one.value, text: normalizeDecimal(one.text) }] as const),
@@ -152,7 +152,7 @@ describe('a decimal', () => {
     )
   })
 
-  test('is told from its neighbour in the last digit, where a float sees one number', () => {
+  test('differs from its neighbour in the last digit, although a float sees one number', () => {
     fc.assert(
       fc.property(fc.bigInt(10n ** 30n, digitsMax), fc.nat(40), fc.boolean(), (digits, scale, negative) => {
         const sign = negative ? -1n : 1n
@@ -167,7 +167,7 @@ describe('a decimal', () => {
     )
   })
 
-  test('stands in a total order', () => {
+  test('has a total order', () => {
     fc.assert(
       fc.property(spelling, spelling, spelling, ({ text: a }, { text: b }, { text: c }) => {
         expect(compareDecimals(a, a)).toBe(0)
@@ -202,13 +202,13 @@ describe('a number with an exponent', () => {
     for (const [text, digits] of Object.entries(written)) expect(expandExponent(text), text).toBe(digits)
   })
 
-  test('is left as it is when it has none', () => {
+  test('stays unchanged without an exponent', () => {
     for (const text of ['0', '-0.0', '175.00', '0.1000000000000000055', '12345678901234567890']) {
       expect(expandExponent(text)).toBe(text)
     }
   })
 
-  test('is none when it is no number, or of a size that no price has', () => {
+  test('is null if it is not a number, or has a size that no price has', () => {
     const numbers = ['1e41', '1e-41', '1e100', '1e99999999999', '9'.repeat(101), `1${'0'.repeat(99)}e1`]
     const nonsense = notDecimals.filter((text) => text !== '1e5')
     for (const text of [...numbers, ...nonsense, 'e5', '1e', '1e+', '.1e1', '1.e1', '1e1.5', '+1e1', '1e1\n', '1e１']) {
@@ -240,7 +240,7 @@ describe('a number with an exponent', () => {
     )
   })
 
-  test('means what JSON means by it, wherever a float can say it', () => {
+  test('has the value that JSON gives it, if a float can hold it', () => {
     fc.assert(
       fc.property(fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e30, max: 1e30 }), (value) => {
         const written = expandExponent(JSON.stringify(value))
@@ -272,7 +272,7 @@ function writeZone(minutes: number): string {
 }
 
 describe('an instant', () => {
-  test('in UTC is kept as it is', () => {
+  test('in UTC stays unchanged', () => {
     for (const text of [
       '2026-03-09T15:02:11Z',
       '2026-03-09T15:02:11.5Z',
@@ -287,7 +287,7 @@ describe('an instant', () => {
     expect(parseInstant('2026-03-09t15:02:11.25z')).toBe('2026-03-09T15:02:11.25Z')
   })
 
-  test('of another zone is the same one in UTC', () => {
+  test('in another zone is converted to UTC', () => {
     const written: Record<string, string> = {
       '2026-03-09T11:02:11-04:00': '2026-03-09T15:02:11Z',
       '2026-03-09T20:32:11.000000001+05:30': '2026-03-09T15:02:11.000000001Z',
@@ -306,7 +306,7 @@ describe('an instant', () => {
     }
   })
 
-  test('has a day and a time that exist', () => {
+  test('must have a day and a time that exist', () => {
     for (const text of [
       '2026-02-30T00:00:00Z',
       '2026-02-30T00:00:00+01:00',
@@ -339,7 +339,7 @@ describe('an instant', () => {
     }
   })
 
-  test('is not found in anything else', () => {
+  test('is null for all other texts', () => {
     for (const text of [
       '',
       'now',
@@ -365,7 +365,7 @@ describe('an instant', () => {
     }
   })
 
-  test('is none outside the years that RFC 3339 can write', () => {
+  test('is null outside the years that RFC 3339 can write', () => {
     expect(parseInstant('9999-12-31T23:59:59-00:01')).toBeNull()
     expect(parseInstant('0000-01-01T00:00:00+00:01')).toBeNull()
     expect(parseInstant('9999-12-31T23:59:59+00:01')).toBe('9999-12-31T23:58:59Z')
@@ -385,7 +385,7 @@ describe('an instant', () => {
     )
   })
 
-  test('is null or its own text again, whatever is given', () => {
+  test('is null or its own text for any input', () => {
     const nearly = fc.stringMatching(/^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{0,10})?([Zz]|[+-]\d\d:\d\d)?$/)
     fc.assert(
       fc.property(fc.oneof(nearly, fc.string()), (text) => {

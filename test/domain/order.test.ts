@@ -37,15 +37,18 @@ describe('an id', () => {
     'aries:%',
     'aries:%ff',
     `aries:${'a'.repeat(129)}`,
-  ])('%s is none', (id) => {
+  ])('%s is not an id', (id) => {
     expect(splitId(id)).toBeNull()
     expect(isOrderId(id) || isAccountId(id)).toBe(false)
   })
 
   // With two spellings an account would be two, and a key could be sent in both.
-  it.each(['aries:%41CC', 'aries:ACC%2D1', 'aries:A%3a1', 'ARIES:ACC-1:x%20'])('%s is not another spelling', (id) => {
-    expect(splitId(id)).toBeNull()
-  })
+  it.each(['aries:%41CC', 'aries:ACC%2D1', 'aries:A%3a1', 'ARIES:ACC-1:x%20'])(
+    '%s is not a second spelling of an id',
+    (id) => {
+      expect(splitId(id)).toBeNull()
+    },
+  )
 
   it('names an account or an order, at Aries by its parts', () => {
     expect([isAccountId('aries:A'), isOrderId('aries:A'), isAccountId('aries:A:1'), isOrderId('aries:A:1')]).toEqual([
@@ -58,7 +61,7 @@ describe('an id', () => {
     expect([isAccountId('x'), isOrderId('x'), isAccountId(1), isOrderId(undefined)]).toEqual([true, true, false, false])
   })
 
-  it('leads back to what it was made of', () => {
+  it('splits into the parts that it was made of', () => {
     const part = fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,50}$/)
     fc.assert(
       fc.property(part, part, (account, order) => {
@@ -70,7 +73,7 @@ describe('an id', () => {
     expect(isIdPart('a:b')).toBe(true)
   })
 
-  it('of any text is an order, an account, or none, and never throws', () => {
+  it('is an order id, an account id or neither for any text, and never throws', () => {
     fc.assert(
       fc.property(fc.string(), fc.boolean(), (text, isAries) => {
         const id = isAries ? `aries:${text}` : text

@@ -13,7 +13,7 @@ describe('a rate', () => {
     return { take: rate.take, pass: (ms: number) => void (at += ms) }
   }
 
-  it('lets a burst go at once and then as many as its seconds allow', () => {
+  it('allows a burst at once, and then its rate per second', () => {
     const { take, pass } = start(20, 40)
     const takeMany = (count: number) => Array.from({ length: count }, () => take('a')).filter((ms) => ms === 0).length
     expect(takeMany(100)).toBe(40)
@@ -23,7 +23,7 @@ describe('a rate', () => {
     expect(takeMany(100)).toBe(40)
   })
 
-  it('says when the next one may go, to the millisecond', () => {
+  it('returns the wait to the millisecond', () => {
     const { take, pass } = start(5, 1)
     expect(take('a')).toBe(0)
     expect(take('a')).toBe(200)
@@ -33,7 +33,7 @@ describe('a rate', () => {
     expect(take('a')).toBe(0)
   })
 
-  it('takes nothing for what it refuses, so that who keeps asking is not held off for ever', () => {
+  it('takes nothing if it refuses, so that a caller that repeats is not refused without end', () => {
     const { take, pass } = start(1, 1)
     expect(take('a')).toBe(0)
     for (let asked = 0; asked < 1_000; asked++) expect(take('a')).toBe(1_000)
@@ -41,7 +41,7 @@ describe('a rate', () => {
     expect(take('a')).toBe(0)
   })
 
-  it('is of each key by itself', () => {
+  it('counts each key separately', () => {
     const { take } = start(1, 1)
     expect([take('a'), take('b'), take('a'), take('b')]).toEqual([0, 0, 1_000, 1_000])
   })
@@ -68,8 +68,8 @@ async function askAs(harness: Harness, subject: string, query: string, variables
   return await harness.run(query, variables, { authorization: `Bearer ${await sign({ ...all, sub: subject })}` })
 }
 
-describe('a caller who asks too often', () => {
-  it('D10 is refused with the time to wait, before the document is looked at, and no other caller is', async () => {
+describe('a caller above its rate', () => {
+  it('D10 is refused with the time to wait, before the document is parsed, and other callers are not', async () => {
     const harness = await startForTest({ ...tokenEnv, LIMIT_OPERATIONS_PER_SECOND: '1' })
     const flood = await Promise.all(Array.from({ length: 50 }, () => askAs(harness, 'flooder', read)))
     const refused = flood.filter(({ status }) => status === 429)
@@ -90,7 +90,7 @@ describe('a caller who asks too often', () => {
     expect(junk && codesOf(junk)).toEqual(['RATE_LIMITED'])
   })
 
-  it('can still cancel, and nothing else in the name of a cancel', async () => {
+  it('can still cancel, but cannot read in a document that cancels', async () => {
     const harness = await startForTest({ ...tokenEnv, LIMIT_OPERATIONS_PER_SECOND: '1' })
     const orderId = harness.sandbox.demo.openOrderId
     await Promise.all(Array.from({ length: 50 }, () => askAs(harness, 'flooder', read)))
@@ -105,7 +105,7 @@ describe('a caller who asks too often', () => {
     expect(canceled.data).toEqual({ cancelOrder: { outcome: 'CANCELED' } })
   })
 
-  it('is not refused where nobody says who they are, unless a limit is set', async () => {
+  it('is not refused without authentication, unless a limit is set', async () => {
     const free = await startForTest()
     const answers = await Promise.all(Array.from({ length: 100 }, () => free.run('{ __typename }')))
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]))
@@ -115,7 +115,7 @@ describe('a caller who asks too often', () => {
   })
 })
 
-describe('an account that is placed for too often', () => {
+describe('an account above its rate of placements', () => {
   it('gets no more orders than its limit, and proof that the others were not placed', async () => {
     const harness = await startForTest({ LIMIT_PLACEMENTS_PER_SECOND: '1' })
     const inputs = Array.from({ length: 10 }, (_, index) => limitBuy(harness, { limitPrice: `${index + 1}.00` }))
@@ -155,7 +155,7 @@ describe('an account that is placed for too often', () => {
     expect((await harness.run(place, { input: elsewhere })).data.placeOrder.outcome).toBe('PLACED')
   })
 
-  it('is tried again with the same key', async () => {
+  it('can place again with the same client order id', async () => {
     const harness = await startForTest({ LIMIT_PLACEMENTS_PER_SECOND: '1' })
     const [first, second] = [limitBuy(harness), limitBuy(harness, { limitPrice: '1.00' })]
     const placing = async (input: object): Promise<string> =>
