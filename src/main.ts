@@ -1,21 +1,17 @@
-// The `blotter` command: a subcommand in, one thing done.
+// The `blotter` command: turns the arguments into one command and runs it.
 
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { ParseArgsOptionsConfig } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { ConfigError, readConfig, StartError } from './config/config.ts'
-import { brokerIds, toAriesId } from './domain/order.ts'
-import {
-  certifyBroker,
-  checkConfig,
-  listPlacements,
-  OperatorError,
-  resolvePlacement,
-  showPlacement,
-  startSandboxAlone,
-  verifyAudit,
-} from './cli/operator.ts'
+import { registry } from './brokers/registry.ts'
+import { verifyAudit } from './cli/audit.ts'
+import { certifyBroker } from './cli/certifyCommand.ts'
+import { checkConfig } from './cli/checkConfig.ts'
+import { OperatorError } from './cli/operator.ts'
+import { listPlacements, resolvePlacement, showPlacement } from './cli/placements.ts'
+import { startSandboxAlone } from './cli/sandbox.ts'
 import type { Sandbox } from '../sandbox/server.ts'
 import type { Service } from './cli/serve.ts'
 
@@ -122,8 +118,9 @@ async function runCertify(args: string[]): Promise<void> {
     'limit-price': { type: 'string', default: '1.00' },
   })
   const { account: accountId = null, 'limit-price': limitPrice, broker: named, ...others } = values
-  const broker = brokerIds.find((id) => id.toLowerCase() === named?.toLowerCase()) ?? null
-  if (named !== undefined && broker === null) throw new UsageError('--broker is bluum or aries.')
+  const ids = registry.map(({ id }) => id)
+  const broker = ids.find((id) => id.toLowerCase() === named?.toLowerCase()) ?? null
+  if (named !== undefined && broker === null) throw new UsageError(`--broker is ${ids.join(' or ').toLowerCase()}.`)
   // The first signal ends the probes, which cancels what they placed; the second one does not wait for that.
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -162,7 +159,7 @@ async function runService(): Promise<void> {
   setFlagsFromString('--heap-growing-percent=35')
   const { serve } = await import('./cli/serve.ts')
   const service = await serve(readConfig(process.env))
-  if (service.sandbox) print(toGreeting(service.url, service.sandbox))
+  if (service.sandbox) print(toGreeting(service, service.sandbox))
   closeOnSignal(service)
   closeOnBug(service)
 }
@@ -188,16 +185,15 @@ It speaks Aries on ${sandbox.aries.url}
   trading ids    ${sandbox.aries.accounts.join(', ')} (${sandbox.aries.tradingId})`)
 }
 
-// For a person who tries it; with a real broker stdout carries the log alone.
-function toGreeting(url: string, sandbox: Sandbox): string {
-  const { accounts, aries, demo } = sandbox
-  const query = `{ order(id: "${demo.filledOrderId}", accountId: "${accounts[0]}") { id status symbol quantity averagePrice } }`
+// Printed with the sandbox only. With a real broker stdout has nothing but the log.
+function toGreeting({ url, accounts }: Service, sandbox: Sandbox): string {
+  const [first, ...others] = accounts
+  const query = `{ order(id: "${sandbox.demo.filledOrderId}", accountId: "${first?.ids[0]}") { id status symbol quantity averagePrice } }`
   return `Blotter is ready on ${url}
   GraphiQL  open the same address in a browser
   broker    the embedded sandbox on ${sandbox.url}, control port ${sandbox.controlUrl}
-  accounts  ${accounts.join(', ')}
-  at Aries  ${aries.accounts.map((name) => toAriesId(name)).join(', ')}
-  try       curl -s ${url} -H 'content-type: application/json' -d '${JSON.stringify({ query })}'`
+  accounts  ${first?.ids.join(', ')}
+${others.map(({ broker, ids }) => `  ${`at ${broker}`.padEnd(8)}  ${ids.join(', ')}\n`).join('')}  try       curl -s ${url} -H 'content-type: application/json' -d '${JSON.stringify({ query })}'`
 }
 
 // The first signal stops gracefully, which is bounded; the second one does not wait.

@@ -2,7 +2,7 @@
 // own code would wait for the disk 30,000 times.
 
 import { DatabaseSync } from 'node:sqlite'
-import { brokerOf } from '../src/domain/order.ts'
+import { brokerOf } from '../src/brokers/registry.ts'
 import type { NewOrder } from '../src/domain/order.ts'
 import { advance, createPlacement } from '../src/trading/placement/placement.ts'
 import type { Placement, PlacementEvent } from '../src/trading/placement/placement.ts'

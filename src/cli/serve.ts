@@ -5,9 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Broker, Brokers } from '../brokers/broker.ts'
 import type { OnNotice } from '../upstream/notices.ts'
 import { systemClock } from '../domain/clock.ts'
-import { isLoopback, isSandboxOnly, listConnected, StartError } from '../config/config.ts'
+import { isSandboxOnly, listConnected, StartError } from '../config/config.ts'
 import type { Config } from '../config/config.ts'
-import { connect, listSandboxAccounts } from './connections.ts'
+import { brokerOf, registry } from '../brokers/registry.ts'
+import { isLoopback } from '../domain/setting.ts'
+import { connectBroker } from './connect.ts'
+import { listTabs } from '../server/graphiqlTabs.ts'
+import type { Demo } from '../server/graphiqlTabs.ts'
 import { checkDocuments } from '../server/trustedDocuments.ts'
 import { createIdentity } from '../server/identity.ts'
 import type { IdentityListener } from '../server/identity.ts'
@@ -38,6 +42,8 @@ export interface Service {
   url: string
   /** The embedded broker; null with a real one. */
   sandbox: Sandbox | null
+  /** The accounts of the embedded sandbox by broker, the one to show first; empty with a real broker. */
+  accounts: readonly { broker: string; ids: readonly string[] }[]
   log: Log
   fetch: Server['fetch']
   /**
@@ -114,7 +120,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     corsOrigins: config.corsOrigins,
     trustedDocuments: config.trustedDocuments,
     rates: operationsPerSecond === null ? null : createCallerRates(operationsPerSecond),
-    graphiqlTabs: config.graphiql ? toTabs(sandbox, config.bluumApi) : null,
+    graphiqlTabs: config.graphiql ? listTabs(sandbox && toDemo(sandbox, brokers)) : null,
     isReady: () => !isStopping,
   })
   const listener = createListener(server.answer, {
@@ -132,7 +138,7 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
     const findAccount = async (orderId: string): Promise<string | null> => (await findBound(orderId))?.accountId ?? null
     const onNotice: OnNotice = (message, { level = 'warn', fields } = {}) =>
       log[level]({ broker: id, ...fields }, message)
-    const broker = connect(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
+    const broker = connectBroker(id, config, { sandbox, breaker: config.breaker, findAccount, onNotice })
     return rememberOrders(noteWriteRefusals(broker, noteRefusal), {
       findBound,
       onAlarm: (message, { orderId }) => log.error({ orderId }, `ALARM: ${message}`),
@@ -187,6 +193,10 @@ export async function serve(config: Config, logTo: NodeJS.WritableStream = proce
   return {
     url,
     sandbox,
+    accounts: registry.flatMap(({ id, name }) => {
+      const settings = sandbox && brokers.has(id) ? config.brokers.get(id) : null
+      return sandbox && settings ? { broker: name, ids: settings.listSandboxAccounts(sandbox) } : []
+    }),
     log,
     fetch: server.fetch,
     close(reason = 'close') {
@@ -259,134 +269,33 @@ function openStore({ dataDir, mayCreateStore }: Config): Store {
   }
 }
 
-// It answers in both generations of the API; its accounts are shown by the ids that they have in the one that is spoken.
+// Its accounts are shown by their ids in the API that is configured.
 async function startEmbedded(config: Config): Promise<Sandbox> {
-  const { dataDir, sandbox, bluumRequestsPerSecond } = config
+  const { dataDir, sandbox, brokers } = config
+  // The sandbox has one rate, that of the broker which is shown first.
+  const [first] = brokers.values()
   try {
     const embedded = await startSandbox({
       stateFile: join(dataDir, 'sandbox.sqlite'),
       seed: sandbox.seed,
       port: sandbox.port,
       controlPort: sandbox.controlPort,
-      requestsPerSecond: bluumRequestsPerSecond,
+      requestsPerSecond: first?.requestsPerSecond ?? 1_000,
     })
-    return { ...embedded, accounts: listSandboxAccounts('BLUUM', config, embedded) }
+    return { ...embedded, accounts: first?.listSandboxAccounts(embedded) ?? [] }
   } catch (error) {
     throw new StartError(`The sandbox cannot start: ${error instanceof Error ? error.message : String(error)}`)
   }
 }
 
-// Cursors outlive a restart under the same secret, and each deployment has one of its own.
-function toCursorSecret({ bluum, aries }: Config, sandbox: Sandbox | null): string {
-  const credential = aries?.credential
-  const ofAries = credential && ('accessToken' in credential ? credential.accessToken : credential.clientSecret)
-  return sandbox?.apiSecret ?? (bluum?.apiSecret ?? ofAries)?.reveal() ?? ''
+// Cursors remain valid after a restart with the same secret, and each deployment has its own.
+function toCursorSecret({ brokers }: Config, sandbox: Sandbox | null): string {
+  const [secret] = [...brokers.values()].flatMap((broker) => broker.secret ?? [])
+  return sandbox?.apiSecret ?? secret?.reveal() ?? ''
 }
 
-// GraphiQL's first tabs work as they stand against the seeded accounts; with a real broker there is nothing to name.
-// Values stand in the documents, because GraphiQL drops the variables of its first tab.
-function toTabs(sandbox: Sandbox | null, api: Config['bluumApi']): string[] {
-  if (!sandbox) return ['# The accounts that this service sees\n{\n  tradingAccounts {\n    id\n    broker\n  }\n}\n']
-  const accountId = sandbox.accounts[0] ?? ''
-  const { filledOrderId, openOrderId, symbol, limitPrice } = sandbox.demo
-  const inAccount = api === 'investors' ? `, accountId: "${accountId}"` : ''
-  return [
-    `# Read one order
-query ReadOrder {
-  order(id: "${filledOrderId}"${inAccount}) {
-    id
-    status
-    symbol
-    side
-    quantity
-    filledQuantity
-    averagePrice
-    submittedAt
-  }
-}
-`,
-    `# List orders: filter, then page with the endCursor as "after"
-query ListOrders {
-  orders(
-    accountId: "${accountId}"
-    filter: { state: OPEN, side: BUY }
-    first: 10
-    after: null
-  ) {
-    nodes {
-      id
-      symbol
-      side
-      type
-      status
-      quantity
-      limitPrice
-      submittedAt
-    }
-    pageInfo {
-      hasNextPage
-      endCursor
-    }
-  }
-}
-`,
-    `# Place a limit order. Run it twice: the same clientOrderId never sends twice
-mutation PlaceOrder {
-  placeOrder(
-    input: {
-      accountId: "${accountId}"
-      clientOrderId: "graphiql-0001"
-      symbol: "${symbol}"
-      side: BUY
-      type: LIMIT
-      timeInForce: GTC
-      quantity: "1"
-      limitPrice: "${limitPrice}"
-    }
-  ) {
-    __typename
-    outcome
-    message
-    orderId
-    order {
-      status
-      submittedAt
-    }
-    ... on OrderPlaced {
-      replayed
-    }
-    ... on OrderRejected {
-      rejectionCode
-      reason
-    }
-    ... on OrderInvalid {
-      problems {
-        field
-        code
-        message
-      }
-    }
-    ... on OrderNotPlaced {
-      notPlacedCode
-      retrySameKey
-    }
-  }
-}
-`,
-    `# Cancel an order: confirmed only when the broker says so
-mutation CancelOrder {
-  cancelOrder(input: { orderId: "${openOrderId}"${inAccount} }) {
-    __typename
-    outcome
-    message
-    order {
-      id
-      status
-      filledQuantity
-      canceledAt
-    }
-  }
-}
-`,
-  ]
+function toDemo({ accounts, demo }: Sandbox, brokers: Brokers): Demo {
+  const accountId = accounts[0] ?? ''
+  const readsOne = brokers.get(brokerOf(accountId))?.features.readsOne
+  return { ...demo, accountId, needsAccount: readsOne === 'underAccount' }
 }

@@ -2,8 +2,8 @@
 
 import { compareInstants } from './instant.ts'
 
-export const brokerIds = ['BLUUM', 'ARIES'] as const
-export type BrokerId = (typeof brokerIds)[number]
+/** The id of a broker of the registry (brokers/registry.ts), a value of the enum `Broker`. */
+export type BrokerId = string
 
 // `…Sent`: the values that a caller may send. Answers may also have UNKNOWN, for a broker's word that is not known here.
 export type OrderSideSent = 'BUY' | 'SELL' | 'SELL_SHORT' | 'BUY_TO_COVER'
@@ -201,65 +201,4 @@ export interface OrderRank {
 /** The rank of an order; a time that cannot be read counts as not known. */
 export function rankOf(order: Order): OrderRank {
   return { submittedAt: typeof order.submittedAt === 'string' ? order.submittedAt : null, id: order.id }
-}
-
-// ---- ids --------------------------------------------------------------------------------------------------------
-
-// For our ids and the brokers', because a part such as `..` survives encodeURIComponent and would turn a cancel's path into
-// another call with the broker's key.
-const partPattern = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/
-
-/** Whether `text` can be a broker's own id: letters, digits and `. _ : -`, at most 128, a letter or digit first. */
-export function isIdPart(text: unknown): text is string {
-  return typeof text === 'string' && partPattern.test(text)
-}
-
-const ariesPrefix = 'aries:'
-
-/** Returns the broker of an id: Aries for `aries:` ids, otherwise Bluum, whose ids are used unchanged. */
-export function brokerOf(id: string): BrokerId {
-  return id.startsWith(ariesPrefix) ? 'ARIES' : 'BLUUM'
-}
-
-/** Returns the account that an order id names; null for Bluum's ids, which name none. */
-export function accountInOrderId(orderId: string): string | null {
-  const [account, order] = splitId(orderId) ?? []
-  return account === undefined || order === undefined ? null : toAriesId(account)
-}
-
-/** Whether `id` can name an account here. */
-export function isAccountId(id: unknown): id is string {
-  return typeof id === 'string' && splitId(id)?.length === 1
-}
-
-/** Whether `id` can name an order here: at Aries by its account and its own name, at Bluum by its own alone. */
-export function isOrderId(id: unknown): id is string {
-  return typeof id === 'string' && splitId(id)?.length === (brokerOf(id) === 'ARIES' ? 2 : 1)
-}
-
-/** Returns the id of an account of Aries, or of one of its orders: `aries:<account>`, `aries:<account>:<order>`. */
-export function toAriesId(...parts: readonly [account: string] | readonly [account: string, order: string]): string {
-  return spell(parts)
-}
-
-/**
- * Returns the broker's own ids in an id, decoded; null if `id` cannot be one. Each id has exactly one spelling, because with
- * two an account would be two, and a client order id that was used in one could be sent again in the other.
- */
-export function splitId(id: string): string[] | null {
-  if (brokerOf(id) === 'BLUUM') return isIdPart(id) ? [id] : null
-  const parts = id.slice(ariesPrefix.length).split(':').map(decode)
-  return parts.every((part): part is string => isIdPart(part)) && id === spell(parts) ? parts : null
-}
-
-function spell(parts: readonly string[]): string {
-  return ariesPrefix + parts.map(encodeURIComponent).join(':')
-}
-
-function decode(text: string): string | null {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return null
-  }
 }

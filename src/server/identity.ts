@@ -10,7 +10,7 @@ import { createTunnels } from '../upstream/tunnel.ts'
 import type { Config } from '../config/config.ts'
 import type { Caller } from '../graph/caller.ts'
 import { createAccessError } from '../graph/errors.ts'
-import { isAccountId } from '../domain/order.ts'
+import { isAccountId } from '../brokers/registry.ts'
 import { findProxy } from '../upstream/proxy.ts'
 
 /** Tells who is calling, from the header Authorization. */

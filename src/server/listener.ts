@@ -7,7 +7,7 @@ import type { Socket } from 'node:net'
 import { setImmediate as waitForTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
-import { isLoopback } from '../config/config.ts'
+import { isLoopback } from '../domain/setting.ts'
 
 // Maximum bytes of a request body after it is decoded. A router may request 1,000 entities at once; each has an id, an account
 // and type names, which are 205 bytes with the longest ids in use.

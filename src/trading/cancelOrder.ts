@@ -17,7 +17,8 @@ import { isTombstone, StoreError } from '../store/store.ts'
 import type { CancelKey, Store } from '../store/store.ts'
 import { createCancelRequests, listTries } from './cancelRequests.ts'
 import { compareClientOrderIds } from './placement/clientOrderId.ts'
-import { accountInOrderId, brokerOf, isAccountId, isIdPart, isOrderId } from '../domain/order.ts'
+import { isIdPart } from '../domain/ids.ts'
+import { accountInOrderId, brokerOf, isAccountId, isOrderId } from '../brokers/registry.ts'
 import type { Order } from '../domain/order.ts'
 import {
   isAboutTheOrder,

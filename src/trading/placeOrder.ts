@@ -13,7 +13,7 @@ import { isTombstone, StoreError } from '../store/store.ts'
 import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
 import { createCancels } from './cancelOrder.ts'
 import type { Cancels } from './cancelOrder.ts'
-import { brokerOf } from '../domain/order.ts'
+import { brokerOf } from '../brokers/registry.ts'
 import type { BrokerId, NewOrder, Order } from '../domain/order.ts'
 import {
   notSent,

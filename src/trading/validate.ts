@@ -2,7 +2,7 @@
 // every field in one go. Pure.
 
 import { compareDecimals, countDigits, decimalDigitsMax, decimalHelp, isWrittenDecimal } from '../domain/decimal.ts'
-import { isAccountId } from '../domain/order.ts'
+import { isAccountId } from '../brokers/registry.ts'
 import type { NewOrder, OrderTypeSent } from '../domain/order.ts'
 
 export type OrderInputProblemCode =

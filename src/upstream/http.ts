@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import { gunzip, inflate, inflateRaw } from 'node:zlib'
 import { type Dispatcher, Pool } from 'undici'
 
-import { isIdPart } from '../domain/order.ts'
+import { isIdPart } from '../domain/ids.ts'
 import { UpstreamError, type AnswerRefusal, type UpstreamErrorKind, type UpstreamFailure } from './errors.ts'
 import { NotJson, parseJson } from './json.ts'
 import { createTunnels } from './tunnel.ts'

@@ -124,7 +124,7 @@ describe('blotter placements', () => {
     expect({ code, err }).toEqual({ code: 0, err: '' })
     const [head, ...rows] = out.trimEnd().split('\n')
     expect(head).toMatch(
-      /^placement +state +broker +account +client order id +order +sent +next look +cancel asked +candidates$/,
+      /^placement +state +broker +account +client order id +order +sent +next lookup +cancel requested +candidates$/,
     )
     expect(rows.map((row) => row.split(/ {2,}/).slice(0, 2))).toEqual(
       ['RESERVED', 'SENDING', 'UNKNOWN', 'AMBIGUOUS', 'NOT_PLACED', 'ACCEPTED'].map((state, index) => [
@@ -258,11 +258,11 @@ describe('blotter placements resolve', () => {
     expect((await ask(dataDir, 'placements')).out).toBe('Nothing is unresolved.\n')
   })
 
-  it('warns where the order is none of those that were found, or a cancel waits', async () => {
+  it('warns if the order is not one of the candidates, or if a cancel waits', async () => {
     const dataDir = await fill([...unknown, ambiguous, { type: 'cancel_requested' }])
     const { code, out } = await ask(dataDir, 'placements', 'resolve', toOpId(1), '--order', 'ord_c', '--by', 'ada')
     expect(code).toBe(0)
-    expect(out).toContain('The order is none of those that were found: ord_a, ord_b.')
+    expect(out).toContain('The order is not one of the candidates: ord_a, ord_b.')
     expect(out).toContain('cancel the order now')
   })
 
@@ -300,7 +300,7 @@ describe('blotter placements resolve', () => {
     const absentAlready = await resolve(toOpId(3), '--never-placed')
     expect(absentAlready).toMatchObject({ code: 1, out: '' })
     expect(absentAlready.err).toContain(
-      'counts as not placed already; it is looked for again at 2026-03-01T13:00:00.000Z',
+      'counts as not placed already; the next lookup is at 2026-03-01T13:00:00.000Z',
     )
     expect(await resolve(toOpId(4), '--never-placed')).toMatchObject({ code: 1, out: '' })
     expect((await resolve(toOpId(2), '--order', 'ord_2')).code).toBe(0)

@@ -6,8 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Config } from '../../src/config/config.ts'
 import { ConfigError, readConfig, findUrl, isSandboxOnly, listConnected } from '../../src/config/config.ts'
-import { checkConfig } from '../../src/cli/operator.ts'
+import type { Secret } from '../../src/domain/setting.ts'
+import { listTopics, notBuilt } from '../../src/config/settings.ts'
+import { checkConfig } from '../../src/cli/checkConfig.ts'
 
 const real = {
   BLUUM_URL: 'https://api.example.com/v1',
@@ -26,6 +29,11 @@ function problemsOf(env: Record<string, string>): readonly string[] {
   }
 }
 
+const valuesOf = (id: string, env: Record<string, string>) => readConfig(env).brokers.get(id)?.values
+
+const reveal = (id: string, env: Record<string, string>, name: string) =>
+  (valuesOf(id, env)?.[name] as Secret | undefined)?.reveal()
+
 function writeTemporary(text: string): string {
   const folder = mkdtempSync(join(tmpdir(), 'blotter-config-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
@@ -35,20 +43,18 @@ function writeTemporary(text: string): string {
 
 describe('without any setting', () => {
   it('runs the sandbox on loopback with GraphiQL', () => {
-    expect(readConfig({})).toEqual({
+    const { brokers, ...config } = readConfig({})
+    expect(
+      [...brokers.values()].map(({ url, requestsPerSecond, values }) => ({ url, requestsPerSecond, values })),
+    ).toEqual([
+      { url: null, requestsPerSecond: 1_000, values: { BLUUM_API: 'accounts', BLUUM_CAPABILITIES: [] } },
+      { url: null, requestsPerSecond: 1_000, values: { ARIES_ACCOUNT_FIELD: 'accountId', ARIES_CAPABILITIES: [] } },
+    ])
+    expect(config).toEqual({
       host: '127.0.0.1',
       port: 4000,
       publicHosts: [],
       keepAliveMs: 65_000,
-      bluum: null,
-      bluumApi: 'accounts',
-      bluumRequestsPerSecond: 1_000,
-      bluumCapabilities: [],
-      aries: null,
-      ariesAccountField: 'accountId',
-      ariesTradingId: null,
-      ariesRequestsPerSecond: 1_000,
-      ariesCapabilities: [],
       proxy: null,
       breaker: true,
       sandbox: { seed: 'blotter', port: 0, controlPort: 0 },
@@ -80,36 +86,40 @@ describe('without any setting', () => {
 
   it('is frozen, and an empty value counts as unset', () => {
     expect(Object.isFrozen(readConfig({}))).toBe(true)
-    expect(readConfig({ PORT: '', AUTH: ' ', BLUUM_URL: '', DATABASE_URL: '' })).toEqual(readConfig({}))
+    const empty = readConfig({ PORT: '', AUTH: ' ', BLUUM_URL: '', DATABASE_URL: '' })
+    expect(JSON.stringify(empty)).toBe(JSON.stringify(readConfig({})))
+    expect(valuesOf('BLUUM', { BLUUM_URL: '' })).toEqual(valuesOf('BLUUM', {}))
   })
 })
 
 describe('with Bluum', () => {
   it('keeps the key pair out of sight, and GraphiQL and introspection off', () => {
     const config = readConfig(real)
-    expect(config.bluum?.apiKey.reveal()).toBe('the-key')
-    expect(config.bluum?.apiSecret.reveal()).toBe('the-secret')
-    expect(config).toMatchObject({ graphiql: false, introspection: false, bluumRequestsPerSecond: 10 })
-    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify(config), config.bluum?.apiSecret.toString()]) {
+    const bluum = config.brokers.get('BLUUM')
+    expect(reveal('BLUUM', real, 'BLUUM_API_KEY')).toBe('the-key')
+    expect(bluum?.secret?.reveal()).toBe('the-secret')
+    expect(config).toMatchObject({ graphiql: false, introspection: false })
+    expect(bluum?.requestsPerSecond).toBe(10)
+    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify([...config.brokers]), String(bluum?.secret)]) {
       expect(printed).not.toMatch(/the-key|the-secret/)
       expect(printed).toContain('[secret]')
     }
   })
 
   it('speaks the generation of the API that is named, with the sandbox too', () => {
-    expect(readConfig(real).bluumApi).toBe('accounts')
-    expect(readConfig({ ...real, BLUUM_API: 'investors' }).bluumApi).toBe('investors')
-    expect(readConfig({ BLUUM_API: 'investors' }).bluumApi).toBe('investors')
+    expect(valuesOf('BLUUM', real)).toMatchObject({ BLUUM_API: 'accounts' })
+    expect(valuesOf('BLUUM', { ...real, BLUUM_API: 'investors' })).toMatchObject({ BLUUM_API: 'investors' })
+    expect(valuesOf('BLUUM', { BLUUM_API: 'investors' })).toMatchObject({ BLUUM_API: 'investors' })
   })
 
   it('takes a secret from a file', () => {
     const { BLUUM_API_SECRET: _, ...rest } = real
-    const config = readConfig({ ...rest, BLUUM_API_SECRET_FILE: writeTemporary('from-a-file\n') })
-    expect(config.bluum?.apiSecret.reveal()).toBe('from-a-file')
+    const env = { ...rest, BLUUM_API_SECRET_FILE: writeTemporary('from-a-file\n') }
+    expect(reveal('BLUUM', env, 'BLUUM_API_SECRET')).toBe('from-a-file')
   })
 
   it.each(['http://127.0.0.1:8080/v1', 'http://localhost:8080/v1', 'http://[::1]:8080/v1'])('takes %s', (url) => {
-    expect(readConfig({ ...real, BLUUM_URL: url }).bluum?.url).toBe(url)
+    expect(readConfig({ ...real, BLUUM_URL: url }).brokers.get('BLUUM')?.url).toBe(url)
   })
 
   it.each([
@@ -136,13 +146,14 @@ describe('with Aries', () => {
 
   it.each([refreshed, given])('is no sandbox, and keeps its secrets out of sight', (env) => {
     const config = readConfig(env)
-    expect(config).toMatchObject({ bluum: null, graphiql: false, ariesRequestsPerSecond: 10 })
+    expect(config.graphiql).toBe(false)
+    expect([config.brokers.get('BLUUM')?.url, config.brokers.get('ARIES')?.requestsPerSecond]).toEqual([null, 10])
     expect([isSandboxOnly(config), listConnected(config), findUrl('ARIES', config)?.host]).toEqual([
       false,
       ['ARIES'],
       'api.aries.com',
     ])
-    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify(config)]) {
+    for (const printed of [inspect(config, { depth: 9 }), JSON.stringify([...config.brokers])]) {
       expect(printed).not.toMatch(/the-client-secret|the-refresh-token|the-access-token/)
       expect(printed).toContain('[secret]')
     }
@@ -156,7 +167,7 @@ describe('with Aries', () => {
 
   it('says what its pages leave open', () => {
     expect(
-      readConfig({
+      valuesOf('ARIES', {
         ...refreshed,
         ARIES_ACCOUNT_FIELD: 'tradingAccountId',
         ARIES_TRADING_ID: 'apex_account_id',
@@ -164,10 +175,10 @@ describe('with Aries', () => {
         ARIES_CAPABILITIES: 'clientIdEcho',
       }),
     ).toMatchObject({
-      ariesAccountField: 'tradingAccountId',
-      ariesTradingId: 'apex_account_id',
-      ariesRequestsPerSecond: 5,
-      ariesCapabilities: ['clientIdEcho'],
+      ARIES_ACCOUNT_FIELD: 'tradingAccountId',
+      ARIES_TRADING_ID: 'apex_account_id',
+      ARIES_REQUESTS_PER_SECOND: 5,
+      ARIES_CAPABILITIES: ['clientIdEcho'],
     })
   })
 
@@ -230,6 +241,14 @@ describe('problems', () => {
       ].toSorted(),
     )
     expect(problems.join('\n')).not.toMatch(/eighty|chatty|maybe|evil|the-key|trust-me|the-password/)
+  })
+
+  it('never contain the value, whichever setting cannot be used', () => {
+    for (const name of listTopics().flatMap(({ table }) => Object.keys(table))) {
+      for (const value of ['hidden value,%', 'https://hidden:value@example.com/#%', `hidden${'x'.repeat(5_000)}`]) {
+        expect(problemsOf({ ...real, [name]: value }).join(), name).not.toContain('hidden')
+      }
+    }
   })
 
   it.each([
@@ -346,7 +365,10 @@ describe('placing', () => {
       sendByMs: { market: 2_000, other: 4_000 },
       assumeAbsent: false,
     })
-    expect(config).toMatchObject({ trading: 'halted', bluumCapabilities: ['clientIdEcho', 'listNewestFirst'] })
+    expect(config.trading).toBe('halted')
+    expect(config.brokers.get('BLUUM')?.values).toMatchObject({
+      BLUUM_CAPABILITIES: ['clientIdEcho', 'listNewestFirst'],
+    })
   })
 
   it('makes an empty store in production only when told to', () => {
@@ -454,11 +476,17 @@ describe('.env.example', () => {
   const listed = [...text.matchAll(/^#? ?([A-Z][A-Z_0-9]+)=/gm)].map((match) => match[1] ?? '')
   const [built = '', later = ''] = text.split(/^# Not built yet.*$/m)
 
-  it('lists every setting that the code reads, each once', () => {
-    const code = readFileSync(new URL('../../src/config/config.ts', import.meta.url), 'utf8')
-    const read = [...code.matchAll(/read[A-Za-z]*\('([A-Z_]+)'/g)].map((match) => match[1])
-    const refused = [...code.matchAll(/^ {2}([A-Z_]+): '/gm)].map((match) => match[1])
-    expect(listed.toSorted()).toEqual([...new Set([...read, ...refused])].toSorted())
+  it('lists every setting once', () => {
+    const names = listTopics().flatMap(({ table }) => Object.keys(table))
+    expect(listed.toSorted()).toEqual([...names, ...Object.keys(notBuilt)].toSorted())
+  })
+
+  it('can be used as it is, alone and with a real broker', () => {
+    const lines = built.split('\n').filter((line) => /^[A-Z]/.test(line))
+    const env = Object.fromEntries(lines.map((line) => [line.split('=', 1)[0], line.slice(line.indexOf('=') + 1)]))
+    const withoutBrokers = (config: Config) => ({ ...config, brokers: null })
+    expect(withoutBrokers(readConfig(env))).toEqual(withoutBrokers(readConfig({})))
+    expect(withoutBrokers(readConfig({ ...env, ...real }))).toEqual(withoutBrokers(readConfig(real)))
   })
 
   it('says truly what is not built: each of those refuses to start', () => {

@@ -21,7 +21,8 @@ import type { Broker, Page, PageQuery, PlaceAnswer, PlaceOptions, ScanQuery } fr
 import type { ReadScope } from '../../src/upstream/readScope.ts'
 import { isDecimal } from '../../src/domain/decimal.ts'
 import { parseInstant } from '../../src/domain/instant.ts'
-import { brokerOf, compareNewestFirst, stateOf } from '../../src/domain/order.ts'
+import { compareNewestFirst, stateOf } from '../../src/domain/order.ts'
+import { brokerOf } from '../../src/brokers/registry.ts'
 import type {
   KnownOrderStatus,
   NewOrder,

@@ -1,14 +1,18 @@
-// Writes the generated parts of docs/reference: the table of error codes and the list of commands. Run by `npm run generate`.
+// Writes `.env.example` and the generated parts of docs/reference. Run by `npm run generate`.
 
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { errorCodes } from '../../src/graph/errors.ts'
+import { printBrokers } from './printBrokers.ts'
+import { printEnvExample, printSettings } from './printSettings.ts'
 
 const root = new URL('../../', import.meta.url)
 
 /** The generated parts: the name in their markers, the page, and their text. */
 export const generated: { name: string; page: string; print: () => string }[] = [
+  { name: 'brokers', page: 'docs/reference/brokers.md', print: printBrokers },
+  { name: 'settings', page: 'docs/reference/settings.md', print: printSettings },
   { name: 'errors', page: 'docs/reference/errors.md', print: printErrors },
   { name: 'commands', page: 'docs/reference/cli.md', print: printCommands },
 ]
@@ -31,6 +35,7 @@ export function replacePart(text: string, name: string, content: string): string
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(new URL('.env.example', root), printEnvExample())
   for (const { name, page, print } of generated) {
     const file = new URL(page, root)
     writeFileSync(file, replacePart(readFileSync(file, 'utf8'), name, print()))

@@ -2,7 +2,13 @@
 
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { brokerOf, isAccountId, isIdPart, isOrderId, splitId, toAriesId } from '../../src/domain/order.ts'
+import { isIdPart, splitId as splitPrefixed } from '../../src/domain/ids.ts'
+import { brokerOf, isAccountId, isOrderId } from '../../src/brokers/registry.ts'
+import { toAriesId } from '../../src/brokers/aries/ids.ts'
+
+/** Returns the broker's own names in an id; null if it is malformed. */
+const splitId = (id: string): string[] | null =>
+  brokerOf(id) === 'ARIES' ? splitPrefixed('aries:', id) : isIdPart(id) ? [id] : null
 
 describe('an id', () => {
   it.each([

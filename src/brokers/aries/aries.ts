@@ -7,11 +7,11 @@
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { compareInstants, parseInstant, readInstant } from '../../domain/instant.ts'
-import { compareNewestFirst, isIdPart, rankOf, stateOf, toAriesId } from '../../domain/order.ts'
+import { compareNewestFirst, rankOf, stateOf } from '../../domain/order.ts'
+import { isIdPart } from '../../domain/ids.ts'
+import { accountName, accountOf, toAriesId } from './ids.ts'
 import type { Order, OrderKey, OrderRank } from '../../domain/order.ts'
 import {
-  accountName,
-  accountOf,
   ariesFeatures,
   checkCancelAnswer,
   findUnsupportedByAries,
@@ -41,7 +41,7 @@ import { createTokens } from './tokens.ts'
 import type { OAuthCredential } from './tokens.ts'
 
 /** The fields of Aries' list of accounts that each hold an id of the account. */
-const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
+export const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
 type AriesAccountId = (typeof ariesAccountIds)[number]
 
 /** Where Aries is and who we are there. */

@@ -4,7 +4,9 @@
 // publish no error body for orders, and leave open whether a refusal of an order comes with a status of its own.
 
 import { compareDecimals, subtractDecimals } from '../../domain/decimal.ts'
-import { brokerOf, isIdPart, isOrderId, splitId, stateOf, toAriesId } from '../../domain/order.ts'
+import { stateOf } from '../../domain/order.ts'
+import { isIdPart } from '../../domain/ids.ts'
+import { accountName, orderNames, toAriesId } from './ids.ts'
 import type {
   Field,
   KnownOrderStatus,
@@ -112,30 +114,6 @@ const rights = { CALL: 'CALL', PUT: 'PUT', C: 'CALL', P: 'PUT' } as const satisf
 // No list of reasons is documented; this one stands in an example.
 const rejections: Readonly<Record<string, OrderRejectionCode>> = {
   INSUFFICIENT_BUYING_POWER: 'INSUFFICIENT_FUNDS',
-}
-
-// ---- ids --------------------------------------------------------------------------------------------------------
-
-/**
- * Aries' own name of an account. Throws RangeError, as the others here, for what has not been checked at the door, before
- * it becomes part of a path or of an order's body.
- */
-export function accountName(accountId: string): string {
-  const [name, ...rest] = splitId(accountId) ?? []
-  if (name === undefined || rest.length > 0 || brokerOf(accountId) !== 'ARIES')
-    throw new RangeError('no account of Aries')
-  return name
-}
-
-function orderNames(orderId: string): [account: string, order: string] {
-  const [account, order] = splitId(orderId) ?? []
-  if (account === undefined || order === undefined || !isOrderId(orderId)) throw new RangeError('no order of Aries')
-  return [account, order]
-}
-
-/** The id of the account that an order's id names. Throws RangeError where it is no order of Aries. */
-export function accountOf(orderId: string): string {
-  return toAriesId(orderNames(orderId)[0])
 }
 
 // ---- orders -----------------------------------------------------------------------------------------------------

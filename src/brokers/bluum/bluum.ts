@@ -6,7 +6,8 @@
 import { LRUCache } from 'lru-cache'
 import { compareDecimals } from '../../domain/decimal.ts'
 import { compareInstants } from '../../domain/instant.ts'
-import { brokerOf, isOrderId, rankOf, stateOf } from '../../domain/order.ts'
+import { isIdPart } from '../../domain/ids.ts'
+import { rankOf, stateOf } from '../../domain/order.ts'
 import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderStatus } from '../../domain/order.ts'
 import {
   AccountNeeded,
@@ -630,9 +631,10 @@ function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
   )
 }
 
-// What cannot be an id of ours could be shown and never be read or canceled, or would lead to another broker.
+// An order with another id could be shown, but not read or canceled. An id that begins like `aries:` would lead to another
+// broker.
 function isBluumId(id: unknown): id is string {
-  return isOrderId(id) && brokerOf(id) === 'BLUUM'
+  return isIdPart(id) && !/^[a-z]+:/.test(id)
 }
 
 function requireId(body: Body, field: string): string {

@@ -8,7 +8,7 @@ import type { Broker, Brokers, Page, PageQuery } from '../../brokers/broker.ts'
 import type { ReadScope } from '../../upstream/readScope.ts'
 import { createInputError } from '../errors.ts'
 import type { Caller } from '../caller.ts'
-import { brokerOf, isAccountId, isOrderId } from '../../domain/order.ts'
+import { brokerOf, describeIds, isAccountId, isOrderId } from '../../brokers/registry.ts'
 import type { BrokerId, Order, OrderKey, PartialField, TradingAccount } from '../../domain/order.ts'
 
 /** The accounts of a caller, and the brokers that could not list theirs. */
@@ -196,11 +196,7 @@ export class Loaders {
   #requireBrokerOf(id: string, argument: string, kind: 'order' | 'account'): BrokerId {
     if (!(kind === 'order' ? isOrderId(id) : isAccountId(id))) {
       // A representation of an entity may hold any value in the place of an id.
-      const isOfAries = typeof id === 'string' && brokerOf(id) === 'ARIES'
-      const form = isOfAries ? `aries:<account>${kind === 'order' ? ':<order>' : ''}, where each part has` : 'ids have'
-      throw createInputError(
-        `${argument} is not an id of an ${kind}: ${form} letters, digits and . _ : - only, at most 128, a letter or digit first.`,
-      )
+      throw createInputError(`${argument} is not an id of an ${kind}: ${describeIds(id, kind)}.`)
     }
     const broker = brokerOf(id)
     if (this.#brokers.has(broker)) return broker

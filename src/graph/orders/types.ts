@@ -5,7 +5,6 @@ import type { BuilderTypes } from '../builder.ts'
 import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
 import type {
-  BrokerId,
   CommissionType,
   CommissionTypeSent,
   KnownOrderStatus,
@@ -23,6 +22,7 @@ import type {
   TimeInForceSent,
   TradingAccount,
 } from '../../domain/order.ts'
+import { registry } from '../../brokers/registry.ts'
 import type { OrderConnection } from './page.ts'
 
 type Described<Value extends string> = Record<Value, { description: string }>
@@ -34,10 +34,7 @@ const unknown = { UNKNOWN: { description: 'The broker used a word that this API 
 
 export const BrokerEnum = builder.enumType('Broker', {
   description: 'A broker behind this API. May grow: keep a default branch for a broker that you do not know.',
-  values: {
-    BLUUM: { description: "Bluum's trading API." },
-    ARIES: { description: "Aries' order API." },
-  } satisfies Described<BrokerId>,
+  values: Object.fromEntries(registry.map(({ id, description }) => [id, { value: id, description }])),
 })
 
 const sides = {

@@ -6,7 +6,6 @@ import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLOutputValue, StatementSync } from 'node:sqlite'
 import { setImmediate } from 'node:timers/promises'
-import { brokerIds } from '../../domain/order.ts'
 import { placementStates } from '../../trading/placement/placement.ts'
 import type { Placement, PlacementState } from '../../trading/placement/placement.ts'
 import { cancelRequestsMax, hashAuditRow, hashRecord, StoreError } from '../store.ts'
@@ -445,10 +444,8 @@ function parsePlacement(row: Row): Placement {
 }
 
 function parseCancelRequest(row: Row): CancelRequest {
-  const broker = brokerIds.find((id) => id === row.broker)
-  if (broker === undefined) throw new Error(`a cancel request names the unknown broker ${String(row.broker)}`)
   return {
-    broker,
+    broker: String(row.broker),
     orderId: String(row.order_id),
     accountId: String(row.account),
     principal: String(row.principal),
