@@ -76,6 +76,8 @@ export interface SandboxAccess {
 export interface ConnectOptions {
   /** Null with a real broker. */
   readonly sandbox: SandboxAccess | null
+  /** Whether an id has the form of another broker's ids. */
+  readonly isForeignId: (id: string) => boolean
   /** Returns the URL of the HTTP proxy for an address; null to connect directly. */
   readonly findProxy: (url: URL) => string | null
   /** Whether calls stop for a while if the broker keeps failing. */

@@ -1,6 +1,7 @@
 // Connects a broker as the settings say.
 
 import type { Broker } from '../brokers/broker.ts'
+import { brokerOf } from '../brokers/registry.ts'
 import type { ConnectOptions } from '../brokers/entry.ts'
 import type { Config } from '../config/config.ts'
 import type { BrokerId } from '../domain/order.ts'
@@ -10,9 +11,13 @@ import { findProxy } from '../upstream/proxy.ts'
 export function connectBroker(
   id: BrokerId,
   { brokers, proxy }: Config,
-  options: Omit<ConnectOptions, 'findProxy'>,
+  options: Omit<ConnectOptions, 'findProxy' | 'isForeignId'>,
 ): Broker {
   const broker = brokers.get(id)
   if (broker === undefined) throw new Error(`no broker ${id}`)
-  return broker.connect({ ...options, findProxy: (url) => findProxy(url, proxy) })
+  return broker.connect({
+    ...options,
+    findProxy: (url) => findProxy(url, proxy),
+    isForeignId: (text) => brokerOf(text) !== id,
+  })
 }

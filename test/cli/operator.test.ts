@@ -299,9 +299,7 @@ describe('blotter placements resolve', () => {
     expect(strange).toMatchObject({ code: 1, out: '', err: expect.stringContaining('cannot be an order of BLUUM') })
     const absentAlready = await resolve(toOpId(3), '--never-placed')
     expect(absentAlready).toMatchObject({ code: 1, out: '' })
-    expect(absentAlready.err).toContain(
-      'counts as not placed already; the next lookup is at 2026-03-01T13:00:00.000Z',
-    )
+    expect(absentAlready.err).toContain('counts as not placed already; the next lookup is at 2026-03-01T13:00:00.000Z')
     expect(await resolve(toOpId(4), '--never-placed')).toMatchObject({ code: 1, out: '' })
     expect((await resolve(toOpId(2), '--order', 'ord_2')).code).toBe(0)
     const again = await resolve(toOpId(2), '--order', 'ord_2')

@@ -80,6 +80,8 @@ export interface BluumOptions {
    * reader nor an earlier answer names the account, and the read needs it or may use its list.
    */
   findAccount?: (orderId: string) => Promise<string | null>
+  /** Whether an id has the form of another broker's ids. Bluum's own ids pass as they are, so such an id would lead there. */
+  isForeignId?: (id: string) => boolean
   /** Receives notices for the operator. */
   onNotice?: OnNotice
 }
@@ -106,7 +108,7 @@ const accountCallsMax = 50
 
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
-  const dialect = dialects[options.api ?? 'accounts']
+  const dialect: Dialect = { ...dialects[options.api ?? 'accounts'], isForeignId: options.isForeignId ?? (() => false) }
   const onNotice = options.onNotice ?? (() => {})
   const credential = createCredentialWatch(onNotice)
   const calls = createCalls({
@@ -397,7 +399,7 @@ export function createBluum(options: BluumOptions): Broker {
       const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
       const list = await readList(dialect.pagesAccounts ? { ...page, query } : page, scope)
       const before = ids.size
-      for (const row of list.rows) if (isBody(row) && isBluumId(row.id)) ids.add(row.id)
+      for (const row of list.rows) if (isBody(row) && isBluumId(row.id, dialect)) ids.add(row.id)
       if (!dialect.pagesAccounts) return [...ids]
       if (doubtful !== null && ids.size > before) accountPages.learn(doubtful)
       const { length } = list.rows
@@ -564,13 +566,14 @@ function toEarlier(instant: string, ms: number): string {
 }
 
 /** One order. `accountId`: whose list or path it came from, null where the answer itself has to say. */
-function parseOrder(body: unknown, accountId: string | null, { fields, ...dialect }: Dialect): Order {
+function parseOrder(body: unknown, accountId: string | null, dialect: Dialect): Order {
+  const { fields } = dialect
   if (!isBody(body)) throw new UpstreamError('unreadable', 'Bluum answered something that is not an order')
   refuseOtherDialect(body, fields)
-  const id = requireId(body, 'id')
+  const id = requireId(body, 'id', dialect)
   const symbol = requireText(body, 'symbol')
   const told = body[fields.accountId]
-  const owner = told === undefined || told === null ? accountId : requireId(body, fields.accountId)
+  const owner = told === undefined || told === null ? accountId : requireId(body, fields.accountId, dialect)
   if (owner === null) throw new UpstreamError('unreadable', `Bluum answered an order without ${fields.accountId}`)
   if (body.status === undefined || body.status === null) {
     throw new UpstreamError('unreadable', 'Bluum answered an order without status')
@@ -622,7 +625,7 @@ function parseOrder(body: unknown, accountId: string | null, { fields, ...dialec
 // one name in both, one of which nobody can tell what has filled.
 function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
   const sizes = ['quantity', 'filledQuantity', 'remainingQuantity'] as const
-  const isOther = (dialect: Dialect): boolean =>
+  const isOther = (dialect: Pick<Dialect, 'fields'>): boolean =>
     sizes.some((size) => body[fields[size]] === undefined && body[dialect.fields[size]] !== undefined)
   if (body[fields.quantity] !== undefined || !Object.values(dialects).some(isOther)) return
   throw new UpstreamError(
@@ -631,15 +634,14 @@ function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
   )
 }
 
-// An order with another id could be shown, but not read or canceled. An id that begins like `aries:` would lead to another
-// broker.
-function isBluumId(id: unknown): id is string {
-  return isIdPart(id) && !/^[a-z]+:/.test(id)
+// An order with another id could be shown, but not read or canceled.
+function isBluumId(id: unknown, { isForeignId }: Dialect): id is string {
+  return isIdPart(id) && !isForeignId(id)
 }
 
-function requireId(body: Body, field: string): string {
+function requireId(body: Body, field: string, dialect: Dialect): string {
   const value = body[field]
-  if (isBluumId(value)) return value
+  if (isBluumId(value, dialect)) return value
   throw new UpstreamError('unreadable', `Bluum answered an order without a readable ${field}`)
 }
 
@@ -669,7 +671,7 @@ function toRequest(order: NewOrder, { fields, commissionTypes }: Dialect): Recor
 // if the answer names another account.
 function parsePlaceAnswer(body: unknown, sent: NewOrder, dialect: Dialect): PlaceAnswer {
   const { fields } = dialect
-  if (!isBody(body) || !isBluumId(body.id)) {
+  if (!isBody(body) || !isBluumId(body.id, dialect)) {
     throw new UpstreamError('unreadable', 'Bluum answered a placement without an order id')
   }
   const account = body[fields.accountId]

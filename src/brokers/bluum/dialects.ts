@@ -52,6 +52,8 @@ export interface Dialect {
   submittedLaterMs: number
   /** What a refused field of the request or its path is about, where it is not the order. */
   paramsAbout: Readonly<Record<string, 'account' | 'orderId'>>
+  /** Whether an id has the form of another broker's ids. */
+  isForeignId: (id: string) => boolean
 }
 
 /** A value of the list's parameter `status`. */
@@ -71,7 +73,7 @@ const features: Omit<BrokerFeatures, 'readsOne'> = {
   filters: ['status', 'symbol', 'side'],
 }
 
-const accounts: Dialect = {
+const accounts: Omit<Dialect, 'isForeignId'> = {
   features: { ...features, readsOne: 'byId' },
   paths: {
     accounts: '/accounts',
@@ -111,7 +113,7 @@ const accounts: Dialect = {
   paramsAbout: {},
 }
 
-const investors: Dialect = {
+const investors: Omit<Dialect, 'isForeignId'> = {
   features: { ...features, readsOne: 'underAccount' },
   paths: {
     accounts: '/investors',
@@ -156,7 +158,7 @@ const investors: Dialect = {
   paramsAbout: { investor_id: 'account', order_id: 'orderId' },
 }
 
-export const dialects: Readonly<Record<BluumApi, Dialect>> = { accounts, investors }
+export const dialects: Readonly<Record<BluumApi, Omit<Dialect, 'isForeignId'>>> = { accounts, investors }
 
 // ---- what both have in common -----------------------------------------------------------------------------------
 

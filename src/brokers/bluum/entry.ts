@@ -75,7 +75,7 @@ export const bluumEntry = defineBroker({
       secret: apiSecret ?? null,
       warnings: [],
       listSandboxAccounts: ({ accounts, investors }) => (api === 'investors' ? investors : accounts),
-      connect: ({ sandbox, findProxy, breaker, findAccount, onNotice }) =>
+      connect: ({ sandbox, findProxy, isForeignId, breaker, findAccount, onNotice }) =>
         createBluum({
           url: url ?? sandbox?.url ?? '',
           proxyUrl: url === undefined ? null : findProxy(new URL(url)),
@@ -85,6 +85,7 @@ export const bluumEntry = defineBroker({
           requestsPerSecond,
           capabilities: values.BLUUM_CAPABILITIES,
           breaker,
+          isForeignId,
           ...(findAccount && { findAccount }),
           ...(onNotice && { onNotice }),
         }),

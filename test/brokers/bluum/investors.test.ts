@@ -138,6 +138,7 @@ function answerBook(rows: readonly Body[]): void {
 /** An adapter of its own, closed with its test. */
 function connect(options: Partial<BluumOptions> = {}): Broker {
   const broker = createBluum({
+    isForeignId: (id) => id.startsWith('aries:'),
     url,
     apiKey: 'key',
     apiSecret: 'secret',
