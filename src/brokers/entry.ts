@@ -25,7 +25,7 @@ export interface BrokerEntry {
 }
 
 /** The form of a broker's ids in the graph. */
-export interface IdForm {
+interface IdForm {
   /** The beginning of its ids, such as `aries:`; empty for the one broker whose ids pass as they are. */
   readonly prefix: string
   /** Whether the id of an order names its account too: `<prefix><account>:<order>`. Needs a prefix. */
@@ -53,7 +53,7 @@ export interface BrokerConfig {
 }
 
 /** The addresses, credentials and accounts of the embedded sandbox. */
-export interface SandboxAccess {
+interface SandboxAccess {
   readonly url: string
   readonly apiKey: string
   readonly apiSecret: string
