@@ -330,65 +330,95 @@ export function createAries(options: {
   tokens: Tokens
   requestsPerSecond: number
 }): Dialect {
-  const { exchange, switches, tokens, requestsPerSecond } = options
-  const rateLimit = createRateLimit(exchange, requestsPerSecond)
+  return new AriesApi(options)
+}
 
-  function answer(request: BrokerRequest): Answer {
-    exchange.catchUp()
+class AriesApi {
+  readonly #exchange
+  readonly #switches
+  readonly #tokens
+  readonly #rateLimit
+
+  constructor(options: {
+    exchange: Exchange
+    switches: Readonly<Switches>
+    tokens: Tokens
+    requestsPerSecond: number
+  }) {
+    const { exchange, switches, tokens, requestsPerSecond } = options
+    this.#exchange = exchange
+    this.#switches = switches
+    this.#tokens = tokens
+    this.#rateLimit = createRateLimit(this.#exchange, requestsPerSecond)
+  }
+
+  refuse(status: number, message: string): Answer {
+    const error = status === problemStatuses.rate_limited ? 'rate_limited' : 'internal_error'
+    return { status, headers: {}, body: { error, message } }
+  }
+
+  idOf({ id }: Order): string {
+    return toClOrdId(id)
+  }
+
+  answer(request: BrokerRequest): Answer {
+    this.#exchange.catchUp()
     const [path = '', queryText = ''] = request.url.split('?', 2)
-    if (path !== tokenPath && !tokens.admits(request.headers['authorization'])) {
+    if (path !== tokenPath && !this.#tokens.admits(request.headers['authorization'])) {
       return fail('unauthorized', 'Token is not valid')
     }
-    if (rateLimit.admit(request.whims.requestsPerSecond).over) {
+    if (this.#rateLimit.admit(request.whims.requestsPerSecond).over) {
       return { ...fail('rate_limited', 'Too many requests'), headers: { 'retry-after': '1' } }
     }
     if (request.body === null) return fail('bad_request', 'Body is too large')
     try {
-      return route(request, path, new URLSearchParams(queryText))
+      return this.#route(request, path, new URLSearchParams(queryText))
     } catch (error) {
       if (error instanceof BadRequest) return fail('bad_request', error.message)
       throw error
     }
   }
 
-  function route(request: BrokerRequest, path: string, query: URLSearchParams): Answer {
+  #route(request: BrokerRequest, path: string, query: URLSearchParams): Answer {
     const { body, whims } = request
     switch (`${request.method} ${path}`) {
       case 'POST /v1/oauth2/token':
-        return issueTokens(body ?? '')
+        return this.#issueTokens(body ?? '')
       case 'POST /v1/orders':
-        return place(body ?? '', whims)
+        return this.#place(body ?? '', whims)
       case 'POST /v1/orders/cancel':
-        return cancel(body ?? '', whims)
+        return this.#cancel(body ?? '', whims)
       case 'GET /v1/users/me/accounts':
-        return succeed({ accounts: accounts().map(toAccountJson) })
+        return succeed({ accounts: this.accounts().map((account) => this.#toAccountJson(account)) })
       default:
     }
     const [, id = '', list] = /^\/v2\/accounts\/([^/]+)\/(orders|orders\/history)$/.exec(path) ?? []
     if (request.method !== 'GET' || list === undefined) return fail('not_found', 'Path is not known')
-    const account = findAccount(id)
+    const account = this.#findAccount(id)
     // The lists document no 404. For whoever's account it is, and whether there is one, the answer is the same.
     if (account === undefined) return fail('forbidden', 'Account is not yours')
-    return list === 'orders' ? listActive(account, query, whims) : listHistory(account, query, whims)
+    return list === 'orders' ? this.#listActive(account, query, whims) : this.#listHistory(account, query, whims)
   }
 
-  const accounts = (): readonly Account[] => exchange.accounts('aries')
+  accounts(): readonly Account[] {
+    return this.#exchange.accounts('aries')
+  }
 
-  function findAccount(id: string): Account | undefined {
-    const account = exchange.account(id)
+  #findAccount(id: string): Account | undefined {
+    const account = this.#exchange.account(id)
     return account?.broker === 'aries' ? account : undefined
   }
 
-  function issueTokens(body: string): Answer {
-    const answered = tokens.refresh(parseFields(body))
+  #issueTokens(body: string): Answer {
+    const answered = this.#tokens.refresh(parseFields(body))
     return 'issued' in answered ? succeed(answered.issued) : fail(answered.error, answered.message)
   }
 
   // --- placing ---
 
   /** Exactly one of the two names may be given (Aries, AccountField). */
-  function readAccountId(fields: ReadonlyMap<string, unknown>): string {
-    const { ariesAccountField } = switches
+  #readAccountId(fields: ReadonlyMap<string, unknown>): string {
+    const { ariesAccountField } = this.#switches
     const names = ariesAccountField === 'either' ? ['accountId', 'tradingAccountId'] : [ariesAccountField]
     const [name, ...others] = names.filter((known) => fields.has(known))
     if (name === undefined) throw new BadRequest(`${names.join(' or ')} is missing`)
@@ -397,9 +427,9 @@ export function createAries(options: {
   }
 
   /** Unknown fields are ignored, and so are prices that the type does not use. */
-  function parsePlacement(body: string): { accountId: string; wanted: NewOrder } {
+  #parsePlacement(body: string): { accountId: string; wanted: NewOrder } {
     const fields = parseFields(body)
-    const accountId = readAccountId(fields)
+    const accountId = this.#readAccountId(fields)
     const symbol = requireText(fields, 'symbol', 21)
     const side = requireWord(fields, 'side', sides)
     const type = requireWord(fields, 'type', orderTypes)
@@ -437,28 +467,34 @@ export function createAries(options: {
     }
   }
 
-  const custodyMs = (): number => (switches.ariesCustody === 'later' ? laterMs : 0)
+  #custodyMs(): number {
+    return this.#switches.ariesCustody === 'later' ? laterMs : 0
+  }
 
   /**
    * "Uniqueness is not enforced as far as documented"; where it is, ours is a 400. For an account that is not the
    * client's, 403 is the one documented status that fits.
    */
-  function place(body: string, { dedupe, commitDelayMs }: Whims): Answer {
-    const { accountId, wanted } = parsePlacement(body)
-    const account = findAccount(accountId)
+  #place(body: string, { dedupe, commitDelayMs }: Whims): Answer {
+    const { accountId, wanted } = this.#parsePlacement(body)
+    const account = this.#findAccount(accountId)
     if (account === undefined) return fail('forbidden', 'Account is not yours')
     const { clientOrderId } = wanted
-    const unique = clientOrderId !== null && (dedupe || switches.clientOrderIds === 'unique')
-    if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
+    const unique = clientOrderId !== null && (dedupe || this.#switches.clientOrderIds === 'unique')
+    if (unique && this.#exchange.hasClientOrderId(account.id, clientOrderId)) {
       return fail('bad_request', 'clientId was used before')
     }
-    const isKept = switches.ariesRefusals === 'successFalse'
-    const placed = exchange.transaction(() =>
-      exchange.place(account, changeTerms(wanted, switches.changedTerm, exchange.priceCents), {
-        delayMs: commitDelayMs,
-        custodyMs: custodyMs(),
-        takeIn: isKept ? 'everything' : 'nothing',
-      }),
+    const isKept = this.#switches.ariesRefusals === 'successFalse'
+    const placed = this.#exchange.transaction(() =>
+      this.#exchange.place(
+        account,
+        changeTerms(wanted, this.#switches.changedTerm, (symbol) => this.#exchange.priceCents(symbol)),
+        {
+          delayMs: commitDelayMs,
+          custodyMs: this.#custodyMs(),
+          takeIn: isKept ? 'everything' : 'nothing',
+        },
+      ),
     )
     if (!('id' in placed)) return fail('bad_request', placed.message)
     const isRejected = placed.status === 'rejected'
@@ -468,45 +504,44 @@ export function createAries(options: {
       success: !isRejected,
       clOrdId: toClOrdId(order.id),
       status: toStatus(order),
-      symbol: showSymbol(order.symbol, switches.changedTerm),
+      symbol: showSymbol(order.symbol, this.#switches.changedTerm),
       side: toSide(order),
       ...toAmounts(order),
       ...(isRejected ? toReasons(order) : { text: 'Taken in', ordRejReason: '' }),
-      transactTime: toTime(exchange.clock()),
+      transactTime: toTime(this.#exchange.clock()),
     })
   }
 
-  function placeTwin({ method, url, body }: Asked): void {
-    if (!places(method, url)) return
+  placeTwin({ method, url, body }: Asked): void {
+    if (!this.places(method, url)) return
     try {
-      const { accountId, wanted } = parsePlacement(body ?? '')
-      const account = findAccount(accountId)
+      const { accountId, wanted } = this.#parsePlacement(body ?? '')
+      const account = this.#findAccount(accountId)
       if (account === undefined) return
-      exchange.place(account, { ...wanted, clientOrderId: null }, { custodyMs: custodyMs() })
+      this.#exchange.place(account, { ...wanted, clientOrderId: null }, { custodyMs: this.#custodyMs() })
     } catch (error) {
       // A request that asks for no order has no twin.
       if (!(error instanceof BadRequest)) throw error
     }
   }
 
-  function places(method: string, url: string): boolean {
+  places(method: string, url: string): boolean {
     return method === 'POST' && placementPattern.test(url)
   }
 
   // --- canceling ---
-
-  function parseCancel(body: string): CancelWish {
+  #parseCancel(body: string): CancelWish {
     const fields = parseFields(body)
-    const accountId = readAccountId(fields)
+    const accountId = this.#readAccountId(fields)
     const clOrdId = requireText(fields, 'origClOrdId', 100)
     const symbol = requireText(fields, 'symbol', 21)
-    const needsSide = switches.ariesSideOnCancel === 'required'
+    const needsSide = this.#switches.ariesSideOnCancel === 'required'
     const side = needsSide ? requireWord(fields, 'side', sides) : readWord(fields, 'side', sides)
     const securityTypes = new Map<unknown, 'CS' | 'OPT'>([
       ['CS', 'CS'],
       ['OPT', 'OPT'],
     ])
-    if (switches.ariesSecurityType === 'EQUITY') securityTypes.set('EQUITY', 'CS')
+    if (this.#switches.ariesSecurityType === 'EQUITY') securityTypes.set('EQUITY', 'CS')
     const maturity = readText(fields, 'maturity', 10)
     if (maturity !== null && !datePattern.test(maturity)) throw new BadRequest('maturity must be a date')
     return {
@@ -523,8 +558,8 @@ export function createAries(options: {
   }
 
   /** The first field that says another thing than the order; null when all agree. */
-  function findMismatch(order: Order, wish: CancelWish): string | null {
-    if (wish.symbol !== showSymbol(order.symbol, switches.changedTerm)) return 'symbol'
+  #findMismatch(order: Order, wish: CancelWish): string | null {
+    if (wish.symbol !== showSymbol(order.symbol, this.#switches.changedTerm)) return 'symbol'
     const { side } = wish
     if (side !== null && (side.side !== order.side || side.short !== order.short)) return 'side'
     const { legs = [] } = order
@@ -539,118 +574,122 @@ export function createAries(options: {
   }
 
   /** An order of another account answers like one that does not exist. */
-  function cancel(body: string, { fillOnCancel, cancelDelayMs }: Whims): Answer {
-    const wish = parseCancel(body)
-    const account = findAccount(wish.accountId)
+  #cancel(body: string, { fillOnCancel, cancelDelayMs }: Whims): Answer {
+    const wish = this.#parseCancel(body)
+    const account = this.#findAccount(wish.accountId)
     if (account === undefined) return fail('forbidden', 'Account is not yours')
-    const order = exchange.order(fromClOrdId(wish.clOrdId) ?? '')
+    const order = this.#exchange.order(fromClOrdId(wish.clOrdId) ?? '')
     if (order === undefined || order.accountId !== account.id) return fail('not_found', 'Order is not known')
-    const mismatch = findMismatch(order, wish)
-    if (mismatch !== null) return refuseCancel(order, `${mismatch} is not that of the order`)
-    return exchange.transaction(() => {
-      if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
+    const mismatch = this.#findMismatch(order, wish)
+    if (mismatch !== null) return this.#refuseCancel(order, `${mismatch} is not that of the order`)
+    return this.#exchange.transaction(() => {
+      if (fillOnCancel !== null) this.#exchange.fill(order, fillOnCancel.quantity)
       if (!isOpen(order)) {
-        if (switches.ariesCancelOfFinal === 'notFound') return fail('not_found', 'Order is not known')
-        return refuseCancel(order, `Order is already ${toStatus(order).toLowerCase()}`)
+        if (this.#switches.ariesCancelOfFinal === 'notFound') return fail('not_found', 'Order is not known')
+        return this.#refuseCancel(order, `Order is already ${toStatus(order).toLowerCase()}`)
       }
-      exchange.cancel(order, cancelDelayMs ?? (switches.ariesCancels === 'pending' ? laterMs : null))
+      this.#exchange.cancel(order, cancelDelayMs ?? (this.#switches.ariesCancels === 'pending' ? laterMs : null))
       const text = isOpen(order) ? 'Cancel sent to the market' : 'Cancel processed'
-      return succeed({ success: true, ...toCancelIds(order), status: toStatus(order), text })
+      return succeed({ success: true, ...this.#toCancelIds(order), status: toStatus(order), text })
     })
   }
 
-  function refuseCancel(order: Order, text: string): Answer {
-    if (switches.ariesRefusals === 'badRequest') return fail('bad_request', text)
-    return succeed({ success: false, ...toCancelIds(order), status: toStatus(order), text })
+  #refuseCancel(order: Order, text: string): Answer {
+    if (this.#switches.ariesRefusals === 'badRequest') return fail('bad_request', text)
+    return succeed({ success: false, ...this.#toCancelIds(order), status: toStatus(order), text })
   }
 
-  function toCancelIds(order: Order): { clOrdId: string; origClOrdId: string } {
+  #toCancelIds(order: Order): { clOrdId: string; origClOrdId: string } {
     const origClOrdId = toClOrdId(order.id)
     const own = `ORDER-${randomBytes(8).toString('hex').toUpperCase()}`
-    return { clOrdId: switches.ariesCancelIds === 'own' ? own : origClOrdId, origClOrdId }
+    return { clOrdId: this.#switches.ariesCancelIds === 'own' ? own : origClOrdId, origClOrdId }
   }
 
   // --- lists ---
+  #readLagMs(): number {
+    return this.#switches.readLag === 'seconds' ? lagOfSwitchesMs : 0
+  }
 
-  const readLagMs = (): number => (switches.readLag === 'seconds' ? lagOfSwitchesMs : 0)
-  const startOfToday = (): number => Math.floor(exchange.clock() / dayMs) * dayMs
+  #startOfToday(): number {
+    return Math.floor(this.#exchange.clock() / dayMs) * dayMs
+  }
 
   /** "List open orders and what ended today". Whose day is not said; ours is that of UTC. */
-  function listActive(account: Account, query: URLSearchParams, whims: Whims): Answer {
+  #listActive(account: Account, query: URLSearchParams, whims: Whims): Answer {
     const source = readChoice(query, 'source', ['cache', 'db'])
-    const today = startOfToday()
-    const cacheLagMs = source === 'cache' && switches.ariesCacheLag === 'seconds' ? lagOfSwitchesMs : 0
-    return list(account, query, whims, {
+    const today = this.#startOfToday()
+    const cacheLagMs = source === 'cache' && this.#switches.ariesCacheLag === 'seconds' ? lagOfSwitchesMs : 0
+    return this.#list(account, query, whims, {
       // "Keep source the same while paging": a cursor of the one is none of the other.
       name: `active ${source}`,
       keep: (order) => isOpen(order) || endedAt(order) >= today,
-      oldestFirst: switches.ariesActiveOrder === 'oldestFirst',
-      lagMs: Math.max(cacheLagMs, readLagMs()),
+      oldestFirst: this.#switches.ariesActiveOrder === 'oldestFirst',
+      lagMs: Math.max(cacheLagMs, this.#readLagMs()),
     })
   }
 
   /** By the time of creation, from which `exclude_today` leaves out today too. */
-  function listHistory(account: Account, query: URLSearchParams, whims: Whims): Answer {
-    const now = exchange.clock()
+  #listHistory(account: Account, query: URLSearchParams, whims: Whims): Answer {
+    const now = this.#exchange.clock()
     const from = parseInstant(query.get('from') ?? '', 'from')
     const toText = query.get('to')
     const to = toText === null ? Math.floor(now / minuteMs) * minuteMs : parseInstant(toText, 'to')
     if (toText !== null && to < from) throw new BadRequest('to is before from')
     if (to - from > historyDaysMax * dayMs) throw new BadRequest(`to is more than ${historyDaysMax} days after from`)
     const order = readChoice(query, 'order_by', ['desc', 'asc'])
-    const today = startOfToday()
+    const today = this.#startOfToday()
     const end = readChoice(query, 'exclude_today', ['false', 'true']) === 'true' ? Math.min(to, today - 1) : to
     const isShown = (one: Order): boolean => {
       if (one.status === 'rejected') return false
-      return switches.ariesHistory === 'all' || (!isOpen(one) && endedAt(one) < today)
+      return this.#switches.ariesHistory === 'all' || (!isOpen(one) && endedAt(one) < today)
     }
-    return list(account, query, whims, {
+    return this.#list(account, query, whims, {
       name: `history ${order}`,
       keep: (one) => isShown(one) && (whims.ignoreFilter || (one.submittedAt >= from && one.submittedAt <= end)),
       oldestFirst: order === 'asc',
-      lagMs: readLagMs(),
+      lagMs: this.#readLagMs(),
     })
   }
 
-  function list(
+  #list(
     account: Account,
     query: URLSearchParams,
     whims: Whims,
     wanted: { name: string; keep: (order: Order) => boolean; oldestFirst: boolean; lagMs: number },
   ): Answer {
-    const { pageCap } = switches
+    const { pageCap } = this.#switches
     const limit = Math.min(readWhole(query, 'limit', 50, 1, 500), pageCap === 0 ? 500 : pageCap)
     const cursor = readWhole(query, 'cursor', 0, 0, Number.MAX_SAFE_INTEGER)
     const isAnchor = (order: Order): boolean => toCursor(wanted.name, order) === cursor
-    const after = cursor === 0 ? undefined : exchange.page(account.id, isAnchor, { limit: 1 }).rows[0]
+    const after = cursor === 0 ? undefined : this.#exchange.page(account.id, isAnchor, { limit: 1 }).rows[0]
     if (cursor !== 0 && after === undefined) throw new BadRequest('cursor is not one of this list')
     const oldestFirst = whims.listOrder === null ? wanted.oldestFirst : whims.listOrder === 'oldestFirst'
     const lagMs = whims.listLagMs ?? wanted.lagMs
     const read = (count: number): { rows: Order[]; hasMore: boolean } =>
-      exchange.page(account.id, wanted.keep, { after, limit: count, oldestFirst, lagMs })
+      this.#exchange.page(account.id, wanted.keep, { after, limit: count, oldestFirst, lagMs })
     // A rule that adds rows does not move the next page.
     const { rows: asked, hasMore } = read(limit)
     const last = asked.at(-1)
     const { rows } = whims.extraRows === 0 ? { rows: asked } : withExtraRows(limit, whims, read)
     return succeed({
-      orders: rows.map(showOrder),
+      orders: rows.map((order) => this.#showOrder(order)),
       nextCursor: hasMore && last !== undefined ? toCursor(wanted.name, last) : 0,
     })
   }
 
   /** An order as the switches let a caller see it. */
   /** Returns a list row as the switches show it to a caller. */
-  function showOrder(order: Order): Record<string, unknown> {
-    const { clientId, ...fields } = toOrderJson(order)
-    const isShown = typeof clientId === 'string' && switches.clientOrderIdEcho === 'everywhere'
+  #showOrder(order: Order): Record<string, unknown> {
+    const { clientId, ...fields } = this.toOrderJson(order)
+    const isShown = typeof clientId === 'string' && this.#switches.clientOrderIdEcho === 'everywhere'
     return {
       ...fields,
-      ...(isShown ? { clientId: showClientOrderId(clientId, switches.clientOrderIdForm) } : {}),
-      symbol: showSymbol(order.symbol, switches.changedTerm),
+      ...(isShown ? { clientId: showClientOrderId(clientId, this.#switches.clientOrderIdForm) } : {}),
+      symbol: showSymbol(order.symbol, this.#switches.changedTerm),
     }
   }
 
-  function toOrderJson(order: Order): Record<string, unknown> {
+  toOrderJson(order: Order): Record<string, unknown> {
     const { legs = [] } = order
     const fields: Record<string, unknown> = {
       clOrdId: toClOrdId(order.id),
@@ -671,13 +710,13 @@ export function createAries(options: {
       // The route of the one sample.
       exDestination: 'MNGD',
       ...toReasons(order),
-      securityType: legs.length > 0 ? 'OPT' : switches.ariesSecurityType,
+      securityType: legs.length > 0 ? 'OPT' : this.#switches.ariesSecurityType,
       category: legs.length > 1 ? 'MULTI_LEG' : 'SINGLE_LEG',
       legs: legs.map(toLegJson),
       createdAt: toTime(order.submittedAt),
       updatedAt: toTime(Math.max(order.submittedAt, order.changedAt ?? endedAt(order))),
     }
-    if (switches.ariesEmpty === 'text') return fields
+    if (this.#switches.ariesEmpty === 'text') return fields
     const isEmpty = (value: unknown): boolean => value === '' || (Array.isArray(value) && value.length === 0)
     return Object.fromEntries(
       Object.entries(fields).filter(([name, value]) => requiredFields.includes(name) || !isEmpty(value)),
@@ -688,14 +727,14 @@ export function createAries(options: {
    * "Which of the returned identifiers the order endpoints expect as account is not stated": the one that a switch names
    * has the account's id, text even where the document has a number.
    */
-  function toAccountJson(account: Account): Record<string, unknown> {
+  #toAccountJson(account: Account): Record<string, unknown> {
     const other = (column: string, length: number): string => letters(`${column} ${account.id}`, length).toUpperCase()
     return {
       id: Number(account.number),
       fdid: `FD${other('fdid', 10)}`,
       apex_account_id: `3AP${other('apex', 5)}`,
       sterling_account_id: `ST${other('sterling', 8)}`,
-      [switches.tradingId]: account.id,
+      [this.#switches.tradingId]: account.id,
       status: accountStatusNames[account.status],
       is_sim: true,
       account_type: 'INDIVIDUAL',
@@ -703,18 +742,5 @@ export function createAries(options: {
       created_at: toTime(account.createdAt),
       updated_at: toTime(account.createdAt),
     }
-  }
-
-  return {
-    answer,
-    places,
-    placeTwin,
-    refuse: (status, message) => {
-      const error = status === problemStatuses.rate_limited ? 'rate_limited' : 'internal_error'
-      return { status, headers: {}, body: { error, message } }
-    },
-    accounts,
-    idOf: ({ id }) => toClOrdId(id),
-    toOrderJson,
   }
 }

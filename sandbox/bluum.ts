@@ -58,9 +58,87 @@ function parsePlacement(text: string): NewOrder | Problem {
 
 /** The dialect, and what the control port does to orders and accounts. */
 export function createBluum(exchange: Exchange, front: Front) {
-  const { switches } = front
+  return new BluumApi(exchange, front)
+}
 
-  function fail(problem: Problem): Answer {
+class BluumApi {
+  readonly #exchange: Exchange
+  readonly #front: Front
+  readonly #switches
+  readonly #generation: Generation
+  readonly dialect
+
+  constructor(exchange: Exchange, front: Front) {
+    this.#exchange = exchange
+    this.#front = front
+    const { switches } = front
+    this.#switches = switches
+    this.#generation = {
+      placementPath: /^\/v1\/trading\/accounts\/([^/?]+)\/orders(?:\?|$)/,
+      rateHeaders: true,
+      account: (id) => front.findAccount(id),
+      fail: (problem) => this.#fail(problem),
+      route: (request, parts, query) => this.#route(request, parts, query),
+      parsePlacement,
+      placeOptions: () => ({}),
+      toOrderJson: (order) => toOrderJson(order),
+    }
+    this.dialect = this.#front.speak(this.#generation)
+  }
+
+  /** Fills an open order from the control port: the order, or a status and why not. */
+  fill(orderId: string, fields: { quantity?: string; price?: string }): Order | Problem {
+    for (const [name, value] of Object.entries(fields)) {
+      if (!decimalPattern.test(value) || !isPositive(value)) {
+        return { code: 'BLUM-400-001', message: `${name} must be a positive decimal string` }
+      }
+    }
+    const order = this.#exchange.order(orderId)
+    if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
+    const filled = this.#exchange.fill(order, fields.quantity, fields.price)
+    return typeof filled === 'string' ? { code: 'BLUM-409-003', message: filled } : filled
+  }
+
+  /** Puts an order into the book from the control port, to rest there: the order, or what is wrong with it. */
+  insert(account: Account, fields: Record<string, unknown>): Order | Problem {
+    const { submitted_at: submittedAt = null, ...rest } = fields
+    const wanted = parsePlacement(JSON.stringify(rest))
+    if ('code' in wanted) return wanted
+    if (this.#exchange.asset(wanted.symbol) === undefined) return { code: 'BLUM-404-003', message: 'No such asset.' }
+    if (submittedAt === null) return this.#exchange.insert(account.id, wanted, null)
+    const at = typeof submittedAt === 'string' && instantPattern.test(submittedAt) ? Date.parse(submittedAt) : NaN
+    if (Number.isNaN(at)) return { code: 'BLUM-400-001', message: 'submitted_at must be a time with its zone' }
+    return this.#exchange.insert(account.id, wanted, at)
+  }
+
+  /** Makes an order say what it is told: the order, or a status and why not. */
+  setStatus(orderId: string, status: unknown): Order | Problem {
+    const known = orderStatuses.filter((one) => one !== 'partially_filled')
+    if (!isOneOf(known, status)) {
+      return { code: 'BLUM-400-004', message: `status is one of ${known.join(', ')}; a part is filled by /fill` }
+    }
+    const order = this.#exchange.order(orderId)
+    if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
+    this.#exchange.setStatus(order, status)
+    return order
+  }
+
+  /** Sets an account's state for refusal tests. Returns what is wrong, as text, having changed nothing. */
+  setAccount(account: Account, change: { status?: unknown; cash?: unknown }): string | null {
+    const { status, cash } = change
+    if (status !== undefined && !isOneOf(accountStatuses, status))
+      return `status is one of ${accountStatuses.join(', ')}`
+    if (cash !== undefined && (typeof cash !== 'string' || !/^\d{1,30}(\.\d{1,2})?$/.test(cash))) {
+      return 'cash is a decimal string with at most two decimals'
+    }
+    this.#exchange.setAccount(account, {
+      ...(status === undefined ? {} : { status }),
+      ...(cash === undefined ? {} : { cash }),
+    })
+    return null
+  }
+
+  #fail(problem: Problem): Answer {
     const { code, message, param } = problem
     const status = Number(code.slice(5, 8))
     const types = new Map([
@@ -73,92 +151,100 @@ export function createBluum(exchange: Exchange, front: Front) {
       nested: { error: { type, code, message, ...(param === undefined ? {} : { param }) } },
       status: { status: 'error', code, message },
     }
-    return { status, headers: {}, body: bodies[switches.errorEnvelope] }
+    return { status, headers: {}, body: bodies[this.#switches.errorEnvelope] }
   }
 
-  function refuse(no: Refusal | Problem): Answer {
-    return fail('refused' in no ? toProblem(no) : no)
+  #refuse(no: Refusal | Problem): Answer {
+    return this.#fail('refused' in no ? toProblem(no) : no)
   }
 
-  function route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
+  #route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
     const get = request.method === 'GET'
     const post = request.method === 'POST'
     const size = parts.length
     const [, area, second = '', third = '', fourth = '', fifth = '', sixth] = parts
 
     if (area === 'trading' && second === 'accounts' && fourth === 'orders') {
-      if (size === 5 && get) return withAccount(third, (account) => list(account, query, request))
+      if (size === 5 && get) return this.#withAccount(third, (account) => this.#list(account, query, request))
       if (size === 5 && post)
-        return front.once(request, fail, () => withAccount(third, (account) => place(account, request)))
+        return this.#front.once(
+          request,
+          (problem) => this.#fail(problem),
+          () => this.#withAccount(third, (account) => this.#place(account, request)),
+        )
       if (size === 7 && post && sixth === 'cancel') {
-        return front.once(request, fail, () => withAccount(third, (account) => cancel(account, fifth, request)))
+        return this.#front.once(
+          request,
+          (problem) => this.#fail(problem),
+          () => this.#withAccount(third, (account) => this.#cancel(account, fifth, request)),
+        )
       }
     }
     if (area === 'trading' && second === 'orders' && size === 4 && get) {
-      const order = front.read(third, request.whims)
-      return order === undefined ? fail(noResource) : succeed(showOrder(order))
+      const order = this.#front.read(third, request.whims)
+      return order === undefined ? this.#fail(noResource) : succeed(this.#showOrder(order))
     }
     if (area === 'trading' && second === 'accounts' && fourth === 'positions' && get) {
-      if (size === 5) return withAccount(third, (account) => listPositions(account, query))
-      if (size === 6) return withAccount(third, (account) => readPosition(account, fifth, query))
+      if (size === 5) return this.#withAccount(third, (account) => this.#listPositions(account, query))
+      if (size === 6) return this.#withAccount(third, (account) => this.#readPosition(account, fifth, query))
     }
     if (area === 'accounts' && get) {
-      if (size === 2) return succeed(front.accounts().map(toAccountJson))
-      if (size === 3) return withAccount(second, (account) => succeed(toAccountJson(account)))
-      if (size === 4 && third === 'wallets') return withAccount(second, listWallets)
+      if (size === 2) return succeed(this.#front.accounts().map((account) => this.toAccountJson(account)))
+      if (size === 3) return this.#withAccount(second, (account) => succeed(this.toAccountJson(account)))
+      if (size === 4 && third === 'wallets') return this.#withAccount(second, (account) => this.#listWallets(account))
     }
     if (area === 'assets' && size === 3 && get) {
       // "Ticker; trimmed and upper-cased by the server" (Bluum, 'Read one asset'). Orders take a ticker as it is.
-      const asset = exchange.asset(second.trim().toUpperCase())
-      if (asset === undefined) return fail({ code: 'BLUM-404-003', message: 'No such asset.' })
-      return succeed({ status: 'success', data: toAssetJson(asset) })
+      const asset = this.#exchange.asset(second.trim().toUpperCase())
+      if (asset === undefined) return this.#fail({ code: 'BLUM-404-003', message: 'No such asset.' })
+      return succeed({ status: 'success', data: this.#toAssetJson(asset) })
     }
-    return fail(noPath)
+    return this.#fail(noPath)
   }
 
-  function withAccount(id: string, work: (account: Account) => Answer): Answer {
-    const account = front.findAccount(id)
-    return account === undefined ? fail(noResource) : work(account)
+  #withAccount(id: string, work: (account: Account) => Answer): Answer {
+    const account = this.#front.findAccount(id)
+    return account === undefined ? this.#fail(noResource) : work(account)
   }
 
   /** An order as the switches let a caller see it. */
-  function showOrder(order: Order, inList = false): Record<string, unknown> {
-    return front.show(toOrderJson(order, inList && switches.partialRows), inList)
+  #showOrder(order: Order, inList = false): Record<string, unknown> {
+    return this.#front.show(toOrderJson(order, inList && this.#switches.partialRows), inList)
   }
 
-  function place(account: Account, request: BrokerRequest): Answer {
-    const placed = front.place(account, request, generation)
-    return 'id' in placed ? succeed(showOrder(placed), 201) : refuse(placed)
+  #place(account: Account, request: BrokerRequest): Answer {
+    const placed = this.#front.place(account, request, this.#generation)
+    return 'id' in placed ? succeed(this.#showOrder(placed), 201) : this.#refuse(placed)
   }
 
   /** Success status and the answer for a final order are undocumented; 200 and BLUM-409-003 are the assumptions. */
-  function cancel(account: Account, orderId: string, request: BrokerRequest): Answer {
-    const canceled = front.cancel(account, orderId, request.whims, switches.cancels === 'later')
-    return 'id' in canceled ? succeed(showOrder(canceled)) : refuse(canceled)
+  #cancel(account: Account, orderId: string, request: BrokerRequest): Answer {
+    const canceled = this.#front.cancel(account, orderId, request.whims, this.#switches.cancels === 'later')
+    return 'id' in canceled ? succeed(this.#showOrder(canceled)) : this.#refuse(canceled)
   }
 
-  function list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
-    const window = front.readWindow(query, 100)
-    if ('code' in window) return fail(window)
+  #list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
+    const window = this.#front.readWindow(query, 100)
+    if ('code' in window) return this.#fail(window)
     const status = query.get('status')
-    if (status !== null && !isOneOf(orderStatuses, status)) return fail(unknownValue('status'))
+    if (status !== null && !isOneOf(orderStatuses, status)) return this.#fail(unknownValue('status'))
     const keep = (order: Order): boolean => status === null || order.status === status
-    const page = front.list(account, query, request.whims, { ...window, keep })
-    if ('code' in page) return fail(page)
-    const data = page.rows.map((order) => showOrder(order, true))
-    return succeed(switches.listEnvelope === 'array' ? data : { object: 'list', data, has_more: page.hasMore })
+    const page = this.#front.list(account, query, request.whims, { ...window, keep })
+    if ('code' in page) return this.#fail(page)
+    const data = page.rows.map((order) => this.#showOrder(order, true))
+    return succeed(this.#switches.listEnvelope === 'array' ? data : { object: 'list', data, has_more: page.hasMore })
   }
 
   /** A real answer also carries contact, identity and agreement blocks; nobody lives behind these accounts. */
-  function toAccountJson(account: Account): Record<string, unknown> {
+  toAccountJson(account: Account): Record<string, unknown> {
     return {
       id: account.id,
       account_number: account.number,
       status: account.status,
       crypto_status: null,
       currency: 'USD',
-      balance: exchange.cash(account).balance,
-      last_equity: exchange.equity(account),
+      balance: this.#exchange.cash(account).balance,
+      last_equity: this.#exchange.equity(account),
       created_at: toTime(account.createdAt),
       account_type: 'individual',
       management_type: 'self_directed',
@@ -167,8 +253,8 @@ export function createBluum(exchange: Exchange, front: Front) {
     }
   }
 
-  function listWallets(account: Account): Answer {
-    const cash = exchange.cash(account)
+  #listWallets(account: Account): Answer {
+    const cash = this.#exchange.cash(account)
     const wallet = {
       wallet_id: account.walletId,
       currency: 'USD',
@@ -182,14 +268,14 @@ export function createBluum(exchange: Exchange, front: Front) {
   }
 
   /** The default of refresh_prices "was false, later true": ours is false, and prices are always of this moment. */
-  function toPositionJson(position: Position, query: URLSearchParams): Record<string, unknown> {
-    const worth = exchange.worth(position)
-    const at = toTime(exchange.clock())
+  #toPositionJson(position: Position, query: URLSearchParams): Record<string, unknown> {
+    const worth = this.#exchange.worth(position)
+    const at = toTime(this.#exchange.clock())
     return {
       id: position.id,
       account_id: position.accountId,
       symbol: position.symbol,
-      asset_id: exchange.asset(position.symbol)?.id,
+      asset_id: this.#exchange.asset(position.symbol)?.id,
       currency: 'USD',
       quantity: position.quantity,
       average_cost_basis: worth.averageCost,
@@ -208,18 +294,20 @@ export function createBluum(exchange: Exchange, front: Front) {
     }
   }
 
-  function listPositions(account: Account, query: URLSearchParams): Answer {
+  #listPositions(account: Account, query: URLSearchParams): Answer {
     const symbol = query.get('symbol')
-    const found = exchange.positions(account.id).filter((position) => symbol === null || position.symbol === symbol)
-    return succeed(found.map((position) => toPositionJson(position, query)))
+    const found = this.#exchange
+      .positions(account.id)
+      .filter((position) => symbol === null || position.symbol === symbol)
+    return succeed(found.map((position) => this.#toPositionJson(position, query)))
   }
 
-  function readPosition(account: Account, id: string, query: URLSearchParams): Answer {
-    const found = exchange.positions(account.id).find((position) => position.id === id)
-    return found === undefined ? fail(noResource) : succeed(toPositionJson(found, query))
+  #readPosition(account: Account, id: string, query: URLSearchParams): Answer {
+    const found = this.#exchange.positions(account.id).find((position) => position.id === id)
+    return found === undefined ? this.#fail(noResource) : succeed(this.#toPositionJson(found, query))
   }
 
-  function toAssetJson(asset: Asset): Record<string, unknown> {
+  #toAssetJson(asset: Asset): Record<string, unknown> {
     return {
       id: asset.id,
       class: 'us_equity',
@@ -234,71 +322,7 @@ export function createBluum(exchange: Exchange, front: Front) {
       fractionable: asset.fractionable,
       currency: 'USD',
       // A JSON number by the vendor's own schema; for a quotient of cents it prints the exact digits.
-      price: Number(exchange.priceCents(asset.symbol)) / 100,
+      price: Number(this.#exchange.priceCents(asset.symbol)) / 100,
     }
-  }
-
-  const generation: Generation = {
-    placementPath: /^\/v1\/trading\/accounts\/([^/?]+)\/orders(?:\?|$)/,
-    rateHeaders: true,
-    account: front.findAccount,
-    fail,
-    route,
-    parsePlacement,
-    placeOptions: () => ({}),
-    toOrderJson: (order) => toOrderJson(order),
-  }
-
-  return {
-    dialect: front.speak(generation),
-    /** Fills an open order from the control port: the order, or a status and why not. */
-    fill(orderId: string, fields: { quantity?: string; price?: string }): Order | Problem {
-      for (const [name, value] of Object.entries(fields)) {
-        if (!decimalPattern.test(value) || !isPositive(value)) {
-          return { code: 'BLUM-400-001', message: `${name} must be a positive decimal string` }
-        }
-      }
-      const order = exchange.order(orderId)
-      if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
-      const filled = exchange.fill(order, fields.quantity, fields.price)
-      return typeof filled === 'string' ? { code: 'BLUM-409-003', message: filled } : filled
-    },
-    /** Puts an order into the book from the control port, to rest there: the order, or what is wrong with it. */
-    insert(account: Account, fields: Record<string, unknown>): Order | Problem {
-      const { submitted_at: submittedAt = null, ...rest } = fields
-      const wanted = parsePlacement(JSON.stringify(rest))
-      if ('code' in wanted) return wanted
-      if (exchange.asset(wanted.symbol) === undefined) return { code: 'BLUM-404-003', message: 'No such asset.' }
-      if (submittedAt === null) return exchange.insert(account.id, wanted, null)
-      const at = typeof submittedAt === 'string' && instantPattern.test(submittedAt) ? Date.parse(submittedAt) : NaN
-      if (Number.isNaN(at)) return { code: 'BLUM-400-001', message: 'submitted_at must be a time with its zone' }
-      return exchange.insert(account.id, wanted, at)
-    },
-    /** Makes an order say what it is told: the order, or a status and why not. */
-    setStatus(orderId: string, status: unknown): Order | Problem {
-      const known = orderStatuses.filter((one) => one !== 'partially_filled')
-      if (!isOneOf(known, status)) {
-        return { code: 'BLUM-400-004', message: `status is one of ${known.join(', ')}; a part is filled by /fill` }
-      }
-      const order = exchange.order(orderId)
-      if (order === undefined) return { code: 'BLUM-404-001', message: `no order ${orderId}` }
-      exchange.setStatus(order, status)
-      return order
-    },
-    /** Sets an account's state for refusal tests. Returns what is wrong, as text, having changed nothing. */
-    setAccount(account: Account, change: { status?: unknown; cash?: unknown }): string | null {
-      const { status, cash } = change
-      if (status !== undefined && !isOneOf(accountStatuses, status))
-        return `status is one of ${accountStatuses.join(', ')}`
-      if (cash !== undefined && (typeof cash !== 'string' || !/^\d{1,30}(\.\d{1,2})?$/.test(cash))) {
-        return 'cash is a decimal string with at most two decimals'
-      }
-      exchange.setAccount(account, {
-        ...(status === undefined ? {} : { status }),
-        ...(cash === undefined ? {} : { cash }),
-      })
-      return null
-    },
-    toAccountJson,
   }
 }

@@ -39,7 +39,7 @@ type TimeInForce = (typeof timesInForce)[number]
 type OrderStatus = (typeof orderStatuses)[number]
 type CommissionType = (typeof commissionTypes)[number]
 export type AccountStatus = (typeof accountStatuses)[number]
-export type MarketMode = (typeof marketModes)[number]
+type MarketMode = (typeof marketModes)[number]
 /** Whose API an account and its orders are reached by. */
 export type Broker = 'bluum' | 'aries'
 
@@ -256,120 +256,208 @@ export type Exchange = ReturnType<typeof createExchange>
  * it never runs backwards, and starts no earlier than the book's last evaluation, also after a restart.
  */
 export function createExchange(options: { ledger: Ledger; market: Market; now: () => number }) {
-  const { ledger, market, now } = options
-  const accounts = new Map<string, Account>()
-  const orders = new Map<string, Order>()
-  const books = new Map<string, Order[]>() // per account, oldest first, ties by id
-  const positions = new Map<string, Map<string, Position>>() // per account, by symbol
-  const open = new Set<Order>() // those the market decides about, in the order of submission
-  const canceling = new Set<Order>() // open orders with a cancelAt
-  const coming = new Set<Order>() // orders not yet in any book
-  const queued = new Set<Order>() // open orders not yet at the custodian
-  const versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
-  const heldCents = new Map<string, bigint>() // per account
-  const heldShares = new Map<string, Decimal>() // per account and symbol
-  const holds = new Map<string, { cents: bigint; shares: Decimal }>() // per open order
-  let mode: MarketMode = 'open'
-  let offsetMs = 0
-  let evaluatedAt = 0
-  let latest = 0
+  return new SandboxExchange(options)
+}
 
-  readLedger()
+class SandboxExchange implements Exchange {
+  readonly #ledger
+  readonly #market
+  readonly #now
+  readonly #accounts = new Map<string, Account>()
+  readonly #orders = new Map<string, Order>()
+  readonly #books = new Map<string, Order[]>() // per account, oldest first, ties by id
+  readonly #positions = new Map<string, Map<string, Position>>() // per account, by symbol
+  readonly #open = new Set<Order>() // those the market decides about, in the order of submission
+  readonly #canceling = new Set<Order>() // open orders with a cancelAt
+  readonly #coming = new Set<Order>() // orders not yet in any book
+  readonly #queued = new Set<Order>() // open orders not yet at the custodian
+  readonly #versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
+  readonly #heldCents = new Map<string, bigint>() // per account
+  readonly #heldShares = new Map<string, Decimal>() // per account and symbol
+  readonly #holds = new Map<string, { cents: bigint; shares: Decimal }>() // per open order
+  #mode: MarketMode = 'open'
+  #offsetMs = 0
+  #evaluatedAt = 0
+  #latest = 0
 
-  function readLedger(): void {
-    for (const map of [accounts, orders, books, positions, heldCents, heldShares, holds, versions]) map.clear()
-    open.clear()
-    canceling.clear()
-    coming.clear()
-    queued.clear()
-    const loaded = ledger.load()
-    for (const account of loaded.accounts) {
-      accounts.set(account.id, account)
-      books.set(account.id, [])
-      positions.set(account.id, new Map())
-    }
-    for (const position of loaded.positions) positions.get(position.accountId)?.set(position.symbol, position)
-    for (const order of loaded.orders.sort(byAge)) {
-      hold(order)
-      if (order.coming === true) {
-        coming.add(order)
-        continue
-      }
-      enter(order)
-      // What it went through before is not on file: to a reader of the past it was always like this.
-      remember(order, order.submittedAt)
-    }
-    evaluatedAt = loaded.evaluatedAt
-    offsetMs = Math.max(loaded.offsetMs, evaluatedAt - now())
-    latest = Math.max(latest, evaluatedAt)
+  constructor(options: { ledger: Ledger; market: Market; now: () => number }) {
+    const { ledger, market, now } = options
+    this.#ledger = ledger
+    this.#market = market
+    this.#now = now
+    this.#readLedger()
   }
 
-  function byAge(a: Order, b: Order): number {
+  asset(symbol: string): Asset | undefined {
+    return this.#market.asset(symbol)
+  }
+
+  /** The market's price of a known symbol now, in cents. */
+  priceCents(symbol: string): bigint {
+    return this.#market.priceCents(symbol, this.clock())
+  }
+
+  /** Those of one broker, or all of them. */
+  accounts(broker?: Broker): readonly Account[] {
+    return [...this.#accounts.values()].filter((account) => broker === undefined || account.broker === broker)
+  }
+
+  account(id: string): Account | undefined {
+    return this.#accounts.get(id)
+  }
+
+  /** The order now, or as it was `lagMs` ago; the past is a copy and cannot be changed. */
+  order(id: string, lagMs = 0): Order | undefined {
+    this.catchUp()
+    const order = this.#orders.get(id)
+    return order === undefined ? undefined : this.#asOf(order, lagMs)
+  }
+
+  /** Whether the account has an order with this reference, of whatever status, in its book or to come. */
+  hasClientOrderId(accountId: string, clientOrderId: string): boolean {
+    const taken = (order: Order): boolean => order.accountId === accountId && order.clientOrderId === clientOrderId
+    return this.#books.get(accountId)?.some(taken) === true || [...this.#coming].some(taken)
+  }
+
+  positions(accountId: string): readonly Position[] {
+    this.catchUp()
+    return [...(this.#positions.get(accountId)?.values() ?? [])].sort((a, b) => (a.symbol < b.symbol ? -1 : 1))
+  }
+
+  /** An account's cash and holdings together, at the market's prices now. */
+  equity(account: Account): string {
+    let total = fromCents(BigInt(account.cashCents))
+    for (const position of this.#positions.get(account.id)?.values() ?? []) {
+      total = add(total, multiply(toDecimal(position.quantity), this.#price(position.symbol, this.clock())))
+    }
+    return toText(round(total, 2), 2)
+  }
+
+  /** Orders that wait are looked at again from this moment on; what the price did while closed is past. */
+  setMode(next: MarketMode): void {
+    this.catchUp()
+    this.#mode = next
+  }
+
+  setAccount(account: Account, change: { status?: AccountStatus; cash?: string }): void {
+    this.transaction(() => {
+      if (change.status !== undefined) account.status = change.status
+      if (change.cash !== undefined) account.cashCents = String(floorCents(toDecimal(change.cash)))
+      this.#ledger.saveAccount(account)
+    })
+  }
+
+  /** Moves the clock forward and everything with it. */
+  advance(ms: number): void {
+    this.catchUp()
+    this.#offsetMs += ms
+    this.transaction(() => this.#ledger.saveClock(this.#offsetMs, this.#evaluatedAt))
+    this.catchUp()
+  }
+
+  #readLedger(): void {
+    for (const map of [
+      this.#accounts,
+      this.#orders,
+      this.#books,
+      this.#positions,
+      this.#heldCents,
+      this.#heldShares,
+      this.#holds,
+      this.#versions,
+    ])
+      map.clear()
+    this.#open.clear()
+    this.#canceling.clear()
+    this.#coming.clear()
+    this.#queued.clear()
+    const loaded = this.#ledger.load()
+    for (const account of loaded.accounts) {
+      this.#accounts.set(account.id, account)
+      this.#books.set(account.id, [])
+      this.#positions.set(account.id, new Map())
+    }
+    for (const position of loaded.positions) this.#positions.get(position.accountId)?.set(position.symbol, position)
+    for (const order of loaded.orders.sort((a, b) => this.#byAge(a, b))) {
+      this.#hold(order)
+      if (order.coming === true) {
+        this.#coming.add(order)
+        continue
+      }
+      this.#enter(order)
+      // What it went through before is not on file: to a reader of the past it was always like this.
+      this.#remember(order, order.submittedAt)
+    }
+    this.#evaluatedAt = loaded.evaluatedAt
+    this.#offsetMs = Math.max(loaded.offsetMs, this.#evaluatedAt - this.#now())
+    this.#latest = Math.max(this.#latest, this.#evaluatedAt)
+  }
+
+  #byAge(a: Order, b: Order): number {
     return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
   }
 
-  function enter(order: Order): void {
-    orders.set(order.id, order)
-    const book = books.get(order.accountId)
+  #enter(order: Order): void {
+    this.#orders.set(order.id, order)
+    const book = this.#books.get(order.accountId)
     if (book === undefined) throw new Error(`order ${order.id} belongs to no account`)
     let place = book.length
     for (; place > 0; place--) {
       const before = book[place - 1]
-      if (before === undefined || byAge(before, order) < 0) break
+      if (before === undefined || this.#byAge(before, order) < 0) break
     }
     book.splice(place, 0, order)
-    watch(order)
+    this.#watch(order)
   }
 
-  function leaveQueue(order: Order, at: number): void {
+  #leaveQueue(order: Order, at: number): void {
     if (order.queued === true) order.custodyAt = at
     delete order.queued
   }
 
-  function watch(order: Order): void {
-    if (isOpen(order) && order.manual !== true) open.add(order)
-    else open.delete(order)
-    if (isOpen(order) && order.cancelAt !== undefined) canceling.add(order)
-    else canceling.delete(order)
-    if (isOpen(order) && order.queued === true) queued.add(order)
-    else queued.delete(order)
+  #watch(order: Order): void {
+    if (isOpen(order) && order.manual !== true) this.#open.add(order)
+    else this.#open.delete(order)
+    if (isOpen(order) && order.cancelAt !== undefined) this.#canceling.add(order)
+    else this.#canceling.delete(order)
+    if (isOpen(order) && order.queued === true) this.#queued.add(order)
+    else this.#queued.delete(order)
   }
 
   /** Keeps the order's state as of `at`. In memory only: a restart forgets all but the present. */
-  function remember(order: Order, at: number): void {
-    const kept = versions.get(order.id) ?? []
-    versions.set(order.id, kept)
+  #remember(order: Order, at: number): void {
+    const kept = this.#versions.get(order.id) ?? []
+    this.#versions.set(order.id, kept)
     kept.push({ at, order: { ...order } })
     // The first stays, as it tells when the order came; a reader of what is dropped here sees a state still older.
     if (kept.length > versionsMax + 1) kept.splice(1, 1)
   }
 
   /** The order as it was `lagMs` ago; undefined if it had not come yet. */
-  function asOf(order: Order, lagMs: number): Order | undefined {
+  #asOf(order: Order, lagMs: number): Order | undefined {
     if (lagMs === 0) return order
-    const at = clock() - lagMs
-    return versions.get(order.id)?.findLast((version) => version.at <= at)?.order
+    const at = this.clock() - lagMs
+    return this.#versions.get(order.id)?.findLast((version) => version.at <= at)?.order
   }
 
   /** Runs `work` in one transaction. When it throws, memory is read again from the file, which kept nothing of it. */
-  function transaction<T>(work: () => T): T {
+  transaction<T>(work: () => T): T {
     try {
-      return ledger.transaction(work)
+      return this.#ledger.transaction(work)
     } catch (error) {
-      readLedger()
+      this.#readLedger()
       throw error
     }
   }
 
   /** The exchange's time, ms since 1970. */
-  function clock(): number {
-    latest = Math.max(latest, Math.floor(now() + offsetMs))
-    return latest
+  clock(): number {
+    this.#latest = Math.max(this.#latest, Math.floor(this.#now() + this.#offsetMs))
+    return this.#latest
   }
 
   // --- holds ---
-
-  function wantedHold(order: Order): { cents: bigint; shares: Decimal } {
+  #wantedHold(order: Order): { cents: bigint; shares: Decimal } {
     if (!isOpen(order) || order.manual === true) return { cents: 0n, shares: zero }
     if (order.side === 'sell') return { cents: 0n, shares: toDecimal(remainingQuantity(order)) }
     if (order.notional !== null) return { cents: ceilCents(toDecimal(order.notional)), shares: zero }
@@ -379,62 +467,61 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   }
 
   /** Makes the account's holds match what the order needs now; to be called after every change of an order. */
-  function hold(order: Order): void {
-    const before = holds.get(order.id) ?? { cents: 0n, shares: zero }
-    const after = wantedHold(order)
+  #hold(order: Order): void {
+    const before = this.#holds.get(order.id) ?? { cents: 0n, shares: zero }
+    const after = this.#wantedHold(order)
     const shareKey = `${order.accountId} ${order.symbol}`
-    heldCents.set(order.accountId, (heldCents.get(order.accountId) ?? 0n) - before.cents + after.cents)
-    heldShares.set(shareKey, add(subtract(heldShares.get(shareKey) ?? zero, before.shares), after.shares))
-    if (isOpen(order)) holds.set(order.id, after)
-    else holds.delete(order.id)
+    this.#heldCents.set(order.accountId, (this.#heldCents.get(order.accountId) ?? 0n) - before.cents + after.cents)
+    this.#heldShares.set(shareKey, add(subtract(this.#heldShares.get(shareKey) ?? zero, before.shares), after.shares))
+    if (isOpen(order)) this.#holds.set(order.id, after)
+    else this.#holds.delete(order.id)
   }
 
-  function freeCents(account: Account): bigint {
-    return BigInt(account.cashCents) - (heldCents.get(account.id) ?? 0n)
+  #freeCents(account: Account): bigint {
+    return BigInt(account.cashCents) - (this.#heldCents.get(account.id) ?? 0n)
   }
 
-  function freeShares({ accountId, symbol }: Order): Decimal {
-    const owned = toDecimal(positions.get(accountId)?.get(symbol)?.quantity ?? '0')
-    return subtract(owned, heldShares.get(`${accountId} ${symbol}`) ?? zero)
+  #freeShares({ accountId, symbol }: Order): Decimal {
+    const owned = toDecimal(this.#positions.get(accountId)?.get(symbol)?.quantity ?? '0')
+    return subtract(owned, this.#heldShares.get(`${accountId} ${symbol}`) ?? zero)
   }
 
   /** To be called after every change of an order that a caller can see; `at` is when it changed. */
-  function save(order: Order, at: number): void {
+  #save(order: Order, at: number): void {
     order.changedAt = at
-    watch(order)
-    hold(order)
-    remember(order, at)
-    ledger.saveOrder(order)
+    this.#watch(order)
+    this.#hold(order)
+    this.#remember(order, at)
+    this.#ledger.saveOrder(order)
   }
 
   // --- fills ---
-
-  function price(symbol: string, at: number): Decimal {
-    return fromCents(market.priceCents(symbol, at))
+  #price(symbol: string, at: number): Decimal {
+    return fromCents(this.#market.priceCents(symbol, at))
   }
 
-  function endCanceled(order: Order, at: number): void {
+  #endCanceled(order: Order, at: number): void {
     order.status = 'canceled'
     order.canceledAt = at
-    save(order, at)
+    this.#save(order, at)
   }
 
-  function endRejected(order: Order, at: number, refused: Refusal['refused'], reason: string): void {
+  #endRejected(order: Order, at: number, refused: Refusal['refused'], reason: string): void {
     order.status = 'rejected'
     order.rejectReason = reason
     order.refused = refused
-    save(order, at)
+    this.#save(order, at)
   }
 
   /** Day orders and auctions. An ioc or fok that finds nothing is canceled, as FIX has it. */
-  function expire(order: Order, at: number): void {
+  #expire(order: Order, at: number): void {
     order.expired = true
-    endCanceled(order, at)
+    this.#endCanceled(order, at)
   }
 
   /** Trades `quantity` at `at`. False, with nothing changed, when the account's free cash does not cover it. */
-  function trade(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): boolean {
-    const account = accounts.get(order.accountId)
+  #trade(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): boolean {
+    const account = this.#accounts.get(order.accountId)
     if (account === undefined) throw new Error(`order ${order.id} belongs to no account`)
     const moves = order.legs === undefined
     const valueBefore = toDecimal(order.filledValue)
@@ -442,7 +529,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     const cash = BigInt(account.cashCents)
     if (moves && order.side === 'buy') {
       const cost = ceilCents(value) - ceilCents(valueBefore)
-      if (cost > freeCents(account) + (holds.get(order.id)?.cents ?? 0n)) return false
+      if (cost > this.#freeCents(account) + (this.#holds.get(order.id)?.cents ?? 0n)) return false
       account.cashCents = String(cash - cost)
     } else if (moves) {
       account.cashCents = String(cash + floorCents(value) - floorCents(valueBefore))
@@ -453,15 +540,15 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     order.filledQuantity = whole && order.quantity !== null ? order.quantity : toText(filled)
     order.status = whole ? 'filled' : 'partially_filled'
     if (whole) order.filledAt = at
-    leaveQueue(order, at)
-    ledger.saveAccount(account)
-    if (moves) settle(order, quantity, tradePrice, at)
-    save(order, at)
+    this.#leaveQueue(order, at)
+    this.#ledger.saveAccount(account)
+    if (moves) this.#settle(order, quantity, tradePrice, at)
+    this.#save(order, at)
     return true
   }
 
-  function settle(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
-    const held = positions.get(order.accountId)
+  #settle(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
+    const held = this.#positions.get(order.accountId)
     if (held === undefined) throw new Error(`order ${order.id} belongs to no account`)
     let position = held.get(order.symbol)
     if (position === undefined) {
@@ -484,21 +571,21 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     position.changedAt = at
     if (position.quantity === '0') {
       held.delete(order.symbol)
-      ledger.removePosition(position)
+      this.#ledger.removePosition(position)
     } else {
-      ledger.savePosition(position)
+      this.#ledger.savePosition(position)
     }
   }
 
   /** Trades `quantity`, or ends an order whose account can no longer pay for it. */
-  function execute(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
-    if (trade(order, quantity, tradePrice, at)) return
-    if (order.filledQuantity !== '0') endCanceled(order, at)
-    else endRejected(order, at, 'funds', 'Not enough cash when the order came to trade.')
+  #execute(order: Order, quantity: Decimal, tradePrice: Decimal, at: number): void {
+    if (this.#trade(order, quantity, tradePrice, at)) return
+    if (order.filledQuantity !== '0') this.#endCanceled(order, at)
+    else this.#endRejected(order, at, 'funds', 'Not enough cash when the order came to trade.')
   }
 
   /** Whether the order would trade at the market's price now. Moves a trailing stop's best price and a stop's trigger. */
-  function crosses(order: Order, marketPrice: Decimal): boolean {
+  #crosses(order: Order, marketPrice: Decimal): boolean {
     const buying = order.side === 'buy'
     const reached = (stop: Decimal): boolean =>
       buying ? compare(marketPrice, stop) >= 0 : compare(marketPrice, stop) <= 0
@@ -516,7 +603,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       case 'stop_limit':
         if (!order.triggered && reached(toDecimal(order.stopPrice ?? '0'))) {
           order.triggered = true
-          ledger.saveOrder(order)
+          this.#ledger.saveOrder(order)
         }
         return order.triggered && within(order.limitPrice)
       case 'trailing_stop': {
@@ -525,9 +612,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
         const best = better ? marketPrice : seen
         if (better || order.bestPriceCents === null) {
           order.bestPriceCents = best.units.toString()
-          ledger.saveOrder(order)
+          this.#ledger.saveOrder(order)
         }
-        const trail = trailOf(order, best)
+        const trail = this.#trailOf(order, best)
         return reached(buying ? add(best, trail) : subtract(best, trail))
       }
       default:
@@ -536,42 +623,43 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   }
 
   /** The distance a trailing stop keeps from its best price. With both trails given, the percentage counts. */
-  function trailOf(order: NewOrder, best: Decimal): Decimal {
+  #trailOf(order: NewOrder, best: Decimal): Decimal {
     if (order.trailPercent === null) return toDecimal(order.trailPrice ?? '0')
     return multiply(best, multiply(toDecimal(order.trailPercent), { units: 1n, scale: 2 }))
   }
 
   /** One look at one open order at one time while the market is open. */
-  function attempt(order: Order, at: number): void {
-    const marketPrice = price(order.symbol, at)
-    if (!crosses(order, marketPrice)) return
+  #attempt(order: Order, at: number): void {
+    const marketPrice = this.#price(order.symbol, at)
+    if (!this.#crosses(order, marketPrice)) return
     if (order.notional !== null) {
       const quantity = divide(toDecimal(order.notional), marketPrice, 9)
       if (quantity.units === 0n)
-        endRejected(order, at, 'notTradable', 'The amount buys less than a billionth of a share.')
-      else execute(order, quantity, marketPrice, at)
+        this.#endRejected(order, at, 'notTradable', 'The amount buys less than a billionth of a share.')
+      else this.#execute(order, quantity, marketPrice, at)
       return
     }
     const remaining = toDecimal(remainingQuantity(order))
     const limited = order.type === 'limit' || order.type === 'stop_limit'
     const large =
       limited && order.status === 'accepted' && compare(remaining, { units: largeOrderShares, scale: 0 }) >= 0
-    if (!large) execute(order, remaining, marketPrice, at)
+    if (!large) this.#execute(order, remaining, marketPrice, at)
     // Fill-or-kill does not find all it wants, so it takes nothing.
-    else if (order.timeInForce !== 'fok') execute(order, divide(remaining, { units: 2n, scale: 0 }, 0), marketPrice, at)
+    else if (order.timeInForce !== 'fok')
+      this.#execute(order, divide(remaining, { units: 2n, scale: 0 }, 0), marketPrice, at)
   }
 
-  function evaluate(order: Order, at: number): void {
+  #evaluate(order: Order, at: number): void {
     if (!isOpen(order) || order.queued === true || at <= order.submittedAt) return
     const deadline = deadlineOf(order)
     if (isAuction(order)) {
       if (deadline === null || at < deadline) return
-      if (mode === 'open') attempt(order, deadline)
-      if (isOpen(order)) expire(order, deadline)
+      if (this.#mode === 'open') this.#attempt(order, deadline)
+      if (isOpen(order)) this.#expire(order, deadline)
     } else if (deadline !== null && at >= deadline) {
-      expire(order, deadline)
-    } else if (mode === 'open') {
-      attempt(order, at)
+      this.#expire(order, deadline)
+    } else if (this.#mode === 'open') {
+      this.#attempt(order, at)
     }
   }
 
@@ -581,46 +669,49 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
    * or a cancel that was taken in takes effect, and an order reaches the custodian, at its own millisecond; what would
    * have filled before has filled.
    */
-  function catchUp(): void {
-    const at = clock()
-    const seconds = Math.floor(at / 1000) - Math.floor(evaluatedAt / 1000)
-    const cancels = [...canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
-    const arrivals = [...coming].filter((order) => order.submittedAt <= at)
-    const reaching = [...queued, ...arrivals].map(({ custodyAt = Infinity }) => custodyAt).filter((time) => time <= at)
+  catchUp(): void {
+    const at = this.clock()
+    const seconds = Math.floor(at / 1000) - Math.floor(this.#evaluatedAt / 1000)
+    const cancels = [...this.#canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
+    const arrivals = [...this.#coming].filter((order) => order.submittedAt <= at)
+    const reaching = [...this.#queued, ...arrivals]
+      .map(({ custodyAt = Infinity }) => custodyAt)
+      .filter((time) => time <= at)
     if (seconds <= 0 && cancels.length === 0 && arrivals.length === 0 && reaching.length === 0) return
-    transaction(() => {
+    this.transaction(() => {
       const times = new Set<number>()
-      const watched = [...open, ...arrivals]
+      const watched = [...this.#open, ...arrivals]
       if (watched.length > 0 && seconds > 0) {
         const stepMs = Math.ceil(seconds / samplesMax) * 1000
         const last = Math.floor(at / 1000) * 1000
-        for (let time = Math.floor(evaluatedAt / 1000) * 1000 + stepMs; time < last; time += stepMs) times.add(time)
+        for (let time = Math.floor(this.#evaluatedAt / 1000) * 1000 + stepMs; time < last; time += stepMs)
+          times.add(time)
         times.add(last)
         for (const order of watched) {
           const deadline = deadlineOf(order)
-          if (deadline !== null && deadline > evaluatedAt && deadline <= at) times.add(deadline)
+          if (deadline !== null && deadline > this.#evaluatedAt && deadline <= at) times.add(deadline)
         }
       }
       const moments = new Set([...times, ...cancels, ...reaching, ...arrivals.map(({ submittedAt }) => submittedAt)])
       for (const time of [...moments].sort((a, b) => a - b)) {
-        for (const order of canceling) if ((order.cancelAt ?? at) <= time) endCanceled(order, time)
-        for (const order of arrivals) if (order.submittedAt === time) arrive(order)
-        for (const order of queued) if ((order.custodyAt ?? Infinity) <= time) reach(order, time)
-        if (times.has(time)) for (const order of open) evaluate(order, time)
+        for (const order of this.#canceling) if ((order.cancelAt ?? at) <= time) this.#endCanceled(order, time)
+        for (const order of arrivals) if (order.submittedAt === time) this.#arrive(order)
+        for (const order of this.#queued) if ((order.custodyAt ?? Infinity) <= time) this.#reach(order, time)
+        if (times.has(time)) for (const order of this.#open) this.#evaluate(order, time)
       }
-      evaluatedAt = at
-      ledger.saveClock(offsetMs, evaluatedAt)
+      this.#evaluatedAt = at
+      this.#ledger.saveClock(this.#offsetMs, this.#evaluatedAt)
     })
   }
 
   // --- what a caller does ---
 
   /** Takes the order in, holds its cash or shares, and fills what fills at once; or says why not, changing nothing. */
-  function place(account: Account, wanted: NewOrder, options: PlaceOptions = {}): Order | Refusal {
+  place(account: Account, wanted: NewOrder, options: PlaceOptions = {}): Order | Refusal {
     const { delayMs = null, custodyMs = 0, takeIn = 'nothing' } = options
-    catchUp()
-    const at = clock()
-    const barred = bar(account, wanted)
+    this.catchUp()
+    const at = this.clock()
+    const barred = this.#bar(account, wanted)
     if (barred !== null && takeIn !== 'everything') return barred
 
     const submittedAt = at + (delayMs ?? 0)
@@ -635,7 +726,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       filledAt: null,
       canceledAt: null,
       rejectReason: null,
-      heldPrice: barred === null ? toText(priceToHold(wanted, at)) : '0',
+      heldPrice: barred === null ? toText(this.#priceToHold(wanted, at)) : '0',
       triggered: false,
       bestPriceCents: null,
     }
@@ -643,7 +734,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       order.queued = true
       order.custodyAt = submittedAt + custodyMs
     }
-    const refusal = barred ?? refuse(account, order)
+    const refusal = barred ?? this.#refuse(account, order)
     if (refusal !== null && takeIn === 'nothing') return refusal
     if (refusal !== null) {
       order.status = 'rejected'
@@ -652,79 +743,80 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       order.queued = true
     }
 
-    transaction(() => {
-      if (delayMs === null) return arrive(order)
+    this.transaction(() => {
+      if (delayMs === null) return this.#arrive(order)
       order.coming = true
-      coming.add(order)
-      hold(order)
-      ledger.saveOrder(order)
+      this.#coming.add(order)
+      this.#hold(order)
+      this.#ledger.saveOrder(order)
     })
     return order
   }
 
   /** Why there can be no such order at all, whatever the account has; null when there can. */
-  function bar(account: Account, wanted: NewOrder): Refusal | null {
+  #bar(account: Account, wanted: NewOrder): Refusal | null {
     if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
       return { refused: 'accountNotApproved', message: 'Account has not passed verification.' }
     }
     if (account.status !== 'ACTIVE') return { refused: 'accountRestricted', message: 'Account state forbids this.' }
-    if (market.asset(wanted.symbol) === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
+    if (this.#market.asset(wanted.symbol) === undefined) return { refused: 'unknownAsset', message: 'No such asset.' }
     if (wanted.short === true) return { refused: 'shortSale', message: 'A cash account borrows no shares.' }
     return null
   }
 
   /** Why the market or the account cannot take this order; null when they can. */
-  function refuse(account: Account, order: Order): Refusal | null {
-    const asset = market.asset(order.symbol)
+  #refuse(account: Account, order: Order): Refusal | null {
+    const asset = this.#market.asset(order.symbol)
     if (asset === undefined) throw new Error(`order ${order.id} is for no asset`)
     const whole = order.quantity !== null && isWhole(toDecimal(order.quantity))
     if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
     if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
-    if (mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
-    const needs = wantedHold(order)
-    if (needs.cents > 0n && needs.cents > freeCents(account)) return { refused: 'funds', message: 'Not enough cash.' }
-    if (compare(needs.shares, freeShares(order)) > 0)
+    if (this.#mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
+    const needs = this.#wantedHold(order)
+    if (needs.cents > 0n && needs.cents > this.#freeCents(account))
+      return { refused: 'funds', message: 'Not enough cash.' }
+    if (compare(needs.shares, this.#freeShares(order)) > 0)
       return { refused: 'shares', message: 'Not enough shares to sell.' }
     return null
   }
 
   /** An order's first moment in the book. */
-  function arrive(order: Order): void {
+  #arrive(order: Order): void {
     const at = order.submittedAt
-    coming.delete(order)
+    this.#coming.delete(order)
     delete order.coming
-    if (mode === 'closed-rejects' && isOpen(order)) {
+    if (this.#mode === 'closed-rejects' && isOpen(order)) {
       order.status = 'rejected'
       order.rejectReason = 'Market is closed.'
       order.refused = 'marketClosed'
     }
-    enter(order)
-    save(order, at)
-    if (order.queued !== true) attemptFirst(order, at)
+    this.#enter(order)
+    this.#save(order, at)
+    if (order.queued !== true) this.#attemptFirst(order, at)
   }
 
   /** An order's first moment at the custodian. */
-  function reach(order: Order, at: number): void {
-    leaveQueue(order, at)
-    save(order, at)
+  #reach(order: Order, at: number): void {
+    this.#leaveQueue(order, at)
+    this.#save(order, at)
     const deadline = deadlineOf(order)
-    if (deadline === null || at < deadline) attemptFirst(order, at)
+    if (deadline === null || at < deadline) this.#attemptFirst(order, at)
   }
 
   /** The first look at an order, which is the only one that ioc and fok get. */
-  function attemptFirst(order: Order, at: number): void {
+  #attemptFirst(order: Order, at: number): void {
     if (!isOpen(order) || isAuction(order)) return
-    if (mode === 'open') attempt(order, at)
+    if (this.#mode === 'open') this.#attempt(order, at)
     const immediate = order.timeInForce === 'ioc' || order.timeInForce === 'fok'
-    if (immediate && isOpen(order)) endCanceled(order, at)
+    if (immediate && isOpen(order)) this.#endCanceled(order, at)
   }
 
   /**
    * The most a share is expected to cost. Only a limit is a promise: a market or stop order is held at the market's
    * price of the moment (or its stop, if higher) and ends rejected if the account cannot pay when it trades.
    */
-  function priceToHold(order: NewOrder, at: number): Decimal {
-    const marketPrice = price(order.symbol, at)
+  #priceToHold(order: NewOrder, at: number): Decimal {
+    const marketPrice = this.#price(order.symbol, at)
     switch (order.type) {
       case 'limit':
       case 'stop_limit':
@@ -736,7 +828,7 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
         return compare(stop, marketPrice) > 0 ? stop : marketPrice
       }
       case 'trailing_stop':
-        return add(marketPrice, trailOf(order, marketPrice))
+        return add(marketPrice, this.#trailOf(order, marketPrice))
       default:
         return order.type satisfies never
     }
@@ -746,14 +838,14 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
    * Ends an open order and releases what it held; what had filled stays filled. With `delayMs` the order lives on for so
    * long and may fill meanwhile; asking again then changes nothing.
    */
-  function cancel(order: Order, delayMs: number | null = null): Order | Refusal {
-    catchUp()
+  cancel(order: Order, delayMs: number | null = null): Order | Refusal {
+    this.catchUp()
     if (!isOpen(order)) return { refused: 'final', message: `Order is already final: ${order.status}.` }
-    transaction(() => {
-      if (delayMs === null) return endCanceled(order, clock())
+    this.transaction(() => {
+      if (delayMs === null) return this.#endCanceled(order, this.clock())
       if (order.cancelAt !== undefined) return
-      order.cancelAt = clock() + delayMs
-      save(order, clock())
+      order.cancelAt = this.clock() + delayMs
+      this.#save(order, this.clock())
     })
     return order
   }
@@ -762,11 +854,11 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
    * Fills an open order from outside, whatever the market says: by `quantity` (all that is left by default) at `price`
    * (the market's, or the limit where the market is beyond it). Returns why not, as text, when it cannot.
    */
-  function fill(order: Order, quantity?: string, atPrice?: string): Order | string {
-    catchUp()
-    const at = clock()
+  fill(order: Order, quantity?: string, atPrice?: string): Order | string {
+    this.catchUp()
+    const at = this.clock()
     if (!isOpen(order)) return `order ${order.id} is ${order.status}`
-    const marketPrice = price(order.symbol, at)
+    const marketPrice = this.#price(order.symbol, at)
     const limit = order.limitPrice === null ? null : toDecimal(order.limitPrice)
     // What an option is worth is nothing that its underlying's price tells.
     const beyond =
@@ -779,15 +871,17 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
     if (compare(wanted, all) > 0) return `order ${order.id} has only ${toText(all)} left to fill`
     if (wanted.units === 0n) return 'nothing to fill'
     const sells = order.manual === true && order.side === 'sell' && order.legs === undefined
-    const uncovered = sells && compare(wanted, freeShares(order)) > 0
+    const uncovered = sells && compare(wanted, this.#freeShares(order)) > 0
     if (uncovered) return 'the account has not enough shares'
-    return transaction(() => trade(order, wanted, tradePrice, at)) ? order : 'the account has not enough cash'
+    return this.transaction(() => this.#trade(order, wanted, tradePrice, at))
+      ? order
+      : 'the account has not enough cash'
   }
 
   /** Puts an order into the book as it is, whatever it costs and whenever it came: it rests until moved from outside. */
-  function insert(accountId: string, wanted: NewOrder, submittedAt: number | null): Order {
-    catchUp()
-    const at = clock()
+  insert(accountId: string, wanted: NewOrder, submittedAt: number | null): Order {
+    this.catchUp()
+    const at = this.clock()
     const order: Order = {
       ...wanted,
       id: newId('ord_', 16),
@@ -804,9 +898,9 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       bestPriceCents: null,
       manual: true,
     }
-    transaction(() => {
-      enter(order)
-      save(order, at)
+    this.transaction(() => {
+      this.#enter(order)
+      this.#save(order, at)
     })
     return order
   }
@@ -816,12 +910,12 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
    * nor shares move. Accepted and rejected mean nothing filled; filled means all of it, the rest at its limit or else
    * the market's price; canceled keeps what had filled of it, unless that was all.
    */
-  function setStatus(order: Order, status: Exclude<OrderStatus, 'partially_filled'>): void {
-    catchUp()
-    const at = clock()
-    transaction(() => {
+  setStatus(order: Order, status: Exclude<OrderStatus, 'partially_filled'>): void {
+    this.catchUp()
+    const at = this.clock()
+    this.transaction(() => {
       if (status === 'filled' && order.status !== 'filled') {
-        const restPrice = order.limitPrice === null ? price(order.symbol, at) : toDecimal(order.limitPrice)
+        const restPrice = order.limitPrice === null ? this.#price(order.symbol, at) : toDecimal(order.limitPrice)
         const quantity = order.quantity ?? toText(divide(toDecimal(order.notional ?? '0'), restPrice, 9))
         const rest = subtract(toDecimal(quantity), toDecimal(order.filledQuantity))
         order.filledValue = toText(add(toDecimal(order.filledValue), multiply(rest, restPrice)))
@@ -840,25 +934,25 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       delete order.expired
       delete order.refused
       delete order.cancelAt
-      leaveQueue(order, at)
-      save(order, at)
+      this.#leaveQueue(order, at)
+      this.#save(order, at)
     })
   }
 
   /** Removes every order of an account with its holds, those to come too. What they traded stays traded. */
-  function clear(accountId: string): void {
-    catchUp()
-    transaction(() => {
-      const unborn = [...coming].filter((order) => order.accountId === accountId)
-      for (const order of [...(books.get(accountId)?.splice(0) ?? []), ...unborn]) {
+  clear(accountId: string): void {
+    this.catchUp()
+    this.transaction(() => {
+      const unborn = [...this.#coming].filter((order) => order.accountId === accountId)
+      for (const order of [...(this.#books.get(accountId)?.splice(0) ?? []), ...unborn]) {
         // An order that is final holds nothing and nobody watches it.
         order.status = 'canceled'
-        watch(order)
-        coming.delete(order)
-        hold(order)
-        orders.delete(order.id)
-        versions.delete(order.id)
-        ledger.removeOrder(order)
+        this.#watch(order)
+        this.#coming.delete(order)
+        this.#hold(order)
+        this.#orders.delete(order.id)
+        this.#versions.delete(order.id)
+        this.#ledger.removeOrder(order)
       }
     })
   }
@@ -867,23 +961,23 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
    * One page of an account's orders that `keep` keeps, newest first (ties by id, descending) unless asked otherwise: those
    * behind so many of them, or those whose place is behind the order `after`, which need not be kept itself.
    */
-  function page(
+  page(
     accountId: string,
     keep: (order: Order) => boolean,
     window: { offset?: number; after?: Order | undefined; limit: number; oldestFirst?: boolean; lagMs?: number },
   ): { rows: Order[]; hasMore: boolean } {
-    catchUp()
+    this.catchUp()
     const { offset = 0, after, oldestFirst = false } = window
-    const book = books.get(accountId) ?? []
+    const book = this.#books.get(accountId) ?? []
     const rows: Order[] = []
     let skipped = 0
     for (let i = 0; i < book.length; i++) {
       const present = book[oldestFirst ? i : book.length - 1 - i]
       if (present !== undefined && after !== undefined) {
-        const place = byAge(present, after)
+        const place = this.#byAge(present, after)
         if (oldestFirst ? place <= 0 : place >= 0) continue
       }
-      const order = present === undefined ? undefined : asOf(present, window.lagMs ?? 0)
+      const order = present === undefined ? undefined : this.#asOf(present, window.lagMs ?? 0)
       if (order === undefined || !keep(order)) continue
       if (skipped < offset) {
         skipped++
@@ -896,20 +990,20 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
   }
 
   /** An account's cash, in cents as decimal text with two decimals: all of it, what is held, and what is free. */
-  function cash(account: Account): { balance: string; reserved: string; available: string } {
-    catchUp()
+  cash(account: Account): { balance: string; reserved: string; available: string } {
+    this.catchUp()
     return {
       balance: toText(fromCents(BigInt(account.cashCents)), 2),
-      reserved: toText(fromCents(heldCents.get(account.id) ?? 0n), 2),
-      available: toText(fromCents(freeCents(account)), 2),
+      reserved: toText(fromCents(this.#heldCents.get(account.id) ?? 0n), 2),
+      available: toText(fromCents(this.#freeCents(account)), 2),
     }
   }
 
   /** A holding with its worth at the market's price now; money is rounded to cents, the average cost to six decimals. */
-  function worth(position: Position) {
+  worth(position: Position) {
     const quantity = toDecimal(position.quantity)
     const cost = toDecimal(position.cost)
-    const current = price(position.symbol, clock())
+    const current = this.#price(position.symbol, this.clock())
     const value = multiply(quantity, current)
     const gain = subtract(value, cost)
     const percent = cost.units === 0n ? zero : divide(multiply(gain, { units: 100n, scale: 0 }), cost, 4)
@@ -921,69 +1015,5 @@ export function createExchange(options: { ledger: Ledger; market: Market; now: (
       unrealizedGain: toText(round(gain, 2), 2),
       unrealizedGainPercent: toText(round(percent, 2), 2),
     }
-  }
-
-  return {
-    clock,
-    catchUp,
-    transaction,
-    place,
-    cancel,
-    fill,
-    insert,
-    setStatus,
-    clear,
-    page,
-    cash,
-    worth,
-    asset: (symbol: string): Asset | undefined => market.asset(symbol),
-    /** The market's price of a known symbol now, in cents. */
-    priceCents: (symbol: string): bigint => market.priceCents(symbol, clock()),
-    /** Those of one broker, or all of them. */
-    accounts: (broker?: Broker): readonly Account[] =>
-      [...accounts.values()].filter((account) => broker === undefined || account.broker === broker),
-    account: (id: string): Account | undefined => accounts.get(id),
-    /** The order now, or as it was `lagMs` ago; the past is a copy and cannot be changed. */
-    order(id: string, lagMs = 0): Order | undefined {
-      catchUp()
-      const order = orders.get(id)
-      return order === undefined ? undefined : asOf(order, lagMs)
-    },
-    /** Whether the account has an order with this reference, of whatever status, in its book or to come. */
-    hasClientOrderId(accountId: string, clientOrderId: string): boolean {
-      const taken = (order: Order): boolean => order.accountId === accountId && order.clientOrderId === clientOrderId
-      return books.get(accountId)?.some(taken) === true || [...coming].some(taken)
-    },
-    positions(accountId: string): readonly Position[] {
-      catchUp()
-      return [...(positions.get(accountId)?.values() ?? [])].sort((a, b) => (a.symbol < b.symbol ? -1 : 1))
-    },
-    /** An account's cash and holdings together, at the market's prices now. */
-    equity(account: Account): string {
-      let total = fromCents(BigInt(account.cashCents))
-      for (const position of positions.get(account.id)?.values() ?? []) {
-        total = add(total, multiply(toDecimal(position.quantity), price(position.symbol, clock())))
-      }
-      return toText(round(total, 2), 2)
-    },
-    /** Orders that wait are looked at again from this moment on; what the price did while closed is past. */
-    setMode(next: MarketMode): void {
-      catchUp()
-      mode = next
-    },
-    setAccount(account: Account, change: { status?: AccountStatus; cash?: string }): void {
-      transaction(() => {
-        if (change.status !== undefined) account.status = change.status
-        if (change.cash !== undefined) account.cashCents = String(floorCents(toDecimal(change.cash)))
-        ledger.saveAccount(account)
-      })
-    },
-    /** Moves the clock forward and everything with it. */
-    advance(ms: number): void {
-      catchUp()
-      offsetMs += ms
-      transaction(() => ledger.saveClock(offsetMs, evaluatedAt))
-      catchUp()
-    },
   }
 }

@@ -215,40 +215,77 @@ export function createFront(options: {
   apiSecret: string
   requestsPerSecond: number
 }) {
-  const { exchange, state, switches, apiKey, apiSecret, requestsPerSecond } = options
-  const authorization = `${apiKey}:${apiSecret}`
-  const rateLimit = createRateLimit(exchange, requestsPerSecond)
+  return new ApiFront(options)
+}
 
-  const accounts = (): readonly Account[] => exchange.accounts('bluum')
+class ApiFront {
+  readonly #exchange
+  readonly #state
+  readonly switches
+  readonly #authorization
+  readonly #rateLimit
 
-  function findAccount(id: string): Account | undefined {
-    const account = exchange.account(id)
+  constructor(options: {
+    exchange: Exchange
+    state: State
+    switches: Readonly<Switches>
+    apiKey: string
+    apiSecret: string
+    requestsPerSecond: number
+  }) {
+    const { exchange, state, switches, apiKey, apiSecret, requestsPerSecond } = options
+    this.#exchange = exchange
+    this.#state = state
+    this.switches = switches
+    this.#authorization = `${apiKey}:${apiSecret}`
+    this.#rateLimit = createRateLimit(this.#exchange, requestsPerSecond)
+  }
+
+  /** The dialect that a generation is. */
+  speak(generation: Generation): Dialect {
+    return {
+      answer: (request) => this.#answer(request, generation),
+      places: (method, url) => method === 'POST' && generation.placementPath.test(url),
+      placeTwin: (asked) => this.#placeTwin(asked, generation),
+      refuse: (status, message) => generation.fail({ code: `BLUM-${status}-001`, message }),
+      accounts: () => this.accounts(),
+      idOf: ({ id }) => id,
+      toOrderJson: generation.toOrderJson,
+    }
+  }
+
+  accounts(): readonly Account[] {
+    return this.#exchange.accounts('bluum')
+  }
+
+  findAccount(id: string): Account | undefined {
+    const account = this.#exchange.account(id)
     return account?.broker === 'bluum' ? account : undefined
   }
 
-  function answer(request: BrokerRequest, generation: Generation): Answer {
-    exchange.catchUp()
-    const problem = authorize(request)
-    const answered = problem === null ? limitRate(request, generation) : generation.fail(problem)
+  #answer(request: BrokerRequest, generation: Generation): Answer {
+    this.#exchange.catchUp()
+    const problem = this.#authorize(request)
+    const answered = problem === null ? this.#limitRate(request, generation) : generation.fail(problem)
     answered.headers['x-request-id'] = `req_${randomBytes(12).toString('hex')}`
     return answered
   }
 
   /** Null when the credentials are right (Bluum, BasicAuth: the key as user name, the secret as password). */
-  function authorize(request: BrokerRequest): Problem | null {
+  #authorize(request: BrokerRequest): Problem | null {
     const header = request.headers['authorization']
     if (header === undefined) return { code: 'BLUM-401-001', message: 'No Authorization header.' }
     const encoded = /^Basic ([A-Za-z0-9+/]+={0,2})$/i.exec(header)?.[1]
     const given = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString('utf8')
     if (!given.includes(':')) return { code: 'BLUM-401-002', message: 'Header is not valid Basic credentials.' }
-    if (given !== authorization) return { code: 'BLUM-401-003', message: 'Key or secret is wrong.' }
+    if (given !== this.#authorization) return { code: 'BLUM-401-003', message: 'Key or secret is wrong.' }
     return null
   }
 
   /** Of both dialects together. Requests refused for their credentials do not count. */
-  function limitRate(request: BrokerRequest, generation: Generation): Answer {
-    const { over, perSecond, remaining, resetsAt } = rateLimit.admit(request.whims.requestsPerSecond)
-    const answered = over ? slowDown(generation) : route(request, generation)
+  #limitRate(request: BrokerRequest, generation: Generation): Answer {
+    const { over, perSecond, remaining, resetsAt } = this.#rateLimit.admit(request.whims.requestsPerSecond)
+    const answered = over ? this.#slowDown(generation) : this.#route(request, generation)
     if (over) answered.headers['retry-after'] = '1'
     if (generation.rateHeaders) {
       answered.headers['x-ratelimit-limit'] = String(perSecond)
@@ -258,11 +295,11 @@ export function createFront(options: {
     return answered
   }
 
-  function slowDown({ fail }: Generation): Answer {
+  #slowDown({ fail }: Generation): Answer {
     return fail({ code: 'BLUM-429-001', message: 'Slow down.' })
   }
 
-  function route(request: BrokerRequest, generation: Generation): Answer {
+  #route(request: BrokerRequest, generation: Generation): Answer {
     if (request.body === null) return generation.fail({ code: 'BLUM-400-008', message: 'Body is too large.' })
     const [path = '', queryText = ''] = request.url.split('?', 2)
     let parts: string[]
@@ -281,17 +318,17 @@ export function createFront(options: {
    * gave is kept, refusals too, for 24 hours of the exchange's clock. Refusals for credentials or rate come earlier
    * and are not kept.
    */
-  function once(request: BrokerRequest, fail: Generation['fail'], work: () => Answer): Answer {
+  once(request: BrokerRequest, fail: Generation['fail'], work: () => Answer): Answer {
     const key = request.headers['idempotency-key'] ?? ''
-    if (key === '' || switches.idempotencyKeys === 'ignored') return exchange.transaction(work)
+    if (key === '' || this.switches.idempotencyKeys === 'ignored') return this.#exchange.transaction(work)
     if (key.length > idempotencyKeyLengthMax) {
       return fail({ code: 'BLUM-400-003', message: 'Idempotency-Key is too long.', param: 'Idempotency-Key' })
     }
-    const at = exchange.clock()
+    const at = this.#exchange.clock()
     const fingerprint = createHash('sha256').update(`${request.method} ${request.url}\n${request.body}`).digest('hex')
-    const kept = state.readAnswer(key)
+    const kept = this.#state.readAnswer(key)
     if (kept !== undefined && kept.keptAt > at - idempotencyKeptMs) {
-      if (switches.idempotencyReuse === 'conflict') {
+      if (this.switches.idempotencyReuse === 'conflict') {
         return fail({ code: 'BLUM-409-001', message: 'Key was used before.', param: 'Idempotency-Key' })
       }
       if (kept.fingerprint !== fingerprint) {
@@ -299,79 +336,81 @@ export function createFront(options: {
       }
       return { status: kept.status, headers: {}, body: JSON.parse(kept.body) }
     }
-    return exchange.transaction(() => {
+    return this.#exchange.transaction(() => {
       const answered = work()
-      state.forgetAnswers(at - idempotencyKeptMs)
+      this.#state.forgetAnswers(at - idempotencyKeptMs)
       const { status, body } = answered
-      state.saveAnswer(key, { fingerprint, status, body: JSON.stringify(body), keptAt: at })
+      this.#state.saveAnswer(key, { fingerprint, status, body: JSON.stringify(body), keptAt: at })
       return answered
     })
   }
 
   /** Whether an answer leaves out the client order id. */
-  function hidesClientOrderId(inList: boolean): boolean {
-    const { clientOrderIdEcho } = switches
+  #hidesClientOrderId(inList: boolean): boolean {
+    const { clientOrderIdEcho } = this.switches
     return clientOrderIdEcho === 'nowhere' || (inList && clientOrderIdEcho === 'singleReads')
   }
 
   /** Returns the fields of an order as the switches show them to a caller. */
-  function show(fields: Record<string, unknown>, inList: boolean): Record<string, unknown> {
+  show(fields: Record<string, unknown>, inList: boolean): Record<string, unknown> {
     const { client_order_id: id, symbol, ...rest } = fields
-    const isShown = id !== undefined && !hidesClientOrderId(inList)
+    const isShown = id !== undefined && !this.#hidesClientOrderId(inList)
     return {
       ...rest,
-      symbol: showSymbol(String(symbol), switches.changedTerm),
+      symbol: showSymbol(String(symbol), this.switches.changedTerm),
       ...(isShown && {
-        client_order_id: typeof id === 'string' ? showClientOrderId(id, switches.clientOrderIdForm) : id,
+        client_order_id: typeof id === 'string' ? showClientOrderId(id, this.switches.clientOrderIdForm) : id,
       }),
     }
   }
 
-  const lagMs = (): number => (switches.readLag === 'seconds' ? lagOfSwitchesMs : 0)
+  #lagMs(): number {
+    return this.switches.readLag === 'seconds' ? lagOfSwitchesMs : 0
+  }
 
-  function place(account: Account, request: BrokerRequest, generation: Generation): Order | Refusal | Problem {
+  place(account: Account, request: BrokerRequest, generation: Generation): Order | Refusal | Problem {
     const wanted = generation.parsePlacement(request.body ?? '')
     if ('code' in wanted) return wanted
     const { dedupe, commitDelayMs } = request.whims
     const { clientOrderId } = wanted
-    const unique = clientOrderId !== null && (dedupe || switches.clientOrderIds === 'unique')
-    if (unique && exchange.hasClientOrderId(account.id, clientOrderId)) {
+    const unique = clientOrderId !== null && (dedupe || this.switches.clientOrderIds === 'unique')
+    if (unique && this.#exchange.hasClientOrderId(account.id, clientOrderId)) {
       return { code: 'BLUM-409-001', message: 'Resource exists already.', param: 'client_order_id' }
     }
-    const taken = changeTerms(wanted, switches.changedTerm, exchange.priceCents)
-    return exchange.place(account, taken, { ...generation.placeOptions(), delayMs: commitDelayMs })
+    const taken = changeTerms(wanted, this.switches.changedTerm, (symbol) => this.#exchange.priceCents(symbol))
+    return this.#exchange.place(account, taken, { ...generation.placeOptions(), delayMs: commitDelayMs })
   }
 
-  function placeTwin({ method, url, body }: Asked, generation: Generation): void {
+  #placeTwin({ method, url, body }: Asked, generation: Generation): void {
     const id = method === 'POST' ? generation.placementPath.exec(url)?.[1] : undefined
     const account = id === undefined ? undefined : generation.account(id)
     const wanted = generation.parsePlacement(body ?? '')
     if (account === undefined || 'code' in wanted) return
-    exchange.place(account, { ...wanted, clientOrderId: null }, generation.placeOptions())
+    this.#exchange.place(account, { ...wanted, clientOrderId: null }, generation.placeOptions())
   }
 
   /** The order as it is now, or as the lag of single reads lets it be seen; undefined if it is not of these accounts. */
-  function read(orderId: string, whims: Whims, among = accounts()): Order | undefined {
-    const order = exchange.order(orderId, whims.getLagMs ?? lagMs())
+  read(orderId: string, whims: Whims, among = this.accounts()): Order | undefined {
+    const order = this.#exchange.order(orderId, whims.getLagMs ?? this.#lagMs())
     return among.some(({ id }) => id === order?.accountId) ? order : undefined
   }
 
   /** An order of another account answers like one that does not exist. `later`: unless a rule says when. */
-  function cancel(account: Account, orderId: string, whims: Whims, later: boolean): Order | Refusal | Problem {
-    const order = exchange.order(orderId)
+  cancel(account: Account, orderId: string, whims: Whims, later: boolean): Order | Refusal | Problem {
+    const order = this.#exchange.order(orderId)
     if (order === undefined || order.accountId !== account.id) return noResource
     const { fillOnCancel } = whims
-    if (fillOnCancel !== null) exchange.fill(order, fillOnCancel.quantity)
-    if (order.status === 'canceled' && switches.cancelOfCanceled === 'order') return order
-    return exchange.cancel(order, whims.cancelDelayMs ?? (later ? laterMs : null))
+    if (fillOnCancel !== null) this.#exchange.fill(order, fillOnCancel.quantity)
+    if (order.status === 'canceled' && this.switches.cancelOfCanceled === 'order') return order
+    return this.#exchange.cancel(order, whims.cancelDelayMs ?? (later ? laterMs : null))
   }
 
   /** The window that a list's query asks for, or what is wrong with it. */
-  function readWindow(query: URLSearchParams, limitMax: number): { limit: number; offset: number } | Problem {
+  readWindow(query: URLSearchParams, limitMax: number): { limit: number; offset: number } | Problem {
     const limit = readWhole(query, 'limit', 50, 1, limitMax)
     if (typeof limit !== 'number') return limit
     const offset = readWhole(query, 'offset', 0, 0, 999_999_999)
-    const { pageCap } = switches
+    const { pageCap } = this.switches
     return typeof offset === 'number' ? { limit: pageCap === 0 ? limit : Math.min(limit, pageCap), offset } : offset
   }
 
@@ -380,7 +419,7 @@ export function createFront(options: {
    * offset beyond the end is an empty page; filters are case sensitive; an unknown ticker matches nothing; unknown
    * parameters are ignored. `keep` is what the dialect filters besides.
    */
-  function list(
+  list(
     account: Account,
     query: URLSearchParams,
     whims: Whims,
@@ -391,39 +430,16 @@ export function createFront(options: {
     const symbol = query.get('symbol')
     const passes = (order: Order): boolean =>
       (side === null || order.side === side) &&
-      (symbol === null || showSymbol(order.symbol, switches.changedTerm) === symbol) &&
+      (symbol === null || showSymbol(order.symbol, this.switches.changedTerm) === symbol) &&
       wanted.keep(order)
     const { listOrder, ignoreFilter, listLagMs } = whims
     return withExtraRows(wanted.limit, whims, (limit) =>
-      exchange.page(account.id, ignoreFilter ? () => true : passes, {
+      this.#exchange.page(account.id, ignoreFilter ? () => true : passes, {
         offset: wanted.offset,
         limit,
-        oldestFirst: (listOrder ?? switches.listOrder) === 'oldestFirst',
-        lagMs: listLagMs ?? lagMs(),
+        oldestFirst: (listOrder ?? this.switches.listOrder) === 'oldestFirst',
+        lagMs: listLagMs ?? this.#lagMs(),
       }),
     )
-  }
-
-  return {
-    switches,
-    accounts,
-    findAccount,
-    once,
-    show,
-    place,
-    read,
-    cancel,
-    readWindow,
-    list,
-    /** The dialect that a generation is. */
-    speak: (generation: Generation): Dialect => ({
-      answer: (request) => answer(request, generation),
-      places: (method, url) => method === 'POST' && generation.placementPath.test(url),
-      placeTwin: (asked) => placeTwin(asked, generation),
-      refuse: (status, message) => generation.fail({ code: `BLUM-${status}-001`, message }),
-      accounts,
-      idOf: ({ id }) => id,
-      toOrderJson: generation.toOrderJson,
-    }),
   }
 }

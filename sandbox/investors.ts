@@ -102,10 +102,41 @@ function checkId(id: string, prefix: 'inv_' | 'ord_', param: string): Problem | 
 
 /** The dialect. Null and absent mean the same to it in requests. */
 export function createInvestors(exchange: Exchange, front: Front) {
-  const { switches } = front
-  const accountIds = new Map(front.accounts().map(({ id }) => [toInvestorId(id), id]))
+  return new InvestorsApi(exchange, front)
+}
 
-  function route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
+class InvestorsApi {
+  readonly #exchange: Exchange
+  readonly #front: Front
+  readonly #switches
+  readonly #accountIds
+  readonly #generation: Generation
+  readonly dialect
+
+  constructor(exchange: Exchange, front: Front) {
+    this.#exchange = exchange
+    this.#front = front
+    const { switches } = front
+    this.#switches = switches
+    this.#accountIds = new Map(front.accounts().map(({ id }) => [toInvestorId(id), id]))
+    this.#generation = {
+      placementPath: /^\/v1\/investors\/([^/?]+)\/orders(?:\?|$)/,
+      // The pages of this generation name no headers for the limit but Retry-After.
+      rateHeaders: false,
+      account: (investorId) => this.accountOf(investorId),
+      fail,
+      route: (request, parts, query) => this.#route(request, parts, query),
+      parsePlacement: (text) => this.#parsePlacement(text),
+      placeOptions: () => ({
+        custodyMs: this.#switches.custody === 'later' ? laterMs : 0,
+        takeIn: this.#switches.refusals === 'failedOrder' ? 'tradable' : 'nothing',
+      }),
+      toOrderJson: (order) => this.#toOrderJson(order),
+    }
+    this.dialect = this.#front.speak(this.#generation)
+  }
+
+  #route(request: BrokerRequest, parts: readonly string[], query: URLSearchParams): Answer {
     const { whims } = request
     const get = request.method === 'GET'
     const post = request.method === 'POST'
@@ -113,52 +144,53 @@ export function createInvestors(exchange: Exchange, front: Front) {
     const [, area, investorId = '', third, orderId = '', fifth] = parts
     const withOrder = (work: (account: Account) => Answer): Answer => {
       const problem = checkId(orderId, 'ord_', 'order_id')
-      return withInvestor(investorId, (account) => (problem === null ? work(account) : fail(problem)))
+      return this.#withInvestor(investorId, (account) => (problem === null ? work(account) : fail(problem)))
     }
 
     if (area !== 'investors') return fail(noPath)
-    if (size === 2 && get) return listInvestors(query)
-    if (size === 3 && get) return withInvestor(investorId, (account) => succeed(toInvestorJson(account)))
+    if (size === 2 && get) return this.#listInvestors(query)
+    if (size === 3 && get) return this.#withInvestor(investorId, (account) => succeed(this.#toInvestorJson(account)))
     if (third !== 'orders') return fail(noPath)
-    if (size === 4 && get) return withInvestor(investorId, (account) => list(account, query, request))
+    if (size === 4 && get) return this.#withInvestor(investorId, (account) => this.#list(account, query, request))
     if (size === 4 && post) {
-      return front.once(request, fail, () => withInvestor(investorId, (account) => place(account, request)))
+      return this.#front.once(request, fail, () =>
+        this.#withInvestor(investorId, (account) => this.#place(account, request)),
+      )
     }
     if (size === 5 && get) {
       return withOrder((account) => {
-        const order = front.read(orderId, whims, [account])
-        return order === undefined ? fail(noResource) : succeed(asRead(showOrder(order)))
+        const order = this.#front.read(orderId, whims, [account])
+        return order === undefined ? fail(noResource) : succeed(this.#asRead(this.#showOrder(order)))
       })
     }
     if (size === 6 && post && fifth === 'cancel') {
-      return front.once(request, fail, () =>
+      return this.#front.once(request, fail, () =>
         withOrder((account) => {
-          const canceled = front.cancel(account, orderId, whims, switches.investorCancels === 'later')
+          const canceled = this.#front.cancel(account, orderId, whims, this.#switches.investorCancels === 'later')
           // The order as it stands, which says nothing of a request under way. Only this success can be a 202.
-          return 'id' in canceled ? succeed(showOrder(canceled), switches.cancelSuccess) : refuse(canceled)
+          return 'id' in canceled ? succeed(this.#showOrder(canceled), this.#switches.cancelSuccess) : refuse(canceled)
         }),
       )
     }
     return fail(noPath)
   }
 
-  function accountOf(investorId: string): Account | undefined {
-    return exchange.account(accountIds.get(investorId) ?? '')
+  accountOf(investorId: string): Account | undefined {
+    return this.#exchange.account(this.#accountIds.get(investorId) ?? '')
   }
 
-  function withInvestor(id: string, work: (account: Account) => Answer): Answer {
+  #withInvestor(id: string, work: (account: Account) => Answer): Answer {
     const problem = checkId(id, 'inv_', 'investor_id')
     if (problem !== null) return fail(problem)
-    const account = accountOf(id)
+    const account = this.accountOf(id)
     return account === undefined ? fail(noResource) : work(account)
   }
 
   // --- orders ---
-
-  function toStatus(order: Order): OrderStatus {
+  #toStatus(order: Order): OrderStatus {
     switch (order.status) {
       case 'accepted':
-        return order.queued === true ? 'pending' : switches.restingStatus
+        return order.queued === true ? 'pending' : this.#switches.restingStatus
       case 'partially_filled':
         return 'partial'
       case 'filled':
@@ -172,15 +204,15 @@ export function createInvestors(exchange: Exchange, front: Front) {
     }
   }
 
-  function toSubmittedAt(order: Order): string | null {
+  #toSubmittedAt(order: Order): string | null {
     if (order.queued !== true) return toTime(order.custodyAt ?? order.submittedAt)
-    return switches.submittedAt === 'always' ? toTime(order.submittedAt) : null
+    return this.#switches.submittedAt === 'always' ? toTime(order.submittedAt) : null
   }
 
   /** Which of null and absent a field uses is not documented: a switch. */
-  function toOrderJson(order: Order): Record<string, unknown> {
+  #toOrderJson(order: Order): Record<string, unknown> {
     const { commissionType, filledAt, canceledAt } = order
-    const reference = switches.envelopeKeys === 'reference'
+    const reference = this.#switches.envelopeKeys === 'reference'
     const fields: Record<string, unknown> = {
       id: order.id,
       object: 'order',
@@ -201,7 +233,7 @@ export function createInvestors(exchange: Exchange, front: Front) {
       trail_price: order.trailPrice,
       extended_hours: order.extendedHours,
       client_order_id: order.clientOrderId,
-      status: toStatus(order),
+      status: this.#toStatus(order),
       filled_quantity: order.filledQuantity,
       remaining_quantity: remainingQuantity(order),
       average_price: averagePrice(order),
@@ -210,10 +242,10 @@ export function createInvestors(exchange: Exchange, front: Front) {
       settlement_date: null,
       bond: null,
     }
-    const shown = Object.entries(fields).filter(([, value]) => value !== null || switches.emptyFields === 'null')
+    const shown = Object.entries(fields).filter(([, value]) => value !== null || this.#switches.emptyFields === 'null')
     return {
       ...Object.fromEntries(shown),
-      submitted_at: toSubmittedAt(order),
+      submitted_at: this.#toSubmittedAt(order),
       filled_at: filledAt === null ? null : toTime(filledAt),
       cancelled_at: canceledAt === null ? null : toTime(canceledAt),
       failure_reason: order.rejectReason,
@@ -221,21 +253,21 @@ export function createInvestors(exchange: Exchange, front: Front) {
   }
 
   /** An order as the switches let a caller see it. */
-  function showOrder(order: Order, inList = false): Record<string, unknown> {
-    const fields = front.show(toOrderJson(order), inList)
-    if (!inList || !switches.partialRows) return fields
+  #showOrder(order: Order, inList = false): Record<string, unknown> {
+    const fields = this.#front.show(this.#toOrderJson(order), inList)
+    if (!inList || !this.#switches.partialRows) return fields
     for (const name of ['extended_hours', 'commission', 'commission_type', 'client_order_id']) delete fields[name]
     return fields
   }
 
-  function asRead(fields: Record<string, unknown>): Record<string, unknown> {
-    return switches.templateLeftovers ? { ...fields, object: 'investor' } : fields
+  #asRead(fields: Record<string, unknown>): Record<string, unknown> {
+    return this.#switches.templateLeftovers ? { ...fields, object: 'investor' } : fields
   }
 
-  function parsePlacement(text: string): NewOrder | Problem {
+  #parsePlacement(text: string): NewOrder | Problem {
     const fields = parseFields(text)
     if (!(fields instanceof Map)) return fields
-    const old = switches.accountsWords === 'taken'
+    const old = this.#switches.accountsWords === 'taken'
     if (old && !fields.has('quantity') && fields.has('qty')) fields.set('quantity', fields.get('qty'))
     const wanted = parseNewOrder(fields, old ? wordsWithAccounts : words)
     if ('code' in wanted) return wanted
@@ -247,56 +279,60 @@ export function createInvestors(exchange: Exchange, front: Front) {
   }
 
   /** "The answer is the new order, normally pending"; what fills at once is found filled by the next read. */
-  function place(account: Account, request: BrokerRequest): Answer {
-    const placed = front.place(account, request, generation)
+  #place(account: Account, request: BrokerRequest): Answer {
+    const placed = this.#front.place(account, request, this.#generation)
     if (!('id' in placed)) return refuse(placed)
-    return succeed(showOrder(switches.custody === 'atOnce' ? placed : asTakenIn(placed)), 201)
+    return succeed(this.#showOrder(this.#switches.custody === 'atOnce' ? placed : asTakenIn(placed)), 201)
   }
 
-  function list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
-    const window = front.readWindow(query, switches.listLimitMax)
+  #list(account: Account, query: URLSearchParams, request: BrokerRequest): Answer {
+    const window = this.#front.readWindow(query, this.#switches.listLimitMax)
     if ('code' in window) return fail(window)
     const status = query.get('status')
-    const old = switches.accountsWords === 'taken' ? orderStatuses : []
+    const old = this.#switches.accountsWords === 'taken' ? orderStatuses : []
     const known: readonly string[] = [...orderStatusFilters, ...old]
     if (status !== null && !known.includes(status)) return fail(unknownValue('status'))
     const assets = query.get('class')
     const hasStatus = (order: Order): boolean => {
       if (status === null) return true
       if (status === 'open') return isOpen(order)
-      return toStatus(order) === status || (isOneOf<string>(old, status) && order.status === status)
+      return this.#toStatus(order) === status || (isOneOf<string>(old, status) && order.status === status)
     }
-    const limit = switches.shortPages ? Math.ceil(window.limit / 2) : window.limit
+    const limit = this.#switches.shortPages ? Math.ceil(window.limit / 2) : window.limit
     const keep = (order: Order): boolean => (assets === null || assets === assetClass) && hasStatus(order)
-    const page = front.list(account, query, request.whims, { limit, offset: window.offset, keep })
+    const page = this.#front.list(account, query, request.whims, { limit, offset: window.offset, keep })
     if ('code' in page) return fail(page)
-    const path = `investors/${toInvestorId(account.id)}/${switches.templateLeftovers ? 'deposits' : 'orders'}`
-    return toList(
+    const path = `investors/${toInvestorId(account.id)}/${this.#switches.templateLeftovers ? 'deposits' : 'orders'}`
+    return this.#toList(
       path,
       page.hasMore,
-      page.rows.map((order) => asRead(showOrder(order, true))),
+      page.rows.map((order) => this.#asRead(this.#showOrder(order, true))),
     )
   }
 
   /** There is no total. The url is the path without its query, as in the samples. */
-  function toList(path: string, hasMore: boolean, data: readonly unknown[]): Answer {
+  #toList(path: string, hasMore: boolean, data: readonly unknown[]): Answer {
     return succeed({ object: 'list', url: `/v1/${path}`, has_more: hasMore, data })
   }
 
   // --- investors ---
 
   /** Filters and order of this list are not documented. Ours: none, and the one to show first. */
-  function listInvestors(query: URLSearchParams): Answer {
-    const window = front.readWindow(query, switches.listLimitMax)
+  #listInvestors(query: URLSearchParams): Answer {
+    const window = this.#front.readWindow(query, this.#switches.listLimitMax)
     if ('code' in window) return fail(window)
     const end = window.offset + window.limit
-    const all = front.accounts()
-    return toList('investors', end < all.length, all.slice(window.offset, end).map(toInvestorJson))
+    const all = this.#front.accounts()
+    return this.#toList(
+      'investors',
+      end < all.length,
+      all.slice(window.offset, end).map((account) => this.#toInvestorJson(account)),
+    )
   }
 
   /** A real answer also carries personal data; nobody lives behind these investors. */
-  function toInvestorJson(account: Account): Record<string, unknown> {
-    const cash = exchange.cash(account)
+  #toInvestorJson(account: Account): Record<string, unknown> {
+    const cash = this.#exchange.cash(account)
     // The custodian's account comes with the approval.
     const approved = account.status !== 'PENDING' && account.status !== 'SUBMITTED'
     return {
@@ -313,25 +349,9 @@ export function createInvestors(exchange: Exchange, front: Front) {
       balance: cash.balance,
       buying_power: approved ? cash.available : '0',
       cash_withdrawable: approved ? cash.available : '0',
-      last_equity: exchange.equity(account),
+      last_equity: this.#exchange.equity(account),
       crypto_status: null,
       trading_type: approved ? 'cash' : null,
     }
   }
-
-  const generation: Generation = {
-    placementPath: /^\/v1\/investors\/([^/?]+)\/orders(?:\?|$)/,
-    // The pages of this generation name no headers for the limit but Retry-After.
-    rateHeaders: false,
-    account: accountOf,
-    fail,
-    route,
-    parsePlacement,
-    placeOptions: () => ({
-      custodyMs: switches.custody === 'later' ? laterMs : 0,
-      takeIn: switches.refusals === 'failedOrder' ? 'tradable' : 'nothing',
-    }),
-    toOrderJson,
-  }
-  return { dialect: front.speak(generation), accountOf }
 }

@@ -122,7 +122,11 @@ export async function startSandbox(options: SandboxOptions): Promise<Sandbox> {
   const front = createFront({ exchange, state, switches: switches.values, apiKey, apiSecret, requestsPerSecond })
   const bluum = createBluum(exchange, front)
   const investors = createInvestors(exchange, front)
-  const tokens = createTokens({ credentials: ariesCredentials, switches: switches.values, clock: exchange.clock })
+  const tokens = createTokens({
+    credentials: ariesCredentials,
+    switches: switches.values,
+    clock: () => exchange.clock(),
+  })
   const aries = createAries({ exchange, switches: switches.values, tokens, requestsPerSecond })
   const dialectOf = (url: string): Dialect =>
     isOfAries(url) ? aries : isOfInvestors(url) ? investors.dialect : bluum.dialect

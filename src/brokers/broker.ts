@@ -125,6 +125,25 @@ function toWords(values: readonly string[]): string {
   return values.length < 2 ? values.join() : `${values.slice(0, -1).join(', ')} and ${values.at(-1)}`
 }
 
+/** Returns `broker` with some of its methods replaced. Closing it closes `broker`. */
+export function wrapBroker(broker: Broker, replaced: Partial<Broker>): Broker {
+  return {
+    id: broker.id,
+    capabilities: broker.capabilities,
+    features: broker.features,
+    orders: (keys, scope) => broker.orders(keys, scope),
+    planLists: (statuses) => broker.planLists(statuses),
+    pages: (queries, scope) => broker.pages(queries, scope),
+    accounts: (scope) => broker.accounts(scope),
+    unsupported: (order) => broker.unsupported(order),
+    scan: (query, scope) => broker.scan(query, scope),
+    place: (order, options) => broker.place(order, options),
+    cancel: (target, sendBy) => broker.cancel(target, sendBy),
+    close: (withinMs) => broker.close(withinMs),
+    ...replaced,
+  }
+}
+
 /** The brokers of this process. A broker that is not configured is absent. */
 export type Brokers = ReadonlyMap<BrokerId, Broker>
 

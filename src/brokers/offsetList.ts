@@ -180,113 +180,134 @@ interface ShortPage<T> {
 }
 
 function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
-  const { mayMove } = query
-  const { cap } = memory
-  let calls = 0
-  let isSorted = true
-  let hasTurned = false
+  return new BlockReader(query, memory)
+}
+
+class BlockReader<T> {
+  readonly #query: ListQuery<T>
+  readonly #memory: ListMemory
+  readonly #mayMove
+  readonly #cap
+  #calls = 0
+  #isSorted = true
+  #hasTurned = false
   // Most rows that this reader has seen of the list.
-  let reach = 0
+  #reach = 0
   // A short page that may be cut, until a later call shows what follows it.
-  let doubtful: ShortPage<T> | null = null
+  #doubtful: ShortPage<T> | null = null
+
+  constructor(query: ListQuery<T>, memory: ListMemory) {
+    this.#query = query
+    this.#memory = memory
+    const { mayMove } = query
+    this.#mayMove = mayMove
+    const { cap } = memory
+    this.#cap = cap
+  }
+
+  isSorted() {
+    return this.#isSorted
+  }
 
   // Returns null once the bound on calls is reached.
-  async function fetch(offset: number, limit: number): Promise<Fetched<T> | null> {
-    if (calls === callsPerPageMax) return null
-    calls++
-    const { rows: answered, sent = answered.length, hasMore } = await query.fetch(offset, limit)
-    observe(answered)
+  async #fetch(offset: number, limit: number): Promise<Fetched<T> | null> {
+    if (this.#calls === callsPerPageMax) return null
+    this.#calls++
+    const { rows: answered, sent = answered.length, hasMore } = await this.#query.fetch(offset, limit)
+    this.#observe(answered)
     const end = offset + answered.length
-    const known = mayMove ? 0 : (memory.reached.get(query.key) ?? 0)
+    const known = this.#mayMove ? 0 : (this.#memory.reached.get(this.#query.key) ?? 0)
     if (answered.length > 0) {
-      reach = Math.max(reach, end)
-      if (!mayMove) memory.reached.set(query.key, Math.max(known, end))
+      this.#reach = Math.max(this.#reach, end)
+      if (!this.#mayMove) this.#memory.reached.set(this.#query.key, Math.max(known, end))
     }
     const last = answered.at(-1)
-    let verdict = cap.judge({ rows: sent, limit, hasMore })
+    let verdict = this.#cap.judge({ rows: sent, limit, hasMore })
     // The list had more rows before, so the broker may have begun to cap its pages.
     const hadMore = known > end && sent >= pageCapMin
     if (verdict === 'end' && hasMore === null && hadMore) verdict = 'doubt'
-    if (verdict === 'doubt' && keepsItsEnd() && last && cap.isLastRow(query.key, last.id)) verdict = 'end'
+    if (verdict === 'doubt' && this.#keepsItsEnd() && last && this.#cap.isLastRow(this.#query.key, last.id))
+      verdict = 'end'
     const rows = place(answered, offset)
-    const whole = settleDoubt(rows, offset, limit)
+    const whole = this.#settleDoubt(rows, offset, limit)
     // All rows were shown before, so the broker ignores the offset and has no other rows.
     if (verdict === 'doubt' && whole !== null) verdict = 'end'
-    if (verdict === 'doubt') doubtful = { rows, sent, start: offset, end }
+    if (verdict === 'doubt') this.#doubtful = { rows, sent, start: offset, end }
     return { rows, hasMore, verdict, whole }
   }
 
   // Learns the page cap if new rows follow the page in doubt. Returns that page if this answer proves it to be the last one.
-  function settleDoubt(rows: readonly Placed<T>[], offset: number, limit: number): ShortPage<T> | null {
-    if (doubtful === null) return null
-    const { rows: shown, sent, end } = doubtful
+  #settleDoubt(rows: readonly Placed<T>[], offset: number, limit: number): ShortPage<T> | null {
+    if (this.#doubtful === null) return null
+    const { rows: shown, sent, end } = this.#doubtful
     const ids = new Set(shown.map(({ row }) => row.id))
-    const page = doubtful
+    const page = this.#doubtful
     if (rows.some((each) => each.offset >= end && !ids.has(each.row.id))) {
-      cap.learn(sent)
-      doubtful = null
+      this.#cap.learn(sent)
+      this.#doubtful = null
       return null
     }
     if (offset > end || offset + limit <= end) return null
-    doubtful = null
+    this.#doubtful = null
     const last = shown.at(-1)
-    if (!mayMove) memory.reached.set(query.key, end)
-    if (last && keepsItsEnd()) cap.keepLastRow(query.key, last.row.id)
+    if (!this.#mayMove) this.#memory.reached.set(this.#query.key, end)
+    if (last && this.#keepsItsEnd()) this.#cap.keepLastRow(this.#query.key, last.row.id)
     return page
   }
 
   // Whether the last row of the list stays the last one.
-  function keepsItsEnd(): boolean {
-    return !mayMove && isSorted && memory.direction === 'newestFirst'
+  #keepsItsEnd(): boolean {
+    return !this.#mayMove && this.#isSorted && this.#memory.direction === 'newestFirst'
   }
 
-  function limitOf(wanted: number): number {
-    return cap.toLimit(Math.min(query.limitMax, wanted))
+  #limitOf(wanted: number): number {
+    return this.#cap.toLimit(Math.min(this.#query.limitMax, wanted))
   }
 
-  function observe(rows: readonly ListRow<T>[]): void {
+  #observe(rows: readonly ListRow<T>[]): void {
     const { older, newer } = countSteps(rows)
-    if (older > 0 && newer > 0) isSorted = false
+    if (older > 0 && newer > 0) this.#isSorted = false
     const observed = older > newer ? 'newestFirst' : newer > older ? 'oldestFirst' : null
-    if (observed === null || observed === memory.direction) return
-    if (memory.direction === null) {
-      memory.direction = observed
-    } else if (isSorted && !hasTurned && older + newer >= stepsToTurn) {
-      memory.direction = observed
-      hasTurned = true
+    if (observed === null || observed === this.#memory.direction) return
+    if (this.#memory.direction === null) {
+      this.#memory.direction = observed
+    } else if (this.#isSorted && !this.#hasTurned && older + newer >= stepsToTurn) {
+      this.#memory.direction = observed
+      this.#hasTurned = true
     } else {
       // Rather a row that is a little out of place than a list that has turned round.
-      isSorted = false
+      this.#isSorted = false
     }
   }
 
   /** The rows behind `from`, about `count` of them; some of them may stand before it. Null at the bound on calls. */
-  async function readAfter(from: Anchor | null, count: number): Promise<Block<T> | null> {
-    const isUp = memory.direction !== 'oldestFirst'
+  async readAfter(from: Anchor | null, count: number): Promise<Block<T> | null> {
+    const isUp = this.#memory.direction !== 'oldestFirst'
     // An offset of a list that ran the other way leads nowhere: the rows are looked through from the newest one.
     const known = from?.isUp === isUp ? from : null
-    const block = isUp ? await readUp(known, count) : await readDown(known, count)
-    if (block === null || isUp === (memory.direction !== 'oldestFirst')) return block && { ...block, isUp }
+    const block = isUp ? await this.#readUp(known, count) : await this.#readDown(known, count)
+    if (block === null || isUp === (this.#memory.direction !== 'oldestFirst')) return block && { ...block, isUp }
     // The list is sorted the other way, as only this call showed. A whole list is reversed; otherwise it is read again.
     if (isUp && block.isLast && block.rows[0]?.offset === 0) {
       return { ...block, rows: block.rows.toReversed(), isUp: false }
     }
-    return await readAfter(from, count)
+    return await this.readAfter(from, count)
   }
 
   // Newest first: towards larger offsets.
-  async function readUp(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
-    let start = from === null ? 0 : mayMove ? from.offset : from.offset + 1
+  async #readUp(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+    let start = from === null ? 0 : this.#mayMove ? from.offset : from.offset + 1
     // As much as a call can hold while the order of the list is not known: it shows in rows of different times.
-    let wanted = memory.direction === null ? query.limitMax : count + (mayMove && from !== null ? 1 : 0)
+    let wanted =
+      this.#memory.direction === null ? this.#query.limitMax : count + (this.#mayMove && from !== null ? 1 : 0)
     for (let step = 10; ; step *= 3) {
-      const answer = await fetch(start, limitOf(wanted))
+      const answer = await this.#fetch(start, this.#limitOf(wanted))
       if (answer === null) return null
       const { rows, hasMore, verdict } = answer
-      if (from !== null && mayMove && start > 0 && !isJoined(rows[0], from)) {
+      if (from !== null && this.#mayMove && start > 0 && !isJoined(rows[0], from)) {
         // Rows have left before the anchor: what stood behind it stands before its offset now.
         start = Math.max(0, start - step)
-        wanted = query.limitMax
+        wanted = this.#query.limitMax
         continue
       }
       // Nothing, and more to come: no offset leads there.
@@ -296,15 +317,15 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
   }
 
   // Oldest first: towards smaller offsets.
-  async function readDown(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
-    if (from === null) return await readEnd(count)
+  async #readDown(from: Anchor | null, count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+    if (from === null) return await this.#readEnd(count)
     // With the row it left off at, also in a list that rows only enter: one that arrives late enters in its middle.
     let end = from.offset + 1
-    let size = limitOf(count + 1)
-    for (let step = 10; ; step = Math.min(step * 3, limitOf(query.limitMax) - 1)) {
+    let size = this.#limitOf(count + 1)
+    for (let step = 10; ; step = Math.min(step * 3, this.#limitOf(this.#query.limitMax) - 1)) {
       const start = Math.max(0, end - size)
       if (start === end) return { rows: [], isLast: true, hasMore: false, edge: 0 }
-      const answer = await fetch(start, end - start)
+      const answer = await this.#fetch(start, end - start)
       if (answer === null) return null
       const { rows, hasMore, verdict } = answer
       const isShort = rows.length > 0 && rows.length < end - start
@@ -317,7 +338,7 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
       if (rows.length === end - start && !isJoined(rows.at(-1), from)) {
         // Rows have entered before the anchor: what is older than it stands behind its offset now.
         end += step
-        size = limitOf(query.limitMax)
+        size = this.#limitOf(this.#query.limitMax)
         continue
       }
       return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
@@ -326,17 +347,17 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
 
   // The newest rows of a list that is sorted oldest first: from where it ended the last time, or by doubling steps
   // until one overshoots, then halving between.
-  async function readEnd(count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
+  async #readEnd(count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
     // One row less than an answer can hold, so that it comes short and thereby shows that it is the end.
-    const sizeOf = (): number => Math.min(cap.toPageSize(query.limitMax) - 1, count)
-    let start = Math.max(reach, (memory.ends.get(query.key) ?? 0) - sizeOf())
-    let [lower, upper, step] = [reach, Number.POSITIVE_INFINITY, query.limitMax]
+    const sizeOf = (): number => Math.min(this.#cap.toPageSize(this.#query.limitMax) - 1, count)
+    let start = Math.max(this.#reach, (this.#memory.ends.get(this.#query.key) ?? 0) - sizeOf())
+    let [lower, upper, step] = [this.#reach, Number.POSITIVE_INFINITY, this.#query.limitMax]
     for (;;) {
-      const limit = limitOf(query.limitMax)
-      const answer = await fetch(start, limit)
+      const limit = this.#limitOf(this.#query.limitMax)
+      const answer = await this.#fetch(start, limit)
       if (answer === null) return null
       const { rows, verdict, whole } = answer
-      if (whole !== null && whole.end === start) return toEnd(whole)
+      if (whole !== null && whole.end === start) return this.#toEnd(whole)
       if (rows.length > 0 && verdict === 'doubt') {
         lower = start + rows.length
         start = lower
@@ -344,26 +365,24 @@ function createReader<T>(query: ListQuery<T>, memory: ListMemory) {
         lower = start + rows.length
         start = upper === Number.POSITIVE_INFINITY ? start + step : Math.floor((lower + upper) / 2)
         step *= 2
-        if (upper - lower <= cap.toPageSize(limit)) start = lower
+        if (upper - lower <= this.#cap.toPageSize(limit)) start = lower
       } else if (rows.length > 0 || start === 0) {
-        return toEnd({ rows, start })
+        return this.#toEnd({ rows, start })
       } else if (start > lower) {
         upper = start
-        start = upper - lower <= cap.toPageSize(limit) ? lower : Math.floor((lower + upper) / 2)
+        start = upper - lower <= this.#cap.toPageSize(limit) ? lower : Math.floor((lower + upper) / 2)
       } else {
         // It ends just here, and what is wanted stands before.
         start = Math.max(0, start - sizeOf())
-        ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, query.limitMax]
+        ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, this.#query.limitMax]
       }
     }
   }
 
-  function toEnd({ rows, start }: Pick<ShortPage<T>, 'rows' | 'start'>): Omit<Block<T>, 'isUp'> {
-    memory.ends.set(query.key, start + rows.length)
+  #toEnd({ rows, start }: Pick<ShortPage<T>, 'rows' | 'start'>): Omit<Block<T>, 'isUp'> {
+    this.#memory.ends.set(this.#query.key, start + rows.length)
     return { rows: rows.toReversed(), isLast: start === 0, hasMore: start > 0, edge: start }
   }
-
-  return { readAfter, isSorted: () => isSorted }
 }
 
 // How often a run of rows steps to an older and to a newer one.

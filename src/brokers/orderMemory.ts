@@ -33,7 +33,7 @@
 import { LRUCache } from 'lru-cache'
 import { systemClock } from '../domain/clock.ts'
 import type { Clock } from '../domain/clock.ts'
-import { OrderWithheld } from './broker.ts'
+import { OrderWithheld, wrapBroker } from './broker.ts'
 import { UpstreamError } from '../upstream/errors.ts'
 import type { Broker, Page, PageQuery, PageRow } from './broker.ts'
 import { compareDecimals, isDecimal } from '../domain/decimal.ts'
@@ -151,9 +151,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
     }
   }
 
-  return {
-    ...broker,
-
+  return wrapBroker(broker, {
     async orders(keys, scope) {
       const answers = await broker.orders(keys, scope)
       return await Promise.all(
@@ -191,7 +189,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
       const answer = await broker.cancel(order, sendBy)
       return answer === null ? null : merge(answer)
     },
-  }
+  })
 }
 
 // Maximum lag between the replicas of a broker, in ms.

@@ -2,6 +2,7 @@
 // broker that is down for an hour would otherwise fill the log.
 
 import { UpstreamError } from '../upstream/errors.ts'
+import { wrapBroker } from '../brokers/broker.ts'
 import type { Broker } from '../brokers/broker.ts'
 import type { AnswerRefusal } from '../upstream/errors.ts'
 import type { Log } from './telemetry.ts'
@@ -40,10 +41,9 @@ export function noteWriteRefusals(broker: Broker, noteRefusal: NoteRefusal): Bro
       throw error
     }
   }
-  return {
-    ...broker,
+  return wrapBroker(broker, {
     scan: (query, scope) => noted(broker.scan(query, scope)),
     place: (order, options) => noted(broker.place(order, options)),
     cancel: (target, sendBy) => noted(broker.cancel(target, sendBy)),
-  }
+  })
 }

@@ -139,45 +139,76 @@ const neverAborted = new AbortController().signal
 
 /** The cancels over `brokers`. */
 export function createCancels(options: CancelsOptions): Cancels {
-  const { brokers, store, records, clock, random, replyMs, onTrouble } = options
-  const flights = new Map<string, Flight>()
-  const followed = new Map<string, Promise<void>>()
-  // Ids of the placements with a cancel request for which the broker accepted no cancel call yet.
-  const unasked = new Set<string>()
-  const underWay = new Set<Promise<unknown>>()
-  const closing = new AbortController()
-  const requests = createCancelRequests({
-    store,
-    clock,
-    lateMs: options.lateMs,
-    onTrouble,
-    async cancel({ broker: id, orderId, accountId, principal }) {
-      const broker = brokers.get(id)
-      if (!broker || !options.isAllowed) return null
-      const by = { principal, sees: (account: string) => account === accountId }
-      return await cancelById(broker, { orderId, accountId, by }, clock.monotonic() + replyMs)
-    },
-  })
+  return new OrderCancels(options)
+}
 
-  function track<T>(work: Promise<T>): Promise<T> {
-    underWay.add(work)
+class OrderCancels implements Cancels {
+  readonly #options: CancelsOptions
+  readonly #brokers
+  readonly #store
+  readonly #records
+  readonly #clock
+  readonly #random
+  readonly #replyMs
+  readonly #onTrouble
+  readonly #flights = new Map<string, Flight>()
+  readonly #followed = new Map<string, Promise<void>>()
+  // Ids of the placements with a cancel request for which the broker accepted no cancel call yet.
+  readonly #unasked = new Set<string>()
+  readonly #underWay = new Set<Promise<unknown>>()
+  readonly #closing = new AbortController()
+  readonly #requests
+
+  constructor(options: CancelsOptions) {
+    this.#options = options
+    const { brokers, store, records, clock, random, replyMs, onTrouble } = options
+    this.#brokers = brokers
+    this.#store = store
+    this.#records = records
+    this.#clock = clock
+    this.#random = random
+    this.#replyMs = replyMs
+    this.#onTrouble = onTrouble
+    this.#requests = createCancelRequests({
+      store: this.#store,
+      clock: this.#clock,
+      lateMs: options.lateMs,
+      onTrouble: this.#onTrouble,
+      cancel: async ({ broker: id, orderId, accountId, principal }) => {
+        const broker = this.#brokers.get(id)
+        if (!broker || !this.#options.isAllowed) return null
+        const by = { principal, sees: (account: string) => account === accountId }
+        return await this.#cancelById(broker, { orderId, accountId, by }, this.#clock.monotonic() + this.#replyMs)
+      },
+    })
+  }
+
+  resumeKept(): Promise<void> {
+    return this.#requests.resume()
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#requests.close()
+    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay)
+    await Promise.allSettled(this.#followed.values())
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#underWay.add(work)
     // Handles both outcomes, so that a failed cancel leaves no unhandled rejection.
     work.then(
-      () => underWay.delete(work),
-      () => underWay.delete(work),
+      () => this.#underWay.delete(work),
+      () => this.#underWay.delete(work),
     )
     return work
   }
 
-  async function cancel(
-    input: CancelInput,
-    timeoutMs: number | null,
-    by: Canceler = anybody,
-  ): Promise<CancelOrderResult> {
+  async cancel(input: CancelInput, timeoutMs: number | null, by: Canceler = anybody): Promise<CancelOrderResult> {
     const { orderId, accountId, clientOrderId } = input
     const problems = findProblems(input)
     const named = orderId ?? accountId
-    const broker = named === null ? undefined : brokers.get(brokerOf(named))
+    const broker = named === null ? undefined : this.#brokers.get(brokerOf(named))
     if (problems.length === 0 && !broker) {
       const field = orderId === null ? 'accountId' : 'orderId'
       problems.push(createProblem(field, 'NOT_SUPPORTED', 'The broker of this order is not connected here.'))
@@ -185,71 +216,79 @@ export function createCancels(options: CancelsOptions): Cancels {
     if (!broker || problems.length > 0) {
       return { outcome: 'INVALID', orderId, order: null, message: toSentence(problems), problems }
     }
-    if (!options.isAllowed) {
+    if (!this.#options.isAllowed) {
       const message = 'This service only reads at the moment; nothing was canceled.'
       return toCancelRefused(orderId, null, 'READ_ONLY', message)
     }
-    const until = clock.monotonic() + Math.min(replyMs, timeoutMs ?? replyMs)
-    if (orderId !== null) return await cancelById(broker, { orderId, accountId, by }, until)
+    const until = this.#clock.monotonic() + Math.min(this.#replyMs, timeoutMs ?? this.#replyMs)
+    if (orderId !== null) return await this.#cancelById(broker, { orderId, accountId, by }, until)
     // The answer is the same as for an unused key of the caller's own account.
     if (!by.sees(accountId ?? '')) return toNeverPlaced()
-    return await cancelByKey(broker, { accountId: accountId ?? '', clientOrderId: clientOrderId ?? '', by }, until)
+    return await this.#cancelByKey(
+      broker,
+      { accountId: accountId ?? '', clientOrderId: clientOrderId ?? '', by },
+      until,
+    )
   }
 
   // ---- by its id --------------------------------------------------------------------------------------------------
-
-  async function cancelById(
+  async #cancelById(
     broker: Broker,
     { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
     until: number,
   ): Promise<CancelOrderResult> {
-    if (closing.signal.aborted && !flights.has(orderId)) return toStopping(orderId)
-    const flight = flights.get(orderId) ?? startFlight(broker, { orderId, accountId, by })
+    if (this.#closing.signal.aborted && !this.#flights.has(orderId)) return toStopping(orderId)
+    const flight = this.#flights.get(orderId) ?? this.#startFlight(broker, { orderId, accountId, by })
     const caller: Caller = { flight, hasLeft: false, isOwner: false }
     const target = { orderId, accountId, by }
-    const result = await within<CancelOrderResult | null>(clock, until, join(broker, caller, target), () => null)
+    const result = await within<CancelOrderResult | null>(
+      this.#clock,
+      until,
+      this.#join(broker, caller, target),
+      () => null,
+    )
     if (result !== null) return result
     // The caller's time has run out.
     if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
-    const placement = await findOwnPlacement(caller.flight, target)
-    const isKept = placement !== null && (await keepWish(placement, by)) !== null
+    const placement = await this.#findOwnPlacement(caller.flight, target)
+    const isKept = placement !== null && (await this.#keepWish(placement, by)) !== null
     // The cancel continues without its caller.
     if (isKept) return toCancelKept(orderId, caller.flight.seen)
     caller.hasLeft = true
-    return await keepRequest(broker, target, toUnread(orderId))
+    return await this.#keepRequest(broker, target, toUnread(orderId))
   }
 
   /** Returns the placement that is bound to the order; null if there is none that the caller may cancel. */
-  async function findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
+  async #findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
     const placement = await flight.placement
     if (placement === null || !by.sees(placement.accountId)) return null
     return accountId === null || accountId === placement.accountId ? placement : null
   }
 
   /** Keeps the cancel request if the order's account is known and the caller may see it; returns `refusal` otherwise. */
-  async function keepRequest(broker: Broker, target: Target, refusal: CancelOrderResult): Promise<CancelOrderResult> {
+  async #keepRequest(broker: Broker, target: Target, refusal: CancelOrderResult): Promise<CancelOrderResult> {
     const { orderId, by } = target
     const accountId = accountInOrderId(orderId) ?? target.accountId
-    if (accountId === null || !by.sees(accountId) || closing.signal.aborted) return refusal
+    if (accountId === null || !by.sees(accountId) || this.#closing.signal.aborted) return refusal
     const { principal } = by
-    const request = { broker: broker.id, orderId, accountId, principal, requestedAt: clock.now() }
+    const request = { broker: broker.id, orderId, accountId, principal, requestedAt: this.#clock.now() }
     try {
-      const placement = await store.findByOrder(broker.id, orderId)
+      const placement = await this.#store.findByOrder(broker.id, orderId)
       // The order belongs to another account, and the caller may see that one too.
       if (placement !== null && placement.accountId !== accountId && by.sees(placement.accountId)) return refusal
-      return (await requests.keep(request)) ? toCancelKept(orderId, null) : refusal
+      return (await this.#requests.keep(request)) ? toCancelKept(orderId, null) : refusal
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
-      onTrouble('a cancel request could not be kept', error)
+      this.#onTrouble('a cancel request could not be kept', error)
       return refusal
     }
   }
 
-  function startFlight(broker: Broker, { orderId, accountId, by }: Target): Flight {
-    const deadline = clock.monotonic() + replyMs
-    const placement = findPlacement(broker, orderId)
+  #startFlight(broker: Broker, { orderId, accountId, by }: Target): Flight {
+    const deadline = this.#clock.monotonic() + this.#replyMs
+    const placement = this.#findPlacement(broker, orderId)
     const { tally = createTally() } = by
-    const before = track(readBefore(broker, { orderId, accountId, placement, tally }, deadline))
+    const before = this.#track(this.#readBefore(broker, { orderId, accountId, placement, tally }, deadline))
     const flight: Flight = {
       accountId,
       placement,
@@ -261,9 +300,9 @@ export function createCancels(options: CancelsOptions): Cancels {
       deadline,
       tally,
     }
-    flights.set(orderId, flight)
+    this.#flights.set(orderId, flight)
     const forget = (): void => {
-      if (flights.get(orderId) === flight) flights.delete(orderId)
+      if (this.#flights.get(orderId) === flight) this.#flights.delete(orderId)
     }
     // A caller that joins runs the cancel as soon as the order has been read. If no caller did, the cancel ends there.
     const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
@@ -271,7 +310,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     return flight
   }
 
-  async function readBefore(
+  async #readBefore(
     broker: Broker,
     {
       orderId,
@@ -282,29 +321,29 @@ export function createCancels(options: CancelsOptions): Cancels {
     deadline: number,
   ): Promise<Order | null | UpstreamError> {
     const known = await placement
-    const until = known === null ? deadline : Math.min(deadline, clock.monotonic() + readBeforeMs)
+    const until = known === null ? deadline : Math.min(deadline, this.#clock.monotonic() + readBeforeMs)
     const key = { id: orderId, accountId: accountId ?? known?.accountId ?? null }
-    return await readOrder(broker, key, until, tally)
+    return await this.#readOrder(broker, key, until, tally)
   }
 
-  async function join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
+  async #join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
     const { orderId, accountId, by } = target
     let before = await caller.flight.before
     if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
       // The order was read under another account, which proves nothing if the broker reads orders only under their account.
       if (caller.hasLeft) return toUnread(orderId)
-      caller.flight = startFlight(broker, target)
+      caller.flight = this.#startFlight(broker, target)
       before = await caller.flight.before
     }
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     if (before === null) {
       // Complete lists lack the order, and the broker has not shown it for longer than its replicas lag.
-      const placement = await findOwnPlacement(caller.flight, target)
-      if (placement !== null && isWished(placement)) await settle(placement, null)
+      const placement = await this.#findOwnPlacement(caller.flight, target)
+      if (placement !== null && isWished(placement)) await this.#settle(placement, null)
       const keptFor = accountInOrderId(orderId) ?? accountId
       if (keptFor !== null && by.sees(keptFor)) {
-        await requests.settle({ broker: broker.id, orderId, accountId: keptFor })
+        await this.#requests.settle({ broker: broker.id, orderId, accountId: keptFor })
       }
       return toMissing()
     }
@@ -318,26 +357,28 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
     const { flight } = caller
     if (before instanceof UpstreamError) {
-      const placement = await findOwnPlacement(flight, target)
+      const placement = await this.#findOwnPlacement(flight, target)
       if (placement === null) {
         // An order of another account gets the same answer as an unknown order, so that the answer reveals nothing.
         if (!isFindable && (await flight.placement) !== null) return toAccountNeeded(orderId)
         if (caller.hasLeft) return toUnread(orderId)
-        return await keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
+        return await this.#keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
       }
       caller.isOwner = true
-      return await (flight.result ??= track(run(broker, toTarget(placement, orderId), { flight, by, before: null })))
+      return await (flight.result ??= this.#track(
+        this.#run(broker, toTarget(placement, orderId), { flight, by, before: null }),
+      ))
     }
     const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
     if (!isTheirs) return toForeign()
     caller.isOwner = true
     // No cancel call is made for a caller whose answer said that none was made.
     if (caller.hasLeft && flight.result === null) return toUnread(orderId)
-    return await (flight.result ??= track(run(broker, before, { flight, by, before })))
+    return await (flight.result ??= this.#track(this.#run(broker, before, { flight, by, before })))
   }
 
   /** Cancels the order. `before` is the order as it was read; null if only the record of its placement is known. */
-  async function run(
+  async #run(
     broker: Broker,
     target: CancelTarget,
     { flight, by, before }: { flight: Flight; by: Canceler; before: Order | null },
@@ -345,38 +386,38 @@ export function createCancels(options: CancelsOptions): Cancels {
     flight.seen = before
     const placement = await flight.placement
     if (before?.state === 'CLOSED') {
-      if (placement !== null && isWished(placement)) await settle(placement, before)
-      await requests.settle(toCancelKey(broker, target))
+      if (placement !== null && isWished(placement)) await this.#settle(placement, before)
+      await this.#requests.settle(toCancelKey(broker, target))
       return toFinal(before, true)
     }
-    const wish = placement === null ? null : await keepWish(placement, by)
-    const result = await askAndRead(broker, target, flight)
+    const wish = placement === null ? null : await this.#keepWish(placement, by)
+    const result = await this.#askAndRead(broker, target, flight)
     // Without an answer that accepts the cancel call, it may have been lost, so it is made again.
     const isUnanswered = result.outcome === 'PENDING' && !flight.isAccepted
     if (wish === null) {
       // The record cannot be written, so it cannot keep the cancel request either.
       if (placement !== null) return result
       if (!isUnasked(result) && !isUnanswered) {
-        if (result.outcome !== 'PENDING') await requests.settle(toCancelKey(broker, target))
+        if (result.outcome !== 'PENDING') await this.#requests.settle(toCancelKey(broker, target))
         return result
       }
-      const kept = await keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
+      const kept = await this.#keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
       return isUnanswered ? result : kept
     }
     if (isUnasked(result)) {
-      unasked.add(wish.opId)
-      followUp(broker, wish)
+      this.#unasked.add(wish.opId)
+      this.#followUp(broker, wish)
       return toCancelKept(target.id, flight.seen)
     }
-    if (isUnanswered) unasked.add(wish.opId)
-    else unasked.delete(wish.opId)
-    if (result.outcome === 'PENDING') followUp(broker, wish)
-    else await settle(wish, result.order)
+    if (isUnanswered) this.#unasked.add(wish.opId)
+    else this.#unasked.delete(wish.opId)
+    if (result.outcome === 'PENDING') this.#followUp(broker, wish)
+    else await this.#settle(wish, result.order)
     return result
   }
 
   /** Sends a cancel call, reads the order, and repeats both until the order is final or the deadline has passed. */
-  async function askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
+  async #askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
     const { id } = target
     const { deadline } = flight
     flight.isAsked = true
@@ -390,7 +431,7 @@ export function createCancels(options: CancelsOptions): Cancels {
     for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
       if (mayAskAgain && posts < postsMax) {
         posts++
-        const answer = await ask(broker, target, flight)
+        const answer = await this.#ask(broker, target, flight)
         // A refusal after a call that may have reached the order is probably the result of that call.
         flight.isAccepted ||= !(answer instanceof UpstreamError) || (mayBeTaken && isRefusal(answer))
         if (answer !== null && !(answer instanceof UpstreamError)) {
@@ -411,7 +452,7 @@ export function createCancels(options: CancelsOptions): Cancels {
       }
       // The state of the order decides, and not the answer to the cancel call.
       if (unreached === null || hasReached) {
-        const after = await readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
+        const after = await this.#readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
         if (after !== null && !(after instanceof UpstreamError)) {
           flight.seen = after
           if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
@@ -425,43 +466,44 @@ export function createCancels(options: CancelsOptions): Cancels {
       // Full jitter before the next call, because cancels that failed together would otherwise be repeated together.
       const pauseMs =
         mayAskAgain && posts < postsMax
-          ? random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
+          ? this.#random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
           : waitMs
-      if (clock.monotonic() + pauseMs >= deadline) {
+      if (this.#clock.monotonic() + pauseMs >= deadline) {
         if (unreached !== null && !hasReached) return toUnreachable(id, flight.seen, unreached)
         return toCancelPending(id, flight.seen)
       }
-      await clock.sleep(pauseMs)
+      await this.#clock.sleep(pauseMs)
     }
   }
 
   // ---- by the key of its placement ----------------------------------------------------------------------------------
-
-  async function cancelByKey(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
+  async #cancelByKey(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
     const { accountId, clientOrderId, by } = key
-    if (closing.signal.aborted) return toStopping(null)
+    if (this.#closing.signal.aborted) return toStopping(null)
     try {
-      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
-      if (found === null) return await cancelUnrecorded(broker, key, until)
+      const found = await this.#store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found === null) return await this.#cancelUnrecorded(broker, key, until)
       if (isTombstone(found)) {
         return found.orderId === null
           ? toNeverPlaced()
-          : await cancelById(broker, { orderId: found.orderId, accountId, by }, until)
+          : await this.#cancelById(broker, { orderId: found.orderId, accountId, by }, until)
       }
-      const wished = isSettled(found) ? found : await records.change(found, { type: 'cancel_requested' }, by.principal)
+      const wished = isSettled(found)
+        ? found
+        : await this.#records.change(found, { type: 'cancel_requested' }, by.principal)
       // With the request recorded, the order is canceled as soon as the send or a lookup finds it.
-      const placement = isSettled(wished) ? wished : await records.settled(wished, until)
+      const placement = isSettled(wished) ? wished : await this.#records.settled(wished, until)
       if (placement.orderId !== null) {
-        return await cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
+        return await this.#cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
       }
       if (placement.state === 'NOT_PLACED' && placement.nextCheckAt !== null) {
         // If the order appears late, it is canceled then.
-        await records.change(placement, { type: 'cancel_requested' }, by.principal)
+        await this.#records.change(placement, { type: 'cancel_requested' }, by.principal)
       }
       return isSettled(placement) ? toNeverPlaced() : toCancelPending(null, null)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
-      onTrouble('a cancel by its key could not be looked up or kept', error)
+      this.#onTrouble('a cancel by its key could not be looked up or kept', error)
       const message =
         'The record of this placement cannot be reached; nothing was canceled. Cancel by orderId, or ask again.'
       return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
@@ -469,17 +511,17 @@ export function createCancels(options: CancelsOptions): Cancels {
   }
 
   /** Cancels by a key without a record. The order may have been placed elsewhere, or before a store was lost. */
-  async function cancelUnrecorded(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
+  async #cancelUnrecorded(broker: Broker, key: PlacementCancel, until: number): Promise<CancelOrderResult> {
     const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
-      const scan = await broker.scan(query, { ...toScope(until, by.tally), isForCancel: false })
+      const scan = await broker.scan(query, { ...this.#toScope(until, by.tally), isForCancel: false })
       // The placement may have been recorded meanwhile.
-      const found = await store.find({ broker: broker.id, accountId, clientOrderId })
-      if (found !== null) return await cancelByKey(broker, key, until)
+      const found = await this.#store.find({ broker: broker.id, accountId, clientOrderId })
+      if (found !== null) return await this.#cancelByKey(broker, key, until)
       const named = scan.orders.filter((row) => row.clientOrderId === clientOrderId)
       const order = named.find(({ state }) => state !== 'CLOSED') ?? named[0]
-      if (order) return await cancelById(broker, { orderId: order.id, accountId, by }, until)
+      if (order) return await this.#cancelById(broker, { orderId: order.id, accountId, by }, until)
       const alike = scan.orders.filter((row) => isMaybeOf(clientOrderId, row))
       if (alike.length > 0) return toCancelRefused(null, null, 'NOT_FOUND', toAlikeMessage(alike))
       // An order that shows no client order id may be the one with this key.
@@ -497,94 +539,92 @@ export function createCancels(options: CancelsOptions): Cancels {
   // ---- what is kept of it -------------------------------------------------------------------------------------------
 
   // Returns null if the store cannot be read, because a cancel must not wait for our records.
-  async function findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
-    return await store.findByOrder(broker.id, orderId).catch(noteUnrecorded('a cancel'))
+  async #findPlacement(broker: Broker, orderId: string): Promise<Placement | null> {
+    return await this.#store.findByOrder(broker.id, orderId).catch(this.#noteUnrecorded('a cancel'))
   }
 
-  async function keepWish(placement: Placement, by: Canceler): Promise<Placement | null> {
+  async #keepWish(placement: Placement, by: Canceler): Promise<Placement | null> {
     const event = { type: 'cancel_requested' as const }
-    return await records.change(placement, event, by.principal).catch(noteUnrecorded(toName(placement)))
+    return await this.#records.change(placement, event, by.principal).catch(this.#noteUnrecorded(toName(placement)))
   }
 
-  function noteUnrecorded(what: string): (error: unknown) => null {
+  #noteUnrecorded(what: string): (error: unknown) => null {
     return (error) => {
-      onTrouble(`${what} goes on without being recorded`, error)
+      this.#onTrouble(`${what} goes on without being recorded`, error)
       return null
     }
   }
 
-  async function settle(wish: Placement, order: Order | null): Promise<void> {
+  async #settle(wish: Placement, order: Order | null): Promise<void> {
     const event = { type: 'cancel_settled' as const, orderStatus: order?.status ?? 'UNKNOWN' }
-    await records.change(wish, event).catch(noteUnrecorded(toName(wish)))
+    await this.#records.change(wish, event).catch(this.#noteUnrecorded(toName(wish)))
   }
 
   // ---- going on without the caller ----------------------------------------------------------------------------------
-
-  function followUp(broker: Broker, wish: Placement): void {
+  #followUp(broker: Broker, wish: Placement): void {
     const { opId } = wish
-    if (followed.has(opId) || closing.signal.aborted) return
-    const work = lookOn(broker, wish)
-      .catch((error: unknown) => onTrouble(`${toName(wish)} is not looked after any more`, error))
+    if (this.#followed.has(opId) || this.#closing.signal.aborted) return
+    const work = this.#lookOn(broker, wish)
+      .catch((error: unknown) => this.#onTrouble(`${toName(wish)} is not looked after any more`, error))
       .finally(() => {
-        followed.delete(opId)
-        unasked.delete(opId)
+        this.#followed.delete(opId)
+        this.#unasked.delete(opId)
       })
-    followed.set(opId, work)
+    this.#followed.set(opId, work)
   }
 
   /**
    * Reads the order until it is final, so that later callers get the outcome of the cancel. Cancels it again as long as the
    * broker accepted no cancel call.
    */
-  async function lookOn(broker: Broker, wish: Placement): Promise<void> {
+  async #lookOn(broker: Broker, wish: Placement): Promise<void> {
     const { orderId } = wish
     if (orderId === null) return
-    const beganAt = clock.monotonic()
-    for (const dueMs of listTries(options.lateMs, () => unasked.has(wish.opId))) {
-      await clock.sleep(beganAt + dueMs - clock.monotonic(), closing.signal)
-      if (closing.signal.aborted) return
+    const beganAt = this.#clock.monotonic()
+    for (const dueMs of listTries(this.#options.lateMs, () => this.#unasked.has(wish.opId))) {
+      await this.#clock.sleep(beganAt + dueMs - this.#clock.monotonic(), this.#closing.signal)
+      if (this.#closing.signal.aborted) return
       // The cancel may have been settled meanwhile, and is not sent again then.
-      const current = await store.read(wish.opId).catch(() => wish)
+      const current = await this.#store.read(wish.opId).catch(() => wish)
       if (current === null || !isWished(current)) return
-      if (unasked.has(wish.opId)) {
-        await cancelById(broker, { orderId, accountId: wish.accountId, by: ourselves }, clock.monotonic() + replyMs)
+      if (this.#unasked.has(wish.opId)) {
+        await this.#cancelById(
+          broker,
+          { orderId, accountId: wish.accountId, by: ourselves },
+          this.#clock.monotonic() + this.#replyMs,
+        )
         continue
       }
       const key = { id: orderId, accountId: wish.accountId }
-      const order = await readOrder(broker, key, clock.monotonic() + readMs)
+      const order = await this.#readOrder(broker, key, this.#clock.monotonic() + readMs)
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
-      return await settle(wish, order)
+      return await this.#settle(wish, order)
     }
-    onTrouble(`ALARM: ${toName(wish)} was never confirmed`, null)
+    this.#onTrouble(`ALARM: ${toName(wish)} was never confirmed`, null)
   }
 
-  function resume(placement: Placement): void {
+  resume(placement: Placement): void {
     const { orderId } = placement
-    const broker = brokers.get(placement.broker)
+    const broker = this.#brokers.get(placement.broker)
     if (!broker || orderId === null || !isWished(placement)) return
-    if (closing.signal.aborted || !options.isAllowed) return
-    track(carryOut(broker, placement, orderId)).catch((error: unknown) =>
-      onTrouble(`${toName(placement)} broke off`, error),
+    if (this.#closing.signal.aborted || !this.#options.isAllowed) return
+    this.#track(this.#carryOut(broker, placement, orderId)).catch((error: unknown) =>
+      this.#onTrouble(`${toName(placement)} broke off`, error),
     )
   }
 
-  async function carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
+  async #carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
     const target = { orderId, accountId: wish.accountId, by: ourselves }
-    const result = await cancelById(broker, target, clock.monotonic() + replyMs)
+    const result = await this.#cancelById(broker, target, this.#clock.monotonic() + this.#replyMs)
     if (!isUnasked(result)) return
-    unasked.add(wish.opId)
-    followUp(broker, wish)
+    this.#unasked.add(wish.opId)
+    this.#followUp(broker, wish)
   }
 
   // ---- the broker -----------------------------------------------------------------------------------------------------
-
-  async function ask(
-    broker: Broker,
-    order: CancelTarget,
-    { deadline, tally }: Flight,
-  ): Promise<Order | null | UpstreamError> {
+  async #ask(broker: Broker, order: CancelTarget, { deadline, tally }: Flight): Promise<Order | null | UpstreamError> {
     try {
-      const answer = await broker.cancel(order, toEpoch(deadline))
+      const answer = await broker.cancel(order, this.#toEpoch(deadline))
       tally.calls++
       return answer
     } catch (error) {
@@ -594,35 +634,23 @@ export function createCancels(options: CancelsOptions): Cancels {
     }
   }
 
-  async function readOrder(
+  async #readOrder(
     broker: Broker,
     { id, accountId }: { id: string; accountId: string | null },
     deadline: number,
     tally?: Tally,
   ): Promise<Order | null | UpstreamError> {
     const key = { broker: broker.id, id, accountId, mustBeWhole: false }
-    const [order = null] = await broker.orders([key], toScope(deadline, tally))
+    const [order = null] = await broker.orders([key], this.#toScope(deadline, tally))
     return order
   }
 
-  function toScope(deadline: number, tally = createTally()) {
-    return { signal: neverAborted, deadline: toEpoch(deadline), isForCancel: true, caller: null, tally }
+  #toScope(deadline: number, tally = createTally()) {
+    return { signal: neverAborted, deadline: this.#toEpoch(deadline), isForCancel: true, caller: null, tally }
   }
 
-  function toEpoch(deadline: number): number {
-    return clock.now() + Math.max(0, deadline - clock.monotonic())
-  }
-
-  return {
-    cancel,
-    resume,
-    resumeKept: () => requests.resume(),
-    async close() {
-      closing.abort()
-      await requests.close()
-      while (underWay.size > 0) await Promise.allSettled(underWay)
-      await Promise.allSettled(followed.values())
-    },
+  #toEpoch(deadline: number): number {
+    return this.#clock.now() + Math.max(0, deadline - this.#clock.monotonic())
   }
 }
 

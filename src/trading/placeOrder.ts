@@ -136,48 +136,104 @@ const sweepMax = 500
 
 /** The writes over `brokers`, kept in `store`. The caller closes it, before both. */
 export function createCommands(options: CommandsOptions): Commands {
-  const { brokers, store, clock, times, trading, onTrouble } = options
-  const owner = toUuidV7(clock.now(), options.random)
-  const records = createRecords(store, clock, onTrouble)
-  const reconciler = createReconciler({ brokers, store, records, clock, times, onTrouble })
-  const cancels = createCancels({
-    brokers,
-    store,
-    records,
-    clock,
-    random: options.random,
-    replyMs: times.replyMs,
-    lateMs: times.lateMs,
-    isAllowed: trading !== 'read-only',
-    onTrouble,
-  })
-  const unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
-  const flights = new Map<string, Flight>()
-  const changingBrokers = new Set<BrokerId>()
-  const notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
-  const closing = new AbortController()
-  let housework: Promise<unknown> = Promise.resolve()
+  return new TradingCommands(options)
+}
 
-  records.listen((placement, from) => {
-    const flight = flights.get(toKeyText(placement))
-    if (flight?.placement?.opId === placement.opId) {
-      flight.placement = placement
-      if (isSettled(placement)) flight.settled.resolve()
-    }
-    if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
-    // The send and a lookup may both find the order, and each would log the change.
-    if (notedPlacements.get(placement.opId) === undefined) noteChanges(placement)
-    notedPlacements.set(placement.opId, true)
-    // A cancel may have been requested while the outcome was unknown.
-    cancels.resume(placement)
-  })
+class TradingCommands implements Commands {
+  readonly #options: CommandsOptions
+  readonly #brokers
+  readonly #store
+  readonly #clock
+  readonly #times
+  readonly #trading
+  readonly #onTrouble
+  readonly #owner
+  readonly #records
+  readonly #reconciler
+  readonly #cancels
+  readonly #unresolved
+  readonly #flights = new Map<string, Flight>()
+  readonly #changingBrokers = new Set<BrokerId>()
+  readonly #notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
+  readonly #closing = new AbortController()
+  #housework: Promise<unknown> = Promise.resolve()
+
+  constructor(options: CommandsOptions) {
+    this.#options = options
+    const { brokers, store, clock, times, trading, onTrouble } = options
+    this.#brokers = brokers
+    this.#store = store
+    this.#clock = clock
+    this.#times = times
+    this.#trading = trading
+    this.#onTrouble = onTrouble
+    this.#owner = toUuidV7(this.#clock.now(), options.random)
+    this.#records = createRecords(this.#store, this.#clock, this.#onTrouble)
+    this.#reconciler = createReconciler({
+      brokers: this.#brokers,
+      store: this.#store,
+      records: this.#records,
+      clock: this.#clock,
+      times: this.#times,
+      onTrouble: this.#onTrouble,
+    })
+    this.#cancels = createCancels({
+      brokers: this.#brokers,
+      store: this.#store,
+      records: this.#records,
+      clock: this.#clock,
+      random: options.random,
+      replyMs: this.#times.replyMs,
+      lateMs: this.#times.lateMs,
+      isAllowed: this.#trading !== 'read-only',
+      onTrouble: this.#onTrouble,
+    })
+    this.#unresolved = createUnresolved(
+      this.#records,
+      this.#clock,
+      options.unresolved ?? { onCount() {}, onResolved() {} },
+    )
+    this.#records.listen((placement, from) => {
+      const flight = this.#flights.get(toKeyText(placement))
+      if (flight?.placement?.opId === placement.opId) {
+        flight.placement = placement
+        if (isSettled(placement)) flight.settled.resolve()
+      }
+      if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
+      // The send and a lookup may both find the order, and each would log the change.
+      if (this.#notedPlacements.get(placement.opId) === undefined) this.#noteChanges(placement)
+      this.#notedPlacements.set(placement.opId, true)
+      // A cancel may have been requested while the outcome was unknown.
+      this.#cancels.resume(placement)
+    })
+  }
+
+  cancel(...[input, timeoutMs, by]: Parameters<Cancels['cancel']>): ReturnType<Cancels['cancel']> {
+    return this.#cancels.cancel(input, timeoutMs, by)
+  }
+
+  unresolved(): number {
+    return this.#unresolved.count()
+  }
+
+  async start(): Promise<void> {
+    const isDone = await this.#isTakenUp()
+    this.#housework = Promise.all([isDone ? null : this.#takeUpUntilDone(), this.#sweep()])
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    // Callers that wait for a lookup are answered now. What cannot be stored is found out after the restart.
+    this.#records.close()
+    while (this.#flights.size > 0) await Promise.allSettled([...this.#flights.values()].map(({ ended }) => ended))
+    await Promise.all([this.#cancels.close(), this.#reconciler.close(), this.#housework])
+  }
 
   // ---- what the caller sees ---------------------------------------------------------------------------------------
-
-  async function place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
-    const until = clock.monotonic() + Math.min(times.replyMs, wishes.timeoutMs ?? times.replyMs)
+  async place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
+    const until = this.#clock.monotonic() + Math.min(this.#times.replyMs, wishes.timeoutMs ?? this.#times.replyMs)
     const problems = [...findProblems(order), ...findUnacknowledgeable(wishes.acknowledged)]
-    const broker = brokers.get(brokerOf(order.accountId))
+    const broker = this.#brokers.get(brokerOf(order.accountId))
     if (!broker)
       problems.push(createProblem('accountId', 'NOT_SUPPORTED', 'The broker of this account is not connected here.'))
     for (const { field, message } of broker?.unsupported(order) ?? []) {
@@ -187,53 +243,53 @@ export function createCommands(options: CommandsOptions): Commands {
 
     const key = toKeyText({ ...order, broker: broker.id })
     const fingerprint = toFingerprint(order)
-    const joined = flights.get(key)
+    const joined = this.#flights.get(key)
     if (joined && joined.fingerprint !== fingerprint) return toKeyReused(order)
-    const flight = joined ?? startFlight(broker, order, { key, fingerprint, wishes })
+    const flight = joined ?? this.#startFlight(broker, order, { key, fingerprint, wishes })
 
-    const opened = await within<Opened | null>(clock, until, flight.opened, () => null)
+    const opened = await within<Opened | null>(this.#clock, until, flight.opened, () => null)
     if (opened?.kind === 'answer') return opened.answer(order)
     const replayed = joined !== undefined || opened?.kind !== 'ours'
-    await within<unknown>(clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
+    await within<unknown>(this.#clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
     if (flight.unrecorded !== null) return toNotPlaced(order.clientOrderId, flight.unrecorded)
-    if (flights.get(key) === flight) flight.wasLeft = true
+    if (this.#flights.get(key) === flight) flight.wasLeft = true
 
     let placement = flight.placement
     if (placement === null) return toUnknown(order.clientOrderId, 1_000)
     // The send may still be answered, but its caller no longer waits, so lookups start.
-    if (placement.state === 'SENDING' && flights.get(key) === flight) reconciler.follow(placement, flight.ended)
-    const isFresh = clock.now() < (placement.lastSentAt ?? 0) + times.replyMs
-    if (placement.state === 'UNKNOWN' && isFresh) placement = await records.settled(placement, until)
+    if (placement.state === 'SENDING' && this.#flights.get(key) === flight)
+      this.#reconciler.follow(placement, flight.ended)
+    const isFresh = this.#clock.now() < (placement.lastSentAt ?? 0) + this.#times.replyMs
+    if (placement.state === 'UNKNOWN' && isFresh) placement = await this.#records.settled(placement, until)
     // The caller gets UNKNOWN for RESERVED as well, but nothing has been sent, so the operator need not know.
-    if (placement.state !== 'RESERVED') unresolved.reported(placement)
+    if (placement.state !== 'RESERVED') this.#unresolved.reported(placement)
     // Shows the answer's order only if it is the order of the placement.
     const shown = flight.order?.id === placement.orderId ? flight.order : null
-    return toPlaceResult(placement, { replayed, order: shown, at: clock.now() })
+    return toPlaceResult(placement, { replayed, order: shown, at: this.#clock.now() })
   }
 
-  async function placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
+  async placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null> {
     const key = { broker: brokerOf(accountId), accountId, clientOrderId }
-    const found = await store.find(key)
-    const at = clock.now()
+    const found = await this.#store.find(key)
+    const at = this.#clock.now()
     if (found !== null && !isTombstone(found) && (found.state === 'UNKNOWN' || found.state === 'AMBIGUOUS')) {
-      unresolved.reported(found)
+      this.#unresolved.reported(found)
     }
-    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || flights.has(toKeyText(key))) {
+    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || this.#flights.has(toKeyText(key))) {
       return found && toOrderPlacement(found, at)
     }
     // No process sends this placement, because its process ended or could not record its outcome.
-    const outcome = found.owner === owner ? unrecordable : stopped
+    const outcome = found.owner === this.#owner ? unrecordable : stopped
     return toOrderPlacement({ ...found, state: 'NOT_SENT', outcome }, at)
   }
 
   // ---- one key at a time --------------------------------------------------------------------------------------------
-
-  function startFlight(
+  #startFlight(
     broker: Broker,
     order: NewOrder,
     { key, fingerprint, wishes }: { key: string; fingerprint: string; wishes: PlaceWishes },
   ): Flight {
-    const opened = open(broker, order, fingerprint, wishes)
+    const opened = this.#open(broker, order, fingerprint, wishes)
     const flight: Flight = {
       fingerprint,
       opened: opened.then(({ state }) => state),
@@ -244,24 +300,24 @@ export function createCommands(options: CommandsOptions): Commands {
       order: null,
       unrecorded: null,
     }
-    flight.ended = sendOnce(broker, opened, wishes, flight).finally(() => flights.delete(key))
+    flight.ended = this.#sendOnce(broker, opened, wishes, flight).finally(() => this.#flights.delete(key))
     // Handles the rejection here as well, because without a waiting caller it would end the process.
-    flight.ended.catch((error: unknown) => onTrouble('a placement met a bug', error))
-    flights.set(key, flight)
+    flight.ended.catch((error: unknown) => this.#onTrouble('a placement met a bug', error))
+    this.#flights.set(key, flight)
     return flight
   }
 
   /** Finds or creates the record of a key, and returns whether it is to be sent now. */
-  async function open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
+  async #open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
     const { accountId, clientOrderId } = order
     const key: PlacementKey = { broker: broker.id, accountId, clientOrderId }
     for (;;) {
       let found: Placement | Tombstone | null
       try {
-        found = await store.find(key)
+        found = await this.#store.find(key)
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
-        onTrouble('the records cannot be read', error)
+        this.#onTrouble('the records cannot be read', error)
         // The key may have been sent before, so the outcome is unknown.
         return toAnswer(({ clientOrderId: id }) => toUnknown(id, 1_000))
       }
@@ -272,96 +328,96 @@ export function createCommands(options: CommandsOptions): Commands {
       }
       if (found !== null && !mayBeSent(found)) {
         // The process that sent it has ended, and the placement was not taken up since.
-        const isOrphan = found.state === 'SENDING' && found.owner !== owner
-        return { placement: isOrphan ? await takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
+        const isOrphan = found.state === 'SENDING' && found.owner !== this.#owner
+        return { placement: isOrphan ? await this.#takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
       }
-      const refusal = refuse(accountId, wishes)
+      const refusal = this.#refuse(accountId, wishes)
       if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
       try {
-        const opened = await reserve(broker, order, { wishes, found })
+        const opened = await this.#reserve(broker, order, { wishes, found })
         if (opened !== null) return { placement: opened, state: { kind: 'ours' } }
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
-        onTrouble('a placement cannot be recorded', error)
+        this.#onTrouble('a placement cannot be recorded', error)
         return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, unrecordable))
       }
     }
   }
 
   /** Returns why a new placement is refused before it is recorded; null if it is not. Joins and repeats are not checked. */
-  function refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
-    if (closing.signal.aborted) {
+  #refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
+    if (this.#closing.signal.aborted) {
       return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
     }
-    if (trading !== 'on') return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
-    if (sendBy !== null && clock.now() >= sendBy) return tooLate
-    if (flights.size > flightsMax) return crowded
-    const waitMs = options.placementRate?.take(accountId) ?? 0
+    if (this.#trading !== 'on')
+      return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
+    if (sendBy !== null && this.#clock.now() >= sendBy) return tooLate
+    if (this.#flights.size > flightsMax) return crowded
+    const waitMs = this.#options.placementRate?.take(accountId) ?? 0
     return waitMs === 0
       ? null
       : notSent('RATE_LIMITED', 'Too many orders of this account at once; it was not sent.', waitMs)
   }
 
   /** Returns the RESERVED record; null if another process has just created one. Throws StoreError. */
-  async function reserve(
+  async #reserve(
     broker: Broker,
     request: NewOrder,
     { wishes, found }: { wishes: PlaceWishes; found: Placement | null },
   ): Promise<Placement | null> {
     const { acknowledged, principal = 'caller' } = wishes
-    const at = clock.now()
-    const usual = at + (request.type === 'MARKET' ? times.sendByMs.market : times.sendByMs.other)
+    const at = this.#clock.now()
+    const usual = at + (request.type === 'MARKET' ? this.#times.sendByMs.market : this.#times.sendByMs.other)
     const sendBy = Math.min(usual, wishes.sendBy ?? usual)
     if (found !== null) {
-      const reserved = await records.change(found, { type: 'reserved', owner, sendBy, acknowledged }, principal)
-      return reserved.state === 'RESERVED' && reserved.owner === owner ? reserved : null
+      const reserved = await this.#records.change(
+        found,
+        { type: 'reserved', owner: this.#owner, sendBy, acknowledged },
+        principal,
+      )
+      return reserved.state === 'RESERVED' && reserved.owner === this.#owner ? reserved : null
     }
-    const opId = toUuidV7(at, options.random)
-    const made = createPlacement(request, { opId, broker: broker.id, owner, sendBy, at })
-    return (await records.insert(made, acknowledged, principal)) ? made : null
+    const opId = toUuidV7(at, this.#options.random)
+    const made = createPlacement(request, { opId, broker: broker.id, owner: this.#owner, sendBy, at })
+    return (await this.#records.insert(made, acknowledged, principal)) ? made : null
   }
 
-  async function sendOnce(
-    broker: Broker,
-    opened: Promise<Opening>,
-    wishes: PlaceWishes,
-    flight: Flight,
-  ): Promise<void> {
+  async #sendOnce(broker: Broker, opened: Promise<Opening>, wishes: PlaceWishes, flight: Flight): Promise<void> {
     const { placement: known, state } = await opened
     flight.placement = known
-    if (state.kind === 'ours' && known !== null) await send(broker, known, wishes, flight)
+    if (state.kind === 'ours' && known !== null) await this.#send(broker, known, wishes, flight)
   }
 
   // ---- sending --------------------------------------------------------------------------------------------------------
 
   /** Sends a RESERVED placement, until it has an outcome or is UNKNOWN. */
-  async function send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
+  async #send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
     const { request, opId, sendBy, attempt } = reserved
     const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
-      flight.placement = await records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
+      flight.placement = await this.#records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
     }
     const { tally = createTally() } = wishes
     let hasBegun = false
     try {
-      const twin = await findTwin(reserved, wishes.acknowledged)
+      const twin = await this.#findTwin(reserved, wishes.acknowledged)
       if (twin !== null) return await keepNotSent(toBlocked(twin))
-      const preImage = await readSnapshot(broker, reserved, tally)
+      const preImage = await this.#readSnapshot(broker, reserved, tally)
       // Checks again, because another placement may have been lost during the snapshot.
-      const later = await findTwin(reserved, wishes.acknowledged)
+      const later = await this.#findTwin(reserved, wishes.acknowledged)
       if (later !== null) return await keepNotSent(toBlocked(later))
-      if (closing.signal.aborted) return await keepNotSent(stopped)
-      if (clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
+      if (this.#closing.signal.aborted) return await keepNotSent(stopped)
+      if (this.#clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
       const answer = await broker.place(request, {
         idempotencyKey: opId,
         sendBy,
-        async beforeSend() {
-          if (closing.signal.aborted) throw new NotToBeSent(stopped)
+        beforeSend: async () => {
+          if (this.#closing.signal.aborted) throw new NotToBeSent(stopped)
           const sending = hasBegun
-            ? await records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
-            : await records.change(reserved, { type: 'sending', attempt, preImage })
+            ? await this.#records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
+            : await this.#records.change(reserved, { type: 'sending', attempt, preImage })
           if (isWished(sending)) throw new NotToBeSent(unwanted)
           // Another process sends the placement unless this step was recorded.
-          const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === owner
+          const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === this.#owner
           if (!isOurs) {
             flight.placement = sending
             throw new NotToBeSent(null)
@@ -369,29 +425,29 @@ export function createCommands(options: CommandsOptions): Commands {
           flight.placement = sending
           hasBegun = true
           // Starts the lookups for a caller that left before the send.
-          if (flight.wasLeft) reconciler.follow(sending, flight.ended)
+          if (flight.wasLeft) this.#reconciler.follow(sending, flight.ended)
         },
       })
       tally.calls++
-      const verdict = await judge(flight.placement ?? reserved, answer).catch((error: unknown) => {
+      const verdict = await this.#judge(flight.placement ?? reserved, answer).catch((error: unknown) => {
         if (!(error instanceof StoreError)) throw error
         // The records that could contradict the answer cannot be read now, so a later read confirms it.
         return 'unconfirmed' as const
       })
-      if (verdict === 'contradiction') return await lose('contradiction', null, flight)
-      if (verdict === 'unconfirmed') return await confirm(broker, answer.orderId, { flight, tally })
+      if (verdict === 'contradiction') return await this.#lose('contradiction', null, flight)
+      if (verdict === 'unconfirmed') return await this.#confirm(broker, answer.orderId, { flight, tally })
       flight.order = answer.order
       const { orderId, rejection } = answer
       const foundBy = 'RESPONSE' as const
       const no = rejection ?? { code: 'OTHER' as const, brokerCode: null, reason: null }
-      flight.placement = await records.insist(
+      flight.placement = await this.#records.insist(
         flight.placement ?? reserved,
         answer.status === 'REJECTED'
           ? { type: 'rejected', outcome: { kind: 'rejected', ...no }, orderId, foundBy }
           : { type: 'accepted', orderId, foundBy },
       )
       // The answered order id belongs to another key, so the answer was about another order.
-      if (flight.placement.state === 'SENDING') await lose('contradiction', null, flight)
+      if (flight.placement.state === 'SENDING') await this.#lose('contradiction', null, flight)
     } catch (error) {
       if (hasBegun && error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
       // If it had begun, the order left once and the broker did not process it.
@@ -400,17 +456,17 @@ export function createCommands(options: CommandsOptions): Commands {
       }
       if (!hasBegun && error instanceof StoreError) {
         flight.unrecorded = unrecordable
-        onTrouble('a placement cannot be recorded', error)
+        this.#onTrouble('a placement cannot be recorded', error)
         // Ignores a failure, because a placement that stays RESERVED is not sent.
         const event = { type: 'not_sent' as const, attempt, outcome: unrecordable, left: false }
-        await records.change(reserved, event).catch(() => {})
+        await this.#records.change(reserved, event).catch(() => {})
         return
       }
       if (error instanceof UpstreamError && error.effect === 'none') {
-        const refused = toRefused(error, wishes.sendBy !== null && clock.now() >= wishes.sendBy)
+        const refused = toRefused(error, wishes.sendBy !== null && this.#clock.now() >= wishes.sendBy)
         if (refused.kind === 'not_sent') return await keepNotSent(refused, error.kind !== 'not_sent')
         const event = { type: 'rejected' as const, outcome: refused, orderId: null, foundBy: null }
-        flight.placement = await records.insist(flight.placement ?? reserved, event)
+        flight.placement = await this.#records.insist(flight.placement ?? reserved, event)
         return
       }
       if (!hasBegun) {
@@ -419,20 +475,20 @@ export function createCommands(options: CommandsOptions): Commands {
         throw error
       }
       // A bug of ours may also end here. It may have occurred after the bytes left, so the outcome is unknown.
-      if (!(error instanceof StoreError)) onTrouble(`the outcome of placement ${opId} is not known`, error)
+      if (!(error instanceof StoreError)) this.#onTrouble(`the outcome of placement ${opId} is not known`, error)
       const isAnswer = error instanceof UpstreamError
-      await lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
+      await this.#lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
     }
   }
 
   /** Judges the answer to the send of `placement`. Throws StoreError if the store cannot be read. */
-  async function judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
+  async #judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
     const { broker, accountId, opId, request } = placement
     const { clientOrderId } = answer
     const isOtherId = clientOrderId !== null && clientOrderId !== '' && clientOrderId !== request.clientOrderId
-    const other = isOtherId ? await store.find({ broker, accountId, clientOrderId }) : null
+    const other = isOtherId ? await this.#store.find({ broker, accountId, clientOrderId }) : null
     const isOthers = other !== null && mayOwn(other, answer.orderId)
-    const owner = isOthers ? other : await store.findByOrder(broker, answer.orderId)
+    const owner = isOthers ? other : await this.#store.findByOrder(broker, answer.orderId)
     return judgeAnswer(placement, answer, owner !== null && owner.opId !== opId)
   }
 
@@ -440,39 +496,35 @@ export function createCommands(options: CommandsOptions): Commands {
    * Reads the order that an unconfirmed answer named, and binds it if it is ours. Repeats the read for at most `replyMs`,
    * because the broker's reads may lag. The lookups run meanwhile and know the order id as well.
    */
-  async function confirm(
-    broker: Broker,
-    orderId: string,
-    { flight, tally }: { flight: Flight; tally: Tally },
-  ): Promise<void> {
-    await lose('unconfirmed', null, flight, orderId)
-    const until = clock.monotonic() + times.replyMs
+  async #confirm(broker: Broker, orderId: string, { flight, tally }: { flight: Flight; tally: Tally }): Promise<void> {
+    await this.#lose('unconfirmed', null, flight, orderId)
+    const until = this.#clock.monotonic() + this.#times.replyMs
     for (let waitMs = confirmMs.first; ; waitMs = Math.min(waitMs * 2, confirmMs.longest)) {
       const { placement } = flight
       if (placement?.state !== 'UNKNOWN') return
-      const order = await readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
+      const order = await this.#readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
       if (order !== null) {
-        if (!(await isOurs(placement, order))) return
+        if (!(await this.#isOurs(placement, order))) return
         flight.order = order
         const event = toOutcome(order, 'RESPONSE', toChanges(placement.request, order))
-        flight.placement = await records.insist(placement, event)
+        flight.placement = await this.#records.insist(placement, event)
         return
       }
-      if (clock.monotonic() + waitMs >= until) return
-      await clock.sleep(waitMs, closing.signal)
-      if (closing.signal.aborted) return
+      if (this.#clock.monotonic() + waitMs >= until) return
+      await this.#clock.sleep(waitMs, this.#closing.signal)
+      if (this.#closing.signal.aborted) return
     }
   }
 
   /** Whether `order`, which our answer named, is certainly the one of `placement`; false if the store cannot be read. */
-  async function isOurs(placement: Placement, order: Order): Promise<boolean> {
+  async #isOurs(placement: Placement, order: Order): Promise<boolean> {
     const { broker, accountId, opId } = placement
     const { clientOrderId } = order
     try {
-      const rivals = (await store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
+      const rivals = (await this.#store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
       if (!isConfirmed(placement, order, rivals)) return false
       if (typeof clientOrderId !== 'string') return true
-      const owner = await store.find({ broker, accountId, clientOrderId })
+      const owner = await this.#store.find({ broker, accountId, clientOrderId })
       return owner === null || owner.opId === opId || !mayOwn(owner, order.id)
     } catch (error) {
       if (error instanceof StoreError) return false
@@ -480,35 +532,38 @@ export function createCommands(options: CommandsOptions): Commands {
     }
   }
 
-  async function readOrder(
+  async #readOrder(
     broker: Broker,
     { id, accountId, tally }: { id: string; accountId: string; tally: Tally },
     until: number,
   ): Promise<Order | null> {
-    const deadline = clock.now() + Math.max(0, until - clock.monotonic())
-    const scope = { signal: closing.signal, deadline, isForCancel: false, caller: null, tally }
+    const deadline = this.#clock.now() + Math.max(0, until - this.#clock.monotonic())
+    const scope = { signal: this.#closing.signal, deadline, isForCancel: false, caller: null, tally }
     const key = { broker: broker.id, id, accountId, mustBeWhole: true }
     try {
       const [order = null] = await broker.orders([key], scope)
       return order instanceof UpstreamError ? null : order
     } catch (error) {
-      if (closing.signal.aborted) return null
+      if (this.#closing.signal.aborted) return null
       throw error
     }
   }
 
   /** Logs once per broker that it changes client order ids, and once per placement which terms the broker changed. */
-  function noteChanges({ broker, opId, evidence }: Placement): void {
+  #noteChanges({ broker, opId, evidence }: Placement): void {
     const { terms = [], clientOrderId = null } = evidence.changes ?? {}
     const about = { broker, placement: opId }
-    if (clientOrderId !== null && !changingBrokers.has(broker)) {
-      changingBrokers.add(broker)
-      options.onNotice('the broker changes client order ids; its orders are matched by the part that it keeps', about)
+    if (clientOrderId !== null && !this.#changingBrokers.has(broker)) {
+      this.#changingBrokers.add(broker)
+      this.#options.onNotice(
+        'the broker changes client order ids; its orders are matched by the part that it keeps',
+        about,
+      )
     }
-    if (terms.length > 0) options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
+    if (terms.length > 0) this.#options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
   }
 
-  async function lose(
+  async #lose(
     kind: string,
     status: number | null,
     flight: Flight,
@@ -518,28 +573,28 @@ export function createCommands(options: CommandsOptions): Commands {
     if (sent === null) return
     const answered = answeredOrderId === null ? {} : { answeredOrderId }
     const event = { type: 'lost' as const, attempt: sent.attempt, failure: { kind, status }, ...answered }
-    flight.placement = await records.insist(sent, event)
-    if (flight.placement.state === 'UNKNOWN') reconciler.follow(flight.placement, null)
+    flight.placement = await this.#records.insist(sent, event)
+    if (flight.placement.state === 'UNKNOWN') this.#reconciler.follow(flight.placement, null)
   }
 
   /**
    * Returns a duplicate candidate: an unresolved placement with the same terms under another key, which may be the same button
    * pressed again. Waits up to a second for its outcome. Returns null if there is none. Throws StoreError.
    */
-  async function findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
+  async #findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
     const { broker, accountId, fingerprint, opId } = reserved
     const isTwin = (other: Placement): boolean => other.opId !== opId && !acknowledged.includes(other.clientOrderId)
-    const until = clock.monotonic() + twinWaitMs
+    const until = this.#clock.monotonic() + twinWaitMs
     for (;;) {
-      const twins = (await store.findTwins(broker, accountId, fingerprint)).filter(isTwin)
+      const twins = (await this.#store.findTwins(broker, accountId, fingerprint)).filter(isTwin)
       const [twin] = twins
-      if (twin === undefined || clock.monotonic() >= until || closing.signal.aborted) return twin ?? null
-      await records.settled(twin, until)
+      if (twin === undefined || this.#clock.monotonic() >= until || this.#closing.signal.aborted) return twin ?? null
+      await this.#records.settled(twin, until)
     }
   }
 
   /** Takes the pre-send snapshot; returns null if it is not needed or could not be read. */
-  async function readSnapshot(
+  async #readSnapshot(
     broker: Broker,
     { request, createdAt, sendBy }: Placement,
     tally: Tally,
@@ -547,10 +602,10 @@ export function createCommands(options: CommandsOptions): Commands {
     if (broker.capabilities.clientIdEcho) return null
     const { accountId, symbol, side } = request
     const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'snapshot' as const }
-    const deadline = Math.min(clock.now() + snapshotMs, sendBy)
+    const deadline = Math.min(this.#clock.now() + snapshotMs, sendBy)
     const late = new AbortController()
     const scope = {
-      signal: AbortSignal.any([late.signal, closing.signal]),
+      signal: AbortSignal.any([late.signal, this.#closing.signal]),
       deadline,
       isForCancel: false,
       caller: null,
@@ -560,8 +615,8 @@ export function createCommands(options: CommandsOptions): Commands {
       ({ orders, isComplete }) => ({ orderIds: orders.map(({ id }) => id), isComplete }),
       () => null,
     )
-    const until = clock.monotonic() + (deadline - clock.now())
-    const preImage = await within<PreSendSnapshot | null>(clock, until, work, () => null)
+    const until = this.#clock.monotonic() + (deadline - this.#clock.now())
+    const preImage = await within<PreSendSnapshot | null>(this.#clock, until, work, () => null)
     late.abort(new Error('the order cannot wait for it'))
     return preImage
   }
@@ -569,85 +624,74 @@ export function createCommands(options: CommandsOptions): Commands {
   // ---- after a restart ------------------------------------------------------------------------------------------------
 
   /** Takes up all placements and cancel requests that an earlier process left. Throws StoreError. */
-  async function takeUpAll(): Promise<void> {
+  async #takeUpAll(): Promise<void> {
     let after: string | null = null
     for (;;) {
-      const page: Placement[] = await store.findUnfinished(after, unfinishedPerPage)
-      for (const left of page) await takeUp(left)
+      const page: Placement[] = await this.#store.findUnfinished(after, unfinishedPerPage)
+      for (const left of page) await this.#takeUp(left)
       const last = page.at(-1)
-      if (last === undefined || page.length < unfinishedPerPage) return await cancels.resumeKept()
+      if (last === undefined || page.length < unfinishedPerPage) return await this.#cancels.resumeKept()
       after = last.opId
     }
   }
 
   /** Takes up one placement that an earlier process left, and returns its record. Throws StoreError. */
-  async function takeUp(left: Placement): Promise<Placement> {
+  async #takeUp(left: Placement): Promise<Placement> {
     const { attempt } = left
     let current = left
-    if (left.owner !== owner && left.state === 'RESERVED') {
-      current = await records.change(left, { type: 'not_sent', attempt, outcome: stopped, left: false })
+    if (left.owner !== this.#owner && left.state === 'RESERVED') {
+      current = await this.#records.change(left, { type: 'not_sent', attempt, outcome: stopped, left: false })
     }
-    if (left.owner !== owner && left.state === 'SENDING') {
-      current = await records.change(left, { type: 'lost', attempt, failure: { kind: 'stopped', status: null } })
+    if (left.owner !== this.#owner && left.state === 'SENDING') {
+      current = await this.#records.change(left, { type: 'lost', attempt, failure: { kind: 'stopped', status: null } })
     }
     if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
-      reconciler.follow(current, null)
+      this.#reconciler.follow(current, null)
     }
     // The earlier process may have reported the placement as unknown.
-    if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') unresolved.reported(current)
+    if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') this.#unresolved.reported(current)
     if (current.state === 'AMBIGUOUS') {
-      onTrouble(`ALARM: placement ${current.opId} waits for an operator: it is not known which order is its own`, null)
+      this.#onTrouble(
+        `ALARM: placement ${current.opId} waits for an operator: it is not known which order is its own`,
+        null,
+      )
     }
-    cancels.resume(current)
+    this.#cancels.resume(current)
     return current
   }
 
-  async function takeUpUntilDone(): Promise<void> {
-    for (let waitMs = restartMs.first; !closing.signal.aborted; waitMs = Math.min(waitMs * 2, restartMs.longest)) {
-      await clock.sleep(waitMs, closing.signal)
-      if (closing.signal.aborted || (await isTakenUp())) return
+  async #takeUpUntilDone(): Promise<void> {
+    for (
+      let waitMs = restartMs.first;
+      !this.#closing.signal.aborted;
+      waitMs = Math.min(waitMs * 2, restartMs.longest)
+    ) {
+      await this.#clock.sleep(waitMs, this.#closing.signal)
+      if (this.#closing.signal.aborted || (await this.#isTakenUp())) return
     }
   }
 
-  async function isTakenUp(): Promise<boolean> {
+  async #isTakenUp(): Promise<boolean> {
     try {
-      await takeUpAll()
+      await this.#takeUpAll()
       return true
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
-      onTrouble('what was left unfinished cannot be taken up yet', error)
+      this.#onTrouble('what was left unfinished cannot be taken up yet', error)
       return false
     }
   }
 
   /** Deletes expired records and tombstones every hour. */
-  async function sweep(): Promise<void> {
-    const startedAt = clock.now() - clock.monotonic()
-    while (!closing.signal.aborted) {
-      const at = clock.now()
+  async #sweep(): Promise<void> {
+    const startedAt = this.#clock.now() - this.#clock.monotonic()
+    while (!this.#closing.signal.aborted) {
+      const at = this.#clock.now()
       // Stops if the wall clock was set forward, because records would expire too early and their keys could be sent again.
-      if (at - clock.monotonic() - startedAt > sweepMs) return
-      const swept = await store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
-      await clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, closing.signal)
+      if (at - this.#clock.monotonic() - startedAt > sweepMs) return
+      const swept = await this.#store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
+      await this.#clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, this.#closing.signal)
     }
-  }
-
-  return {
-    place,
-    placement,
-    cancel: (input, timeoutMs, by) => cancels.cancel(input, timeoutMs, by),
-    unresolved: () => unresolved.count(),
-    async start() {
-      const isDone = await isTakenUp()
-      housework = Promise.all([isDone ? null : takeUpUntilDone(), sweep()])
-    },
-    async close() {
-      closing.abort()
-      // Callers that wait for a lookup are answered now. What cannot be stored is found out after the restart.
-      records.close()
-      while (flights.size > 0) await Promise.allSettled([...flights.values()].map(({ ended }) => ended))
-      await Promise.all([cancels.close(), reconciler.close(), housework])
-    },
   }
 }
 

@@ -59,64 +59,89 @@ const repeatMs = { shortest: 250, longest: 60_000 }
 
 /** Creates a reconciler. It runs no lookup before `follow` is called. */
 export function createReconciler(options: ReconcilerOptions): Reconciler {
-  const { brokers, store, records, clock, times, onTrouble } = options
-  const followed = new Map<string, { attempt: number; work: Promise<void> }>()
-  const closing = new AbortController()
-  const turns: (() => void)[] = []
-  let searches = 0
+  return new LookupReconciler(options)
+}
 
-  function follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
-    const { opId, attempt } = placement
-    // An earlier attempt does not count, because its lookups prove nothing about this one.
-    if (followed.get(opId)?.attempt === attempt || closing.signal.aborted) return
-    const work = run(placement, sendEnded)
-      .catch((error: unknown) => {
-        if (!closing.signal.aborted) onTrouble(`the search for placement ${opId} broke off`, error)
-      })
-      .finally(() => followed.get(opId)?.attempt === attempt && followed.delete(opId))
-    followed.set(opId, { attempt, work })
+class LookupReconciler implements Reconciler {
+  readonly #brokers
+  readonly #store
+  readonly #records
+  readonly #clock
+  readonly #times
+  readonly #onTrouble
+  readonly #followed = new Map<string, { attempt: number; work: Promise<void> }>()
+  readonly #closing = new AbortController()
+  readonly #turns: (() => void)[] = []
+  #searches = 0
+
+  constructor(options: ReconcilerOptions) {
+    const { brokers, store, records, clock, times, onTrouble } = options
+    this.#brokers = brokers
+    this.#store = store
+    this.#records = records
+    this.#clock = clock
+    this.#times = times
+    this.#onTrouble = onTrouble
   }
 
-  async function run(placement: Placement, sendEnded: Promise<unknown> | null): Promise<void> {
+  async close(): Promise<void> {
+    this.#closing.abort()
+    for (const turn of this.#turns.splice(0)) turn()
+    await Promise.allSettled([...this.#followed.values()].map(({ work }) => work))
+  }
+
+  follow(placement: Placement, sendEnded: Promise<unknown> | null): void {
+    const { opId, attempt } = placement
+    // An earlier attempt does not count, because its lookups prove nothing about this one.
+    if (this.#followed.get(opId)?.attempt === attempt || this.#closing.signal.aborted) return
+    const work = this.#run(placement, sendEnded)
+      .catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#onTrouble(`the search for placement ${opId} broke off`, error)
+      })
+      .finally(() => this.#followed.get(opId)?.attempt === attempt && this.#followed.delete(opId))
+    this.#followed.set(opId, { attempt, work })
+  }
+
+  async #run(placement: Placement, sendEnded: Promise<unknown> | null): Promise<void> {
     let current: Placement | null = placement
     if (current.state === 'SENDING' || current.state === 'UNKNOWN') {
-      current = await searchUntilSettled(current, sendEnded)
+      current = await this.#searchUntilSettled(current, sendEnded)
     }
-    if (current?.state === 'AMBIGUOUS') await awaitPerson(current)
-    if (current?.state === 'NOT_PLACED') await watchLate(current)
+    if (current?.state === 'AMBIGUOUS') await this.#awaitPerson(current)
+    if (current?.state === 'NOT_PLACED') await this.#watchLate(current)
   }
 
   /** Waits until an operator has decided. The operator's command changes the store, so this reads it again and again. */
-  async function awaitPerson(placement: Placement): Promise<void> {
+  async #awaitPerson(placement: Placement): Promise<void> {
     let current = placement
-    while (current.state === 'AMBIGUOUS' && !closing.signal.aborted) {
-      await clock.sleep(personMs, closing.signal)
-      if (!closing.signal.aborted) current = await records.refresh(current).catch(() => current)
+    while (current.state === 'AMBIGUOUS' && !this.#closing.signal.aborted) {
+      await this.#clock.sleep(personMs, this.#closing.signal)
+      if (!this.#closing.signal.aborted) current = await this.#records.refresh(current).catch(() => current)
     }
   }
 
   /** Returns the placement once it is settled or an operator has to decide; null if the service stops. */
-  async function searchUntilSettled(start: Placement, sendEnded: Promise<unknown> | null): Promise<Placement | null> {
+  async #searchUntilSettled(start: Placement, sendEnded: Promise<unknown> | null): Promise<Placement | null> {
     // When the last byte can have left at the latest. By the clock that only grows: a wall clock that is set forward
     // would make an hour of two seconds, and an order that is on its way a missing one.
-    let endedAt: number | null = sendEnded === null ? clock.monotonic() : null
-    const markEnd = (): void => void (endedAt = clock.monotonic())
+    let endedAt: number | null = sendEnded === null ? this.#clock.monotonic() : null
+    const markEnd = (): void => void (endedAt = this.#clock.monotonic())
     sendEnded?.then(markEnd, markEnd)
-    const beganAt = clock.monotonic()
+    const beganAt = this.#clock.monotonic()
     let placement = start
     let emptyScans = 0
     let hasTold = false
-    for (const dueMs of listLookups()) {
-      const waitMs = beganAt + dueMs - clock.monotonic()
+    for (const dueMs of this.#listLookups()) {
+      const waitMs = beganAt + dueMs - this.#clock.monotonic()
       // A slow lookup makes up for those that were due meanwhile.
       if (waitMs < -repeatMs.shortest) continue
-      placement = await noteCheck(placement, dueMs, waitMs)
-      await clock.sleep(waitMs, closing.signal)
-      if (closing.signal.aborted) return null
-      const begunAt = clock.monotonic()
-      const search = await inTurn(() => look(placement))
-      if (closing.signal.aborted) return null
-      const isOverdue = endedAt !== null && begunAt >= endedAt + times.settleMs
+      placement = await this.#noteCheck(placement, dueMs, waitMs)
+      await this.#clock.sleep(waitMs, this.#closing.signal)
+      if (this.#closing.signal.aborted) return null
+      const begunAt = this.#clock.monotonic()
+      const search = await this.#inTurn(() => this.#look(placement))
+      if (this.#closing.signal.aborted) return null
+      const isOverdue = endedAt !== null && begunAt >= endedAt + this.#times.settleMs
       if (search !== null) placement = search.placement
       if (placement.attempt !== start.attempt) return null
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
@@ -124,14 +149,17 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const isEvidence = search !== null && search.isComplete && endedAt !== null && begunAt >= endedAt
       const match: Match = search?.match ?? { kind: 'none' }
       if (isEvidence && match.kind === 'none') emptyScans++
-      const event = isEvidence && isOverdue ? await conclude(placement, match, emptyScans) : toFound(match)
-      if (event !== null) placement = await records.insist(placement, event)
+      const event = isEvidence && isOverdue ? await this.#conclude(placement, match, emptyScans) : toFound(match)
+      if (event !== null) placement = await this.#records.insist(placement, event)
       // Still unknown where the order turned out to be another placement's: that one is passed over from now on.
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
       // Evidence of absence that is allowed to decide will, with the next searches.
-      if (isOverdue && !hasTold && !(isEvidence && times.assumeAbsent)) {
+      if (isOverdue && !hasTold && !(isEvidence && this.#times.assumeAbsent)) {
         const reason = isEvidence ? 'it never appeared' : 'the searches for it fail, or cannot see all orders'
-        onTrouble(`ALARM: placement ${placement.opId} is without an outcome, because ${reason}; look for it`, null)
+        this.#onTrouble(
+          `ALARM: placement ${placement.opId} is without an outcome, because ${reason}; look for it`,
+          null,
+        )
         hasTold = true
       }
     }
@@ -139,8 +167,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Ms after the beginning, for ever: the schedule, the settle time, and then on at the pace that the settle time sets. */
-  function* listLookups(): Generator<number> {
-    const { lookupMs, settleMs } = times
+  *#listLookups(): Generator<number> {
+    const { lookupMs, settleMs } = this.#times
     yield* lookupMs
     let last = lookupMs.at(-1) ?? 0
     if (last < settleMs) yield (last = settleMs)
@@ -148,41 +176,41 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** The searches after an assumption that it was never placed. */
-  async function watchLate(placement: Placement): Promise<void> {
+  async #watchLate(placement: Placement): Promise<void> {
     let current = placement
     let hasTold = false
     while (current.state === 'NOT_PLACED' && current.nextCheckAt !== null) {
-      await clock.sleep(current.nextCheckAt - clock.now(), closing.signal)
-      if (closing.signal.aborted) return
-      const search = await inTurn(() => look(current))
-      if (closing.signal.aborted) return
+      await this.#clock.sleep(current.nextCheckAt - this.#clock.now(), this.#closing.signal)
+      if (this.#closing.signal.aborted) return
+      const search = await this.#inTurn(() => this.#look(current))
+      if (this.#closing.signal.aborted) return
       current = search?.placement ?? current
       const event = search && toFound(search.match)
       if (event !== null) {
-        current = await records.insist(current, event)
+        current = await this.#records.insist(current, event)
         continue
       }
       const { kind } = search?.match ?? { kind: 'none' }
       if (kind !== 'none' && kind !== 'unread' && !hasTold) {
-        onTrouble(`ALARM: placement ${current.opId} counted as not placed, but an order could be its own`, null)
+        this.#onTrouble(`ALARM: placement ${current.opId} counted as not placed, but an order could be its own`, null)
         hasTold = true
       }
       // A search that could not see all has not been made.
       if (search === null || !search.isComplete) {
-        await clock.sleep(Math.min(repeatMs.longest, times.lateMs[0] ?? 0), closing.signal)
+        await this.#clock.sleep(Math.min(repeatMs.longest, this.#times.lateMs[0] ?? 0), this.#closing.signal)
         continue
       }
       const resolvedAt = current.resolvedAt ?? current.createdAt
-      const later = times.lateMs.map((ms) => resolvedAt + ms).find((at) => at > clock.now())
-      current = await records.insist(current, { type: 'checked', nextCheckAt: later ?? null })
+      const later = this.#times.lateMs.map((ms) => resolvedAt + ms).find((at) => at > this.#clock.now())
+      current = await this.#records.insist(current, { type: 'checked', nextCheckAt: later ?? null })
     }
   }
 
   /** Returns the event that a complete lookup at the settle time leads to; null if it decides nothing. */
-  async function conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
+  async #conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
     try {
       if (match.kind === 'candidates') {
-        return choose(placement, match, await hasUnresolvedTwin(placement, match.orders))
+        return choose(placement, match, await this.#hasUnresolvedTwin(placement, match.orders))
       }
       if (match.kind === 'strays') return toAmbiguous(match.orders)
     } catch (error) {
@@ -190,71 +218,75 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (error instanceof StoreError) return null
       throw error
     }
-    if (match.kind !== 'none' || emptyScans < emptyScansMin || !times.assumeAbsent) return toFound(match)
-    const [firstLateMs] = times.lateMs
-    return { type: 'absent', emptyScans, nextCheckAt: firstLateMs === undefined ? null : clock.now() + firstLateMs }
+    if (match.kind !== 'none' || emptyScans < emptyScansMin || !this.#times.assumeAbsent) return toFound(match)
+    const [firstLateMs] = this.#times.lateMs
+    return {
+      type: 'absent',
+      emptyScans,
+      nextCheckAt: firstLateMs === undefined ? null : this.#clock.now() + firstLateMs,
+    }
   }
 
   // An order without a client order id cannot be bound while its terms fit another unresolved placement.
-  async function hasUnresolvedTwin(placement: Placement, orders: readonly Order[]): Promise<boolean> {
-    const rivals = await findRivals(placement)
+  async #hasUnresolvedTwin(placement: Placement, orders: readonly Order[]): Promise<boolean> {
+    const rivals = await this.#findRivals(placement)
     return rivals.some(({ request }) => orders.some((order) => fitsTerms(request, order)))
   }
 
   /** Returns the other unresolved placements of the account. Throws StoreError. */
-  async function findRivals({ broker, accountId, opId }: Placement): Promise<Placement[]> {
-    return (await store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
+  async #findRivals({ broker, accountId, opId }: Placement): Promise<Placement[]> {
+    return (await this.#store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
   }
 
   // Records when the next lookup runs, for the `retryAfterMs` of callers. A failed write is not repeated.
-  async function noteCheck(placement: Placement, dueMs: number, waitMs: number): Promise<Placement> {
-    const isScheduled = dueMs <= Math.max(times.settleMs, times.lookupMs.at(-1) ?? 0)
+  async #noteCheck(placement: Placement, dueMs: number, waitMs: number): Promise<Placement> {
+    const isScheduled = dueMs <= Math.max(this.#times.settleMs, this.#times.lookupMs.at(-1) ?? 0)
     if (placement.state !== 'UNKNOWN' || !isScheduled) return placement
-    const nextCheckAt = Math.ceil(clock.now() + Math.max(0, waitMs))
+    const nextCheckAt = Math.ceil(this.#clock.now() + Math.max(0, waitMs))
     try {
-      return await records.change(placement, { type: 'checked', nextCheckAt })
+      return await this.#records.change(placement, { type: 'checked', nextCheckAt })
     } catch (error) {
       if (error instanceof StoreError) return placement
       throw error
     }
   }
 
-  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    if (searches >= searchesMax) await new Promise<void>((resolve) => turns.push(resolve))
-    else searches++
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#searches >= searchesMax) await new Promise<void>((resolve) => this.#turns.push(resolve))
+    else this.#searches++
     try {
       return await work()
     } finally {
-      const next = turns.shift()
+      const next = this.#turns.shift()
       if (next) next()
-      else searches--
+      else this.#searches--
     }
   }
 
   /** Runs one lookup. Returns its result with the current placement; null if the lookup failed. */
-  async function look(known: Placement): Promise<{ placement: Placement; match: Match; isComplete: boolean } | null> {
-    const broker = brokers.get(known.broker)
-    if (!broker || closing.signal.aborted) return null
+  async #look(known: Placement): Promise<{ placement: Placement; match: Match; isComplete: boolean } | null> {
+    const broker = this.#brokers.get(known.broker)
+    if (!broker || this.#closing.signal.aborted) return null
     try {
-      const placement = await records.refresh(known)
+      const placement = await this.#records.refresh(known)
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN' && placement.state !== 'NOT_PLACED') {
         return { placement, match: { kind: 'none' }, isComplete: false }
       }
       const { symbol, side } = placement.request
-      const scope = toScope()
-      const narrow = await searchList(broker, placement, { symbol, side }, scope)
+      const scope = this.#toScope()
+      const narrow = await this.#searchList(broker, placement, { symbol, side }, scope)
       const isAbsent = ['none', 'strays', 'rivals'].includes(narrow.match.kind)
       if (!isAbsent || !narrow.isComplete) return { placement, ...narrow }
       // A second lookup without the filter, because a broker may filter wrongly or spell the symbol in its own way.
-      return { placement, ...(await searchList(broker, placement, { symbol: null, side: null }, scope)) }
+      return { placement, ...(await this.#searchList(broker, placement, { symbol: null, side: null }, scope)) }
     } catch (error) {
       // A failed call to the broker or the store proves nothing.
-      if (error instanceof UpstreamError || error instanceof StoreError || closing.signal.aborted) return null
+      if (error instanceof UpstreamError || error instanceof StoreError || this.#closing.signal.aborted) return null
       throw error
     }
   }
 
-  async function searchList(
+  async #searchList(
     broker: Broker,
     placement: Placement,
     filter: Pick<ScanQuery, 'symbol' | 'side'>,
@@ -266,27 +298,27 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     // The answer to the send may have named an order that lists do not show yet.
     const { answeredOrderId = null } = evidence
     const isListed = answeredOrderId === null || scan.orders.some(({ id }) => id === answeredOrderId)
-    const named = await readWhole(broker, accountId, isListed ? [] : [answeredOrderId], scope)
+    const named = await this.#readWhole(broker, accountId, isListed ? [] : [answeredOrderId], scope)
     const found = [...scan.orders, ...named.orders]
     const isComplete = scan.isComplete && named.isComplete
     const around = {
       whole: new Set(named.orders.map(({ id }) => id)),
-      taken: await findTaken(broker, placement, found),
-      rivals: await findRivals(placement),
+      taken: await this.#findTaken(broker, placement, found),
+      rivals: await this.#findRivals(placement),
     }
     const match = findMatch(placement, found, around)
     if (match.kind !== 'unread') return { match, isComplete }
 
-    const read = await readWhole(broker, accountId, match.orderIds, scope)
+    const read = await this.#readWhole(broker, accountId, match.orderIds, scope)
     const whole = new Map([...named.orders, ...read.orders].map((order) => [order.id, order]))
     const orders = found.map((order) => whole.get(order.id) ?? order)
-    const taken = await findTaken(broker, placement, orders)
+    const taken = await this.#findTaken(broker, placement, orders)
     const again = findMatch(placement, orders, { ...around, taken, whole: new Set(whole.keys()) })
     return { match: again, isComplete: isComplete && again.kind !== 'unread' }
   }
 
   /** Reads orders by id, with all their fields. `isComplete` is false if a read failed. */
-  async function readWhole(
+  async #readWhole(
     broker: Broker,
     accountId: string,
     orderIds: readonly string[],
@@ -300,12 +332,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Returns the ids of the orders that belong to other placements. Throws StoreError. */
-  async function findTaken(broker: Broker, placement: Placement, orders: readonly Order[]): Promise<Set<string>> {
+  async #findTaken(broker: Broker, placement: Placement, orders: readonly Order[]): Promise<Set<string>> {
     const { accountId } = placement
     const ids = orders.map(({ id }) => id)
-    const taken = new Set(await store.findBound(broker.id, ids, placement.opId))
+    const taken = new Set(await this.#store.findBound(broker.id, ids, placement.opId))
     for (const clientOrderId of listIdsToCheck(placement, orders)) {
-      const other = await store.find({ broker: broker.id, accountId, clientOrderId })
+      const other = await this.#store.find({ broker: broker.id, accountId, clientOrderId })
       const bearers = orders.filter((order) => order.clientOrderId === clientOrderId && !taken.has(order.id))
       const [order] = bearers
       // If several orders share the client order id, at most one of them belongs to that placement.
@@ -315,18 +347,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return taken
   }
 
-  function toScope(): ReadScope {
-    const deadline = clock.now() + searchMs
-    return { signal: closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
-  }
-
-  return {
-    follow,
-    async close() {
-      closing.abort()
-      for (const turn of turns.splice(0)) turn()
-      await Promise.allSettled([...followed.values()].map(({ work }) => work))
-    },
+  #toScope(): ReadScope {
+    const deadline = this.#clock.now() + searchMs
+    return { signal: this.#closing.signal, deadline, isForCancel: false, caller: null, tally: createTally() }
   }
 }
 

@@ -52,86 +52,104 @@ const probeMs = 1_000
 
 /** Closed at first. Holds no timer. */
 export function createBreaker(options: BreakerOptions = {}): Breaker {
-  const now = options.now ?? (() => performance.now())
-  const random = options.random ?? Math.random
-  const calls = createRecentCount(now)
-  const failures = createRecentCount(now)
-  let failuresInRow = 0
-  let openUntil: number | null = null // null: closed
-  let openMs = openMsFirst
-  let opened = 0
-  let isProbing = false
+  return new CircuitBreaker(options)
+}
+
+class CircuitBreaker implements Breaker {
+  readonly #options
+  readonly #now
+  readonly #random
+  readonly #calls
+  readonly #failures
+  #failuresInRow = 0
+  #openUntil: number | null = null // null: closed
+  #openMs = openMsFirst
+  #opened = 0
+  #isProbing = false
   // While the broker is down: since when, and how often the breaker has opened.
-  let downSince = 0
-  let openingsInRow = 0
+  #downSince = 0
+  #openingsInRow = 0
 
-  function state(): BreakerState {
-    if (openUntil === null) return 'closed'
-    return now() < openUntil ? 'open' : 'halfOpen'
+  constructor(options: BreakerOptions = {}) {
+    this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+    this.#random = options.random ?? Math.random
+    this.#calls = createRecentCount(this.#now)
+    this.#failures = createRecentCount(this.#now)
   }
 
-  function open(ms: number, reason: string | null): void {
-    if (openUntil === null) {
-      downSince = now()
-      openingsInRow = 0
+  openings(): number {
+    return this.#opened
+  }
+
+  retryAfterMs(): number {
+    if (this.#openUntil === null) return 0
+    const leftMs = this.#openUntil - this.#now()
+    return leftMs > 0 ? Math.ceil(leftMs) : probeMs
+  }
+
+  succeeded(): void {
+    const before = this.state()
+    if (before === 'open') return
+    this.#failuresInRow = 0
+    if (before === 'closed') {
+      this.#calls.add()
+      return
     }
-    openingsInRow++
-    openMs = ms
-    openUntil = now() + ms * (1 - openMsSpread + 2 * openMsSpread * random())
-    opened++
-    isProbing = false
-    options.onChange?.({ state: 'open', reason, openMs: Math.ceil(openUntil - now()), openings: openingsInRow })
+    this.#openUntil = null
+    this.#isProbing = false
+    // What failed before it opened is settled; it must not open it again.
+    this.#calls.clear()
+    this.#failures.clear()
+    this.#options.onChange?.({ state: 'closed', downMs: Math.round(this.#now() - this.#downSince) })
   }
 
-  return {
-    state,
-    openings: () => opened,
+  failed(reason?: string): void {
+    const before = this.state()
+    if (before === 'open') return
+    if (before === 'halfOpen') {
+      this.#open(Math.min(this.#openMs * 2, openMsLongest), reason ?? null)
+      return
+    }
+    this.#failuresInRow++
+    this.#calls.add()
+    this.#failures.add()
+    const isMostlyFailing =
+      this.#calls.count() >= callsMin && this.#failures.count() >= this.#calls.count() * failedShare
+    if (this.#failuresInRow >= failuresInRowMax || isMostlyFailing) this.#open(openMsFirst, reason ?? null)
+  }
 
-    retryAfterMs() {
-      if (openUntil === null) return 0
-      const leftMs = openUntil - now()
-      return leftMs > 0 ? Math.ceil(leftMs) : probeMs
-    },
+  tryProbe(): boolean {
+    if (this.#isProbing || this.state() !== 'halfOpen') return false
+    this.#isProbing = true
+    return true
+  }
 
-    succeeded() {
-      const before = state()
-      if (before === 'open') return
-      failuresInRow = 0
-      if (before === 'closed') {
-        calls.add()
-        return
-      }
-      openUntil = null
-      isProbing = false
-      // What failed before it opened is settled; it must not open it again.
-      calls.clear()
-      failures.clear()
-      options.onChange?.({ state: 'closed', downMs: Math.round(now() - downSince) })
-    },
+  leaveProbe(): void {
+    this.#isProbing = false
+  }
 
-    failed(reason) {
-      const before = state()
-      if (before === 'open') return
-      if (before === 'halfOpen') {
-        open(Math.min(openMs * 2, openMsLongest), reason ?? null)
-        return
-      }
-      failuresInRow++
-      calls.add()
-      failures.add()
-      const isMostlyFailing = calls.count() >= callsMin && failures.count() >= calls.count() * failedShare
-      if (failuresInRow >= failuresInRowMax || isMostlyFailing) open(openMsFirst, reason ?? null)
-    },
+  state(): BreakerState {
+    if (this.#openUntil === null) return 'closed'
+    return this.#now() < this.#openUntil ? 'open' : 'halfOpen'
+  }
 
-    tryProbe() {
-      if (isProbing || state() !== 'halfOpen') return false
-      isProbing = true
-      return true
-    },
-
-    leaveProbe() {
-      isProbing = false
-    },
+  #open(ms: number, reason: string | null): void {
+    if (this.#openUntil === null) {
+      this.#downSince = this.#now()
+      this.#openingsInRow = 0
+    }
+    this.#openingsInRow++
+    this.#openMs = ms
+    this.#openUntil = this.#now() + ms * (1 - openMsSpread + 2 * openMsSpread * this.#random())
+    this.#opened++
+    this.#isProbing = false
+    this.#options.onChange?.({
+      state: 'open',
+      reason,
+      openMs: Math.ceil(this.#openUntil - this.#now()),
+      openings: this.#openingsInRow,
+    })
   }
 }
 

@@ -102,11 +102,15 @@ const recoveryStepsMax = 20
 
 /** Whoever made it calls `close`. */
 export function createBudget(options: BudgetOptions): Budget {
-  const limitMax = Math.max(1, Math.floor((options.perSecond * 4) / 5))
+  return new RateBudget(options)
+}
+
+class RateBudget implements Budget {
+  readonly #limitMax
   // Halved to fewer, they would leave no lane but that of the cancels a place.
-  const limitMin = limitMax > cancelPlaces ? cancelPlaces + 1 : 1
-  const recoveryStep = Math.ceil(limitMax / recoveryStepsMax)
-  const lines: Record<Lane, Line> = {
+  readonly #limitMin
+  readonly #recoveryStep
+  readonly #lines: Record<Lane, Line> = {
     cancel: createLine(),
     place: createLine(),
     snapshot: createLine(),
@@ -115,39 +119,71 @@ export function createBudget(options: BudgetOptions): Budget {
     list: createLine(),
   }
   // By all lanes together; never more than `limitMax`.
-  const taken = createTaken()
-  const counts = [taken, ...lanes.map((lane) => lines[lane].taken)]
-  let unsentReads = 0
-  let lastPacedAt = -Infinity
-  let pausedUntil = -Infinity
-  let limitAfterPause = limitMax
-  let halvedAt = -Infinity
-  let timer: NodeJS.Timeout | undefined
-  let isClosed = false
+  readonly #taken = createTaken()
+  readonly #counts = [this.#taken, ...lanes.map((lane) => this.#lines[lane].taken)]
+  #unsentReads = 0
+  #lastPacedAt = -Infinity
+  #pausedUntil = -Infinity
+  #limitAfterPause
+  #halvedAt = -Infinity
+  #timer: NodeJS.Timeout | undefined
+  #isClosed = false
 
-  // Not the wall clock: a step of it would open the window early, or shut it for an hour.
-  const now = (): number => performance.now()
-
-  function limitAt(at: number): number {
-    const steps = Math.max(0, Math.floor((at - pausedUntil) / recoveryStepMs))
-    return Math.min(limitMax, limitAfterPause + steps * recoveryStep)
+  constructor(options: BudgetOptions) {
+    this.#limitMax = Math.max(1, Math.floor((options.perSecond * 4) / 5))
+    this.#limitMin = this.#limitMax > cancelPlaces ? cancelPlaces + 1 : 1
+    this.#recoveryStep = Math.ceil(this.#limitMax / recoveryStepsMax)
+    this.#limitAfterPause = this.#limitMax
   }
 
-  function placesOf(lane: Lane, at: number): number {
-    const limit = limitAt(Math.max(at, pausedUntil))
+  pause(ms: number): number {
+    const at = this.#now()
+    // Calls that left before the first 429 came back tell of the same excess, not of a new one.
+    if (at >= Math.max(this.#pausedUntil, this.#halvedAt + windowMs)) {
+      this.#limitAfterPause = Math.max(this.#limitMin, Math.floor(this.#limitAt(at) / 2))
+      this.#halvedAt = at
+      this.#pausedUntil = at
+    }
+    this.#pausedUntil = Math.max(this.#pausedUntil, at + Math.min(Math.max(0, ms), pauseMsMax))
+    this.#pump()
+    return this.#pausedUntil - at
+  }
+
+  close(): void {
+    this.#isClosed = true
+    clearTimeout(this.#timer)
+    for (const lane of lanes) {
+      for (const ofCaller of this.#lines[lane].turns.values()) {
+        for (const waiter of ofCaller) waiter.reject(closedError())
+      }
+    }
+  }
+
+  // Not the wall clock: a step of it would open the window early, or shut it for an hour.
+  #now(): number {
+    return performance.now()
+  }
+
+  #limitAt(at: number): number {
+    const steps = Math.max(0, Math.floor((at - this.#pausedUntil) / recoveryStepMs))
+    return Math.min(this.#limitMax, this.#limitAfterPause + steps * this.#recoveryStep)
+  }
+
+  #placesOf(lane: Lane, at: number): number {
+    const limit = this.#limitAt(Math.max(at, this.#pausedUntil))
     return lane === 'cancel' ? limit : Math.max(1, limit - cancelPlaces)
   }
 
   // How many of them the lane may have. A look before a placement is followed by the placement, which does not wait for
   // long: looks that take all the places when many orders come at once would leave none of these one in time.
-  function shareOf(lane: Lane, at: number): number {
-    if (lane === 'snapshot') return Math.max(1, Math.floor(placesOf(lane, at) / 2))
-    if (lane === 'lookup') return Math.max(1, Math.floor(limitAt(Math.max(at, pausedUntil)) / 5))
-    return placesOf(lane, at)
+  #shareOf(lane: Lane, at: number): number {
+    if (lane === 'snapshot') return Math.max(1, Math.floor(this.#placesOf(lane, at) / 2))
+    if (lane === 'lookup') return Math.max(1, Math.floor(this.#limitAt(Math.max(at, this.#pausedUntil)) / 5))
+    return this.#placesOf(lane, at)
   }
 
-  function forgetSent(at: number): void {
-    for (const { sentAt } of counts) {
+  #forgetSent(at: number): void {
+    for (const { sentAt } of this.#counts) {
       while (sentAt[0] !== undefined && sentAt[0] + windowMs <= at) sentAt.shift()
     }
   }
@@ -155,8 +191,8 @@ export function createBudget(options: BudgetOptions): Budget {
   // When one of `places` is free beside those `used`, if `countAhead` others take one in each window from now on: each
   // place that is taken comes free a window later. Exact but for the places that a pause took and that are still coming
   // back, and for the calls that are not sent yet: they are expected to be sent now.
-  function findFree(used: Taken, places: number, at: number, countAhead: (window: number) => number): number {
-    const base = Math.max(at, pausedUntil)
+  #findFree(used: Taken, places: number, at: number, countAhead: (window: number) => number): number {
+    const base = Math.max(at, this.#pausedUntil)
     const count = countTaken(used)
     let index = count + countAhead(0)
     let window = 0
@@ -169,20 +205,24 @@ export function createBudget(options: BudgetOptions): Budget {
   }
 
   // When a call of `lane` can leave that is asked for by `caller` now, if no more come.
-  function estimate(lane: Lane, caller: string | null, at: number): number {
-    const ahead = countAhead(lines[lane], caller)
-    const ofAll = findFree(taken, placesOf(lane, at), at, (window) => countGoing(lane, ahead, window, at))
-    const ofShare = findFree(lines[lane].taken, shareOf(lane, at), at, (window) => (window === 0 ? ahead : 0))
+  #estimate(lane: Lane, caller: string | null, at: number): number {
+    const ahead = countAhead(this.#lines[lane], caller)
+    const ofAll = this.#findFree(this.#taken, this.#placesOf(lane, at), at, (window) =>
+      this.#countGoing(lane, ahead, window, at),
+    )
+    const ofShare = this.#findFree(this.#lines[lane].taken, this.#shareOf(lane, at), at, (window) =>
+      window === 0 ? ahead : 0,
+    )
     return Math.max(ofAll, ofShare)
   }
 
   // How many of those `ahead` in `lane` and of all who wait above take a place in that window from now on, 0 being the one
   // that runs: what waits beyond the share of its lane goes in a later one, and is in nobody's way until then.
-  function countGoing(lane: Lane, ahead: number, window: number, at: number): number {
+  #countGoing(lane: Lane, ahead: number, window: number, at: number): number {
     let going = 0
     for (const other of lanes) {
-      const { waiting, taken: own } = lines[other]
-      const share = shareOf(other, at)
+      const { waiting, taken: own } = this.#lines[other]
+      const share = this.#shareOf(other, at)
       const first = Math.max(0, share - countTaken(own))
       const before = window === 0 ? 0 : first + (window - 1) * share
       const queued = other === lane ? ahead : waiting
@@ -194,18 +234,18 @@ export function createBudget(options: BudgetOptions): Budget {
 
   // Reads that take the last quarter of the places leave one by one. Leaving all at once, they would come free all at
   // once a second later, for ever, and a placement that comes between would find no place for the whole of it.
-  function paceAt(lane: Lane, at: number): number {
+  #paceAt(lane: Lane, at: number): number {
     if (!isPaced(lane)) return at
-    const places = placesOf(lane, at)
+    const places = this.#placesOf(lane, at)
     const atOnce = Math.max(1, Math.floor(places * 0.75))
     // Nor do they take it while so many reads are not sent: where the connections for reads hang, no read leaves any
     // sooner for its place, and placements, which have connections of their own, would find none.
-    if (unsentReads >= atOnce) return at + windowMs
-    if (countTaken(taken) < atOnce) return at
-    return lastPacedAt + windowMs / places
+    if (this.#unsentReads >= atOnce) return at + windowMs
+    if (countTaken(this.#taken) < atOnce) return at
+    return this.#lastPacedAt + windowMs / places
   }
 
-  function refuse(lane: Lane, until: number, at: number): UpstreamError {
+  #refuse(lane: Lane, until: number, at: number): UpstreamError {
     const retryAfterMs = Math.min(Math.max(1, Math.ceil(until - at)), waitMsMax)
     return new UpstreamError('throttled', `no place for a call (${lane}) in the rate budget in time`, {
       effect: 'none',
@@ -214,57 +254,60 @@ export function createBudget(options: BudgetOptions): Budget {
   }
 
   // Who leaves next, if that is now, else when to look again: Infinity when nobody waits.
-  function findNext(at: number): Waiter | number {
+  #findNext(at: number): Waiter | number {
     let againAt = Infinity
     for (const lane of lanes) {
-      const { turns, taken: own } = lines[lane]
+      const { turns, taken: own } = this.#lines[lane]
       const [ofNext] = turns.values()
       const [first] = ofNext ?? []
       if (first === undefined) continue
-      const shareAt = findFree(own, shareOf(lane, at), at, countNobody)
+      const shareAt = this.#findFree(own, this.#shareOf(lane, at), at, countNobody)
       if (shareAt > at) {
         againAt = Math.min(againAt, shareAt)
         continue
       }
       // No lower lane may leave before it: what else holds back a lane holds back those below as well.
-      const readyAt = Math.max(findFree(taken, placesOf(lane, at), at, countNobody), paceAt(lane, at))
+      const readyAt = Math.max(
+        this.#findFree(this.#taken, this.#placesOf(lane, at), at, countNobody),
+        this.#paceAt(lane, at),
+      )
       return readyAt > at ? Math.min(againAt, readyAt) : first
     }
     return againAt
   }
 
-  function takePlace(lane: Lane): Place {
-    const { taken: own } = lines[lane]
+  #takePlace(lane: Lane): Place {
+    const { taken: own } = this.#lines[lane]
     const read = isPaced(lane) ? 1 : 0
     let isUnsent = true
-    taken.unsent++
+    this.#taken.unsent++
     own.unsent++
-    unsentReads += read
+    this.#unsentReads += read
     const end = (wasSent: boolean): void => {
       if (!isUnsent) return
       isUnsent = false
-      taken.unsent--
+      this.#taken.unsent--
       own.unsent--
-      unsentReads -= read
+      this.#unsentReads -= read
       if (wasSent) {
-        const at = now()
-        taken.sentAt.push(at)
+        const at = this.#now()
+        this.#taken.sentAt.push(at)
         own.sentAt.push(at)
       }
-      pump()
+      this.#pump()
     }
     return { sent: () => end(true), release: () => end(false) }
   }
 
   /** Lets leave what may, and wakes up again when the next one may. */
-  function pump(): void {
-    clearTimeout(timer)
+  #pump(): void {
+    clearTimeout(this.#timer)
     for (;;) {
-      const at = now()
-      forgetSent(at)
-      const next = findNext(at)
+      const at = this.#now()
+      this.#forgetSent(at)
+      const next = this.#findNext(at)
       if (typeof next === 'number') {
-        if (next !== Infinity) timer = setTimeout(pump, Math.ceil(next - at))
+        if (next !== Infinity) this.#timer = setTimeout(() => this.#pump(), Math.ceil(next - at))
         return
       }
       // Its timer is late, as after a pause of the process.
@@ -272,28 +315,28 @@ export function createBudget(options: BudgetOptions): Budget {
         next.expire()
         continue
       }
-      if (isPaced(next.lane)) lastPacedAt = at
-      next.resolve(takePlace(next.lane))
-      passTurn(lines[next.lane], next.caller)
+      if (isPaced(next.lane)) this.#lastPacedAt = at
+      next.resolve(this.#takePlace(next.lane))
+      passTurn(this.#lines[next.lane], next.caller)
     }
   }
 
-  function acquire(lane: Lane, deadline: number, signal?: AbortSignal, caller: string | null = null): Promise<Place> {
+  acquire(lane: Lane, deadline: number, signal?: AbortSignal, caller: string | null = null): Promise<Place> {
     return new Promise((resolve, reject) => {
-      const at = now()
+      const at = this.#now()
       const leftMs = Math.min(deadline - Date.now(), waitMsMax)
       if (signal?.aborted === true) {
         reject(signal.reason)
         return
       }
-      if (isClosed) {
+      if (this.#isClosed) {
         reject(closedError())
         return
       }
-      forgetSent(at)
-      const expected = estimate(lane, caller, at)
+      this.#forgetSent(at)
+      const expected = this.#estimate(lane, caller, at)
       if (expected >= at + leftMs) {
-        reject(refuse(lane, expected, at))
+        reject(this.#refuse(lane, expected, at))
         return
       }
 
@@ -305,10 +348,10 @@ export function createBudget(options: BudgetOptions): Budget {
           leave()
           resolve(place)
         },
-        expire() {
-          const lateAt = now()
-          forgetSent(lateAt)
-          waiter.reject(refuse(lane, estimate(lane, caller, lateAt), lateAt))
+        expire: () => {
+          const lateAt = this.#now()
+          this.#forgetSent(lateAt)
+          waiter.reject(this.#refuse(lane, this.#estimate(lane, caller, lateAt), lateAt))
         },
         reject(error) {
           leave()
@@ -316,50 +359,23 @@ export function createBudget(options: BudgetOptions): Budget {
         },
       }
       const leave = (): void => {
-        removeFrom(lines[lane], waiter)
+        removeFrom(this.#lines[lane], waiter)
         clearTimeout(deadlineTimer)
         signal?.removeEventListener('abort', onAbort)
       }
       const onAbort = (): void => {
         waiter.reject(signal?.reason)
-        pump()
+        this.#pump()
       }
       const onDeadline = (): void => {
         waiter.expire()
-        pump()
+        this.#pump()
       }
       const deadlineTimer = setTimeout(onDeadline, leftMs)
       signal?.addEventListener('abort', onAbort)
-      addTo(lines[lane], waiter)
-      pump()
+      addTo(this.#lines[lane], waiter)
+      this.#pump()
     })
-  }
-
-  return {
-    acquire,
-
-    pause(ms) {
-      const at = now()
-      // Calls that left before the first 429 came back tell of the same excess, not of a new one.
-      if (at >= Math.max(pausedUntil, halvedAt + windowMs)) {
-        limitAfterPause = Math.max(limitMin, Math.floor(limitAt(at) / 2))
-        halvedAt = at
-        pausedUntil = at
-      }
-      pausedUntil = Math.max(pausedUntil, at + Math.min(Math.max(0, ms), pauseMsMax))
-      pump()
-      return pausedUntil - at
-    },
-
-    close() {
-      isClosed = true
-      clearTimeout(timer)
-      for (const lane of lanes) {
-        for (const ofCaller of lines[lane].turns.values()) {
-          for (const waiter of ofCaller) waiter.reject(closedError())
-        }
-      }
-    },
   }
 }
 

@@ -125,26 +125,58 @@ const connectionMs = 2_000
 
 /** Nothing is shared with other credentials: each has calls of its own. Sends nothing before it is asked. */
 export function createCalls(options: CallsOptions): Calls {
-  const { http } = options
-  const random = options.random ?? Math.random
-  const budget = createBudget({ perSecond: options.requestsPerSecond })
-  const makeBreaker = (calls: 'reads' | 'writes'): Breaker =>
-    options.breaker
-      ? createBreaker({ random, onChange: (change) => noteBreaker(calls, change) })
-      : createClosedBreaker()
-  const readBreaker = makeBreaker('reads')
-  const writeBreaker = makeBreaker('writes')
-  const firstAttempts = createRecentCount(() => performance.now())
-  const repeats = createRecentCount(() => performance.now())
-  // Those that a new reader may join, and those with nothing under way at the broker.
-  const flights = new Map<string, Flight>()
-  const idle = new Set<Flight>()
-  let isClosed = false
+  return new BrokerCalls(options)
+}
 
-  function noteBreaker(calls: 'reads' | 'writes', change: BreakerChange): void {
+class BrokerCalls implements Calls {
+  readonly #options: CallsOptions
+  readonly #http
+  readonly #random
+  readonly #budget
+  readonly #readBreaker
+  readonly #writeBreaker
+  readonly #firstAttempts = createRecentCount(() => performance.now())
+  readonly #repeats = createRecentCount(() => performance.now())
+  // Those that a new reader may join, and those with nothing under way at the broker.
+  readonly #flights = new Map<string, Flight>()
+  readonly #idle = new Set<Flight>()
+  #isClosed = false
+
+  constructor(options: CallsOptions) {
+    this.#options = options
+    const { http } = options
+    this.#http = http
+    this.#random = options.random ?? Math.random
+    this.#budget = createBudget({ perSecond: options.requestsPerSecond })
+    this.#readBreaker = this.#makeBreaker('reads')
+    this.#writeBreaker = this.#makeBreaker('writes')
+  }
+
+  place(call: Call, sendBy: number, tags: readonly string[], beforeSend: () => Promise<void>): Promise<Answer> {
+    return this.#write('place', call, sendBy, tags, beforeSend)
+  }
+
+  cancel(call: Call, sendBy: number, tags: readonly string[]): Promise<Answer> {
+    return this.#write('cancel', call, sendBy, tags)
+  }
+
+  close(withinMs?: number): Promise<void> {
+    this.#isClosed = true
+    for (const flight of this.#idle) flight.controller.abort(closedError())
+    this.#budget.close()
+    return this.#http.close(withinMs)
+  }
+
+  #makeBreaker(calls: 'reads' | 'writes'): Breaker {
+    return this.#options.breaker
+      ? createBreaker({ random: this.#random, onChange: (change) => this.#noteBreaker(calls, change) })
+      : createClosedBreaker()
+  }
+
+  #noteBreaker(calls: 'reads' | 'writes', change: BreakerChange): void {
     if (change.state === 'closed') {
       const { downMs } = change
-      return options.onNotice?.(`the breaker for ${calls} closed because the broker answers again`, {
+      return this.#options.onNotice?.(`the breaker for ${calls} closed because the broker answers again`, {
         fields: { calls, downMs },
       })
     }
@@ -152,32 +184,31 @@ export function createCalls(options: CallsOptions): Calls {
     // While the broker stays down, a trial call fails every minute, which the log need not repeat.
     if (openings > openingsToldMax) return
     const message = openings === 1 ? 'opened: calls stop for a while' : 'opened again because the trial call failed'
-    options.onNotice?.(`the breaker for ${calls} ${message}`, { fields: { calls, reason, openMs } })
+    this.#options.onNotice?.(`the breaker for ${calls} ${message}`, { fields: { calls, reason, openMs } })
   }
 
   // ---- reads ----------------------------------------------------------------------------------------------------
-
-  async function read(asked: ReadCall, scope: ReadScope): Promise<Answer> {
+  async read(asked: ReadCall, scope: ReadScope): Promise<Answer> {
     const call: ReadCall = scope.isForCancel ? { ...asked, lane: 'cancel' } : asked
     const deadline = Math.min(scope.deadline, Date.now() + call.times.callerMs)
     for (;;) {
       if (scope.signal.aborted) throw scope.signal.reason
-      if (isClosed) throw closedError()
+      if (this.#isClosed) throw closedError()
       if (Date.now() >= deadline) {
         throw new UpstreamError('no_answer', "GET not made: its reader's time was over", {
           effect: 'none',
           timedOut: true,
         })
       }
-      const isProbe = mayProbe(call)
-      const joined = isProbe ? undefined : findFlight(call, asked.lane)
-      const flight = joined ?? startFlight(call, deadline, scope, isProbe)
-      if (joined !== undefined) joinTurns(joined, scope.caller)
+      const isProbe = this.#mayProbe(call)
+      const joined = isProbe ? undefined : this.#findFlight(call, asked.lane)
+      const flight = joined ?? this.#startFlight(call, deadline, scope, isProbe)
+      if (joined !== undefined) this.#joinTurns(joined, scope.caller)
       // Where it ended for want of a time that this reader has, this reader goes on by itself.
       const mayGoOn = (): boolean =>
         joined !== undefined && joined.isCutShort && deadline > joined.deadline && deadline - Date.now() >= usefulMs
       try {
-        const answer = await wait(flight, deadline, scope.signal)
+        const answer = await this.#wait(flight, deadline, scope.signal)
         if (isThrottled(answer) && mayGoOn()) continue
         if (joined !== undefined) scope.tally.shared++
         return answer
@@ -188,20 +219,20 @@ export function createCalls(options: CallsOptions): Calls {
   }
 
   /** Whether this read is the one that finds out if the broker is back. Throws where it may not be made. */
-  function mayProbe(call: ReadCall): boolean {
-    if (readBreaker.state() === 'closed') return false
-    if (readBreaker.tryProbe()) return true
+  #mayProbe(call: ReadCall): boolean {
+    if (this.#readBreaker.state() === 'closed') return false
+    if (this.#readBreaker.tryProbe()) return true
     if (call.lane === 'cancel') return false
     throw new UpstreamError('not_sent', 'GET not sent: the breaker for reads is open', {
-      retryAfterMs: readBreaker.retryAfterMs(),
+      retryAfterMs: this.#readBreaker.retryAfterMs(),
     })
   }
 
   // Nobody joins a flight that is worth less to it than one of its own. Looking for an order is evidence of when it was
   // looked for, also where a cancel does it: an order that came since the flight was asked would pass for one that is not
   // there, or was not there before. And the urgent wait in no lane but theirs, nor for a call that a breaker may take down.
-  function findFlight(call: ReadCall, askedLane: ReadCall['lane']): Flight | undefined {
-    const flight = flights.get(toKey(call))
+  #findFlight(call: ReadCall, askedLane: ReadCall['lane']): Flight | undefined {
+    const flight = this.#flights.get(toKey(call))
     if (flight === undefined) return undefined
     const isLook = askedLane === 'snapshot' || askedLane === 'lookup'
     if (isLook && flight.wasSent) return undefined
@@ -209,7 +240,7 @@ export function createCalls(options: CallsOptions): Calls {
     return flight
   }
 
-  function startFlight(call: ReadCall, deadline: number, { caller, tally }: ReadScope, isProbe: boolean): Flight {
+  #startFlight(call: ReadCall, deadline: number, { caller, tally }: ReadScope, isProbe: boolean): Flight {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>()
     const flight: Flight = {
       key: toKey(call),
@@ -227,26 +258,26 @@ export function createCalls(options: CallsOptions): Calls {
     // All who waited may have left.
     promise.catch(() => {})
     // Takes the place of one that could not be joined: the later look is the better one for who comes next.
-    flights.set(flight.key, flight)
-    exchange(flight, isProbe)
-      .finally(() => detachFlight(flight))
+    this.#flights.set(flight.key, flight)
+    this.#exchange(flight, isProbe)
+      .finally(() => this.#detachFlight(flight))
       .then(resolve, reject)
     return flight
   }
 
   // Behind all that the one who began it waits for, a reader with little to ask would wait for nothing of its own.
-  function joinTurns(flight: Flight, caller: string | null): void {
+  #joinTurns(flight: Flight, caller: string | null): void {
     if (flight.callers.has(caller)) return
     flight.callers.add(caller)
     flight.askAs?.(caller)
   }
 
-  function detachFlight(flight: Flight): void {
-    if (flights.get(flight.key) === flight) flights.delete(flight.key)
+  #detachFlight(flight: Flight): void {
+    if (this.#flights.get(flight.key) === flight) this.#flights.delete(flight.key)
   }
 
   /** Until the flight has landed, `signal` aborts or the deadline passes: the last to leave ends the flight. */
-  async function wait(flight: Flight, deadline: number, signal: AbortSignal): Promise<Answer> {
+  async #wait(flight: Flight, deadline: number, signal: AbortSignal): Promise<Answer> {
     const left = Promise.withResolvers<never>()
     const onAbort = (): void => left.reject(signal.reason)
     const onDeadline = (): void => left.reject(toWaitError(flight))
@@ -261,29 +292,29 @@ export function createCalls(options: CallsOptions): Calls {
       signal.removeEventListener('abort', onAbort)
       flight.waiting--
       if (flight.waiting === 0) {
-        detachFlight(flight)
+        this.#detachFlight(flight)
         flight.controller.abort(new Error('nobody waits for it any more'))
       }
     }
   }
 
   /** All attempts of one flight. */
-  async function exchange(flight: Flight, isProbe: boolean): Promise<Answer> {
-    let outcome = await attempt(flight, isProbe)
+  async #exchange(flight: Flight, isProbe: boolean): Promise<Answer> {
+    let outcome = await this.#attempt(flight, isProbe)
     for (let repeat = 1; repeat < attemptsMax; repeat++) {
-      const waitMs = toRepeatWait(outcome, flight.call.times.backoffMs, repeat)
-      if (waitMs === null || isClosed) break
+      const waitMs = this.#toRepeatWait(outcome, flight.call.times.backoffMs, repeat)
+      if (waitMs === null || this.#isClosed) break
       // What the broker did says more than that a breaker has opened over it.
-      if (readBreaker.state() !== 'closed' && flight.call.lane !== 'cancel') break
+      if (this.#readBreaker.state() !== 'closed' && flight.call.lane !== 'cancel') break
       if (Date.now() + waitMs + usefulMs > flight.deadline) {
         flight.isCutShort = true
         break
       }
-      if (!mayRepeat()) break
+      if (!this.#mayRepeat()) break
       try {
         // A 429 has paused the budget for as long as it asked: there it is waited out.
-        if (!isThrottled(outcome)) await sleep(flight, waitMs)
-        outcome = await attempt(flight, false, true)
+        if (!isThrottled(outcome)) await this.#sleep(flight, waitMs)
+        outcome = await this.#attempt(flight, false, true)
       } catch (error) {
         // It never left, for our own reasons; what the broker did is the better answer.
         if (error instanceof UpstreamError) break
@@ -295,13 +326,13 @@ export function createCalls(options: CallsOptions): Calls {
   }
 
   /** One attempt and what came of it. Throws when it did not leave. */
-  async function attempt(flight: Flight, isProbe: boolean, isRepeat = false): Promise<Answer | UpstreamError> {
+  async #attempt(flight: Flight, isProbe: boolean, isRepeat = false): Promise<Answer | UpstreamError> {
     const { call, controller, tally } = flight
     const { signal } = controller
     let hasReported = false
     let place: Place | undefined
     try {
-      place = await queue(flight)
+      place = await this.#queue(flight)
       signal.throwIfAborted()
       const leftMs = flight.deadline - Date.now()
       if (leftMs <= 0) {
@@ -316,19 +347,19 @@ export function createCalls(options: CallsOptions): Calls {
       const headers = call.headers === undefined ? {} : { headers: call.headers }
       const attemptMs = Math.min(times.attemptMs, leftMs)
 
-      if (!isRepeat) firstAttempts.add()
+      if (!isRepeat) this.#firstAttempts.add()
       flight.wasSent = true
       tally.calls++
       if (isRepeat) tally.retried++
-      const openings = readBreaker.openings()
+      const openings = this.#readBreaker.openings()
       const startedAt = performance.now()
       const { firstByteMs } = times
       const onSent = place.sent
       let outcome: Answer | UpstreamError
       try {
         // What a cancel has to know takes its connections: reads that hang cannot hold it back.
-        const send = call.lane === 'cancel' ? http.cancel : http.read
-        outcome = await send({ method: 'GET', path, ...query, ...headers, firstByteMs, attemptMs, signal, onSent })
+        const sent: Call = { method: 'GET', path, ...query, ...headers, firstByteMs, attemptMs, signal, onSent }
+        outcome = await (call.lane === 'cancel' ? this.#http.cancel(sent) : this.#http.read(sent))
       } catch (error) {
         if (!(error instanceof UpstreamError) || signal.aborted) throw error
         outcome = error
@@ -338,27 +369,27 @@ export function createCalls(options: CallsOptions): Calls {
 
       const timeout = outcome instanceof UpstreamError && outcome.timedOut ? outcome : null
       if (timeout !== null && attemptMs < times.attemptMs) flight.isCutShort = true
-      outcome = withWait(outcome, pauseIfThrottled(outcome))
+      outcome = withWait(outcome, this.#pauseIfThrottled(outcome))
       // A broker that was not given the time to answer has not failed; otherwise a caller in a hurry could open the
       // breaker for all.
       const isHurried = timeout?.kind === 'no_answer' && attemptMs < times.firstByteMs
       const health = isHurried ? null : toHealth(outcome)
-      if (health !== null && openings === readBreaker.openings()) {
+      if (health !== null && openings === this.#readBreaker.openings()) {
         hasReported = true
-        report(readBreaker, health, outcome)
-        if (readBreaker.state() === 'open') ground()
+        report(this.#readBreaker, health, outcome)
+        if (this.#readBreaker.state() === 'open') this.#ground()
       }
       // An order is never a probe, so this is how the writes come back.
-      if (health === true && writeBreaker.state() === 'halfOpen') writeBreaker.succeeded()
+      if (health === true && this.#writeBreaker.state() === 'halfOpen') this.#writeBreaker.succeeded()
       return outcome
     } finally {
       // Last: what is granted now has heard of the pause and of the breaker.
       place?.release()
-      if (isProbe && !hasReported) readBreaker.leaveProbe()
+      if (isProbe && !hasReported) this.#readBreaker.leaveProbe()
     }
   }
 
-  async function queue(flight: Flight): Promise<Place> {
+  async #queue(flight: Flight): Promise<Place> {
     const { call, deadline, controller, callers } = flight
     const granted = Promise.withResolvers<Place>()
     let isGranted = false
@@ -374,9 +405,9 @@ export function createCalls(options: CallsOptions): Calls {
     }
     flight.askAs = (caller) => {
       asking++
-      budget.acquire(call.lane, deadline, controller.signal, caller).then(take, refuse)
+      this.#budget.acquire(call.lane, deadline, controller.signal, caller).then(take, refuse)
     }
-    idle.add(flight)
+    this.#idle.add(flight)
     try {
       for (const caller of callers) flight.askAs(caller)
       return await granted.promise
@@ -385,13 +416,13 @@ export function createCalls(options: CallsOptions): Calls {
       throw error
     } finally {
       flight.askAs = null
-      idle.delete(flight)
+      this.#idle.delete(flight)
     }
   }
 
-  async function sleep(flight: Flight, ms: number): Promise<void> {
+  async #sleep(flight: Flight, ms: number): Promise<void> {
     const { signal } = flight.controller
-    idle.add(flight)
+    this.#idle.add(flight)
     try {
       await new Promise<void>((resolve, reject) => {
         const onAbort = (): void => {
@@ -405,18 +436,18 @@ export function createCalls(options: CallsOptions): Calls {
         signal.addEventListener('abort', onAbort, { once: true })
       })
     } finally {
-      idle.delete(flight)
+      this.#idle.delete(flight)
     }
   }
 
   // Reads that still wait to leave when the breaker opens would each spend a place in the budget to be told so.
-  function ground(): void {
-    for (const flight of idle) {
+  #ground(): void {
+    for (const flight of this.#idle) {
       if (flight.call.lane === 'cancel') continue
-      detachFlight(flight)
+      this.#detachFlight(flight)
       flight.controller.abort(
         new UpstreamError('not_sent', 'GET not sent: the breaker for reads has opened', {
-          retryAfterMs: readBreaker.retryAfterMs(),
+          retryAfterMs: this.#readBreaker.retryAfterMs(),
         }),
       )
     }
@@ -426,28 +457,23 @@ export function createCalls(options: CallsOptions): Calls {
    * The wait before a repeat, in ms; null where a repeat would bring the same. Full jitter, or those who failed
    * together would come back together.
    */
-  function toRepeatWait(
-    outcome: Answer | UpstreamError,
-    backoffMs: ReadTimes['backoffMs'],
-    repeat: number,
-  ): number | null {
+  #toRepeatWait(outcome: Answer | UpstreamError, backoffMs: ReadTimes['backoffMs'], repeat: number): number | null {
     if (isThrottled(outcome)) return outcome.retryAfterMs ?? throttledMs
     if (!(outcome instanceof UpstreamError) || isOwnDeadline(outcome)) return null
     if (outcome.kind === 'refused' || outcome.kind === 'unreadable') return null
-    const jitterMs = random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (repeat - 1))
+    const jitterMs = this.#random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (repeat - 1))
     return Math.max(jitterMs, outcome.retryAfterMs ?? 0)
   }
 
   // Repeats help against a single fault and hurt a broker in trouble: of many that fail, few may be repeated.
-  function mayRepeat(): boolean {
-    if (repeats.count() + 1 > firstAttempts.count() * repeatsShare + repeatsFree) return false
-    repeats.add()
+  #mayRepeat(): boolean {
+    if (this.#repeats.count() + 1 > this.#firstAttempts.count() * repeatsShare + repeatsFree) return false
+    this.#repeats.add()
     return true
   }
 
   // ---- writes ---------------------------------------------------------------------------------------------------
-
-  async function write(
+  async #write(
     lane: Extract<Lane, 'place' | 'cancel'>,
     call: Call,
     sendBy: number,
@@ -456,69 +482,57 @@ export function createCalls(options: CallsOptions): Calls {
   ): Promise<Answer> {
     let place: Place | undefined
     try {
-      if (lane === 'place') refuseUnlessClosed()
+      if (lane === 'place') this.#refuseUnlessClosed()
       const now = Date.now()
       if (now >= sendBy) throw lateError()
-      place = await budget.acquire(lane, Math.min(now + writeQueueMs, sendBy))
-      if (lane === 'place') refuseUnlessClosed()
+      place = await this.#budget.acquire(lane, Math.min(now + writeQueueMs, sendBy))
+      if (lane === 'place') this.#refuseUnlessClosed()
       await beforeSend?.()
-      if (isClosed) throw closedError()
+      if (this.#isClosed) throw closedError()
       const readyAt = Date.now()
       if (readyAt >= sendBy) throw lateError()
-      const openings = writeBreaker.openings()
+      const openings = this.#writeBreaker.openings()
       const onSent = place.sent
       let outcome: Answer | UpstreamError
       try {
         outcome = await (lane === 'place'
-          ? http.write({ ...call, sendBy: Math.min(sendBy, readyAt + connectionMs), onSent })
-          : http.cancel({ ...call, sendBy, onSent }))
+          ? this.#http.write({ ...call, sendBy: Math.min(sendBy, readyAt + connectionMs), onSent })
+          : this.#http.cancel({ ...call, sendBy, onSent }))
       } catch (error) {
         if (!(error instanceof UpstreamError)) throw error
         outcome = error
       }
-      pauseIfThrottled(outcome)
+      this.#pauseIfThrottled(outcome)
       const health = toHealth(outcome)
-      if (health !== null && openings === writeBreaker.openings()) {
+      if (health !== null && openings === this.#writeBreaker.openings()) {
         // Half open, it waits for a read, which harms nothing if the broker is not back.
-        if (!health || writeBreaker.state() === 'closed') report(writeBreaker, health, outcome)
+        if (!health || this.#writeBreaker.state() === 'closed') report(this.#writeBreaker, health, outcome)
       }
       if (outcome instanceof UpstreamError) throw outcome
       return outcome
     } finally {
       place?.release()
-      detach(tags)
+      this.#detach(tags)
     }
   }
 
-  function refuseUnlessClosed(): void {
-    if (writeBreaker.state() === 'closed') return
+  #refuseUnlessClosed(): void {
+    if (this.#writeBreaker.state() === 'closed') return
     throw new UpstreamError('not_sent', 'POST not sent: the breaker for writes is open', {
-      retryAfterMs: writeBreaker.retryAfterMs(),
+      retryAfterMs: this.#writeBreaker.retryAfterMs(),
     })
   }
 
   /** Readers from now on start anew; those who already wait asked before the write ended and may be told so. */
-  function detach(tags: readonly string[]): void {
-    for (const flight of flights.values()) {
-      if (flight.call.tags.some((tag) => tags.includes(tag))) detachFlight(flight)
+  #detach(tags: readonly string[]): void {
+    for (const flight of this.#flights.values()) {
+      if (flight.call.tags.some((tag) => tags.includes(tag))) this.#detachFlight(flight)
     }
   }
 
   /** Pauses the rate budget if the broker asked to wait. Returns the ms until the pause is over; null if there is none. */
-  function pauseIfThrottled(outcome: Answer | UpstreamError): number | null {
-    return isThrottled(outcome) ? budget.pause(outcome.retryAfterMs ?? throttledMs) : null
-  }
-
-  return {
-    read,
-    place: (call, sendBy, tags, beforeSend) => write('place', call, sendBy, tags, beforeSend),
-    cancel: (call, sendBy, tags) => write('cancel', call, sendBy, tags),
-    close(withinMs) {
-      isClosed = true
-      for (const flight of idle) flight.controller.abort(closedError())
-      budget.close()
-      return http.close(withinMs)
-    },
+  #pauseIfThrottled(outcome: Answer | UpstreamError): number | null {
+    return isThrottled(outcome) ? this.#budget.pause(outcome.retryAfterMs ?? throttledMs) : null
   }
 }
 

@@ -133,38 +133,68 @@ const sendHeadersChannel = 'undici:client:sendHeaders'
  * calls `close`, which also ends its subscription to undici's diagnostics.
  */
 export function createHttp(options: HttpOptions): Http {
-  const url = new URL(options.baseUrl)
-  const pathPrefix = url.pathname.replace(/\/$/, '')
-  const now = options.now ?? Date.now
+  return new HttpClient(options)
+}
 
-  const poolOptions = {
-    // Over HTTP/2 undici repeats a refused POST without telling anyone; and pipelining would let one hanging answer
-    // hold up the calls behind it after their headers have left.
-    allowH2: false,
-    pipelining: 1,
-    connectTimeout: connectTimeoutMs,
-    maxResponseSize: options.responseBytesMax ?? 4 * 1024 * 1024,
-    // Off: they measure silence, so a drip never meets them, and they are coarse. Each attempt has timers of its own.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
-  } satisfies Pool.Options
-  const readPool = new Pool(url.origin, { ...poolOptions, connections: options.readConnections ?? 64 })
-  const writePool = new Pool(url.origin, { ...poolOptions, connections: options.writeConnections ?? 8 })
-  const cancelPool = new Pool(url.origin, { ...poolOptions, connections: options.cancelConnections ?? 4 })
-
+class HttpClient implements Http {
+  readonly #options: HttpOptions
+  readonly #pathPrefix
+  readonly #now
+  readonly #poolOptions
+  readonly #readPool
+  readonly #writePool
+  readonly #cancelPool
   // The only proof that bytes went to a socket. undici's `onRequestStart` proves nothing, because it is also called for a
   // request that is dropped from the queue. The channel belongs to the process, so it also has events of other clients.
-  const sentListeners = new Map<string, () => void>()
-  const onSendHeaders = (message: unknown): void => {
+  readonly #sentListeners = new Map<string, () => void>()
+  #closed: Promise<void> | null = null
+  readonly #onSendHeaders = (message: unknown): void => {
     const requestId = findRequestId(message)
-    if (requestId !== null) sentListeners.get(requestId)?.()
+    if (requestId !== null) this.#sentListeners.get(requestId)?.()
   }
-  diagnostics.subscribe(sendHeadersChannel, onSendHeaders)
 
-  function toRequest(call: Call, requestId: string): Dispatcher.DispatchOptions {
+  constructor(options: HttpOptions) {
+    this.#options = options
+    const url = new URL(options.baseUrl)
+    this.#pathPrefix = url.pathname.replace(/\/$/, '')
+    this.#now = options.now ?? Date.now
+    this.#poolOptions = {
+      // Over HTTP/2 undici repeats a refused POST without telling anyone; and pipelining would let one hanging answer
+      // hold up the calls behind it after their headers have left.
+      allowH2: false,
+      pipelining: 1,
+      connectTimeout: connectTimeoutMs,
+      maxResponseSize: options.responseBytesMax ?? 4 * 1024 * 1024,
+      // Off: they measure silence, so a drip never meets them, and they are coarse. Each attempt has timers of its own.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
+    } satisfies Pool.Options
+    this.#readPool = new Pool(url.origin, { ...this.#poolOptions, connections: options.readConnections ?? 64 })
+    this.#writePool = new Pool(url.origin, { ...this.#poolOptions, connections: options.writeConnections ?? 8 })
+    this.#cancelPool = new Pool(url.origin, { ...this.#poolOptions, connections: options.cancelConnections ?? 4 })
+    diagnostics.subscribe(sendHeadersChannel, this.#onSendHeaders)
+  }
+
+  read(call: Call): Promise<Answer> {
+    return this.#attempt(this.#readPool, call, call.signal)
+  }
+
+  write(call: Call): Promise<Answer> {
+    return this.#attempt(this.#writePool, call, undefined)
+  }
+
+  cancel(call: Call): Promise<Answer> {
+    return this.#attempt(this.#cancelPool, call, call.method === 'GET' ? call.signal : undefined)
+  }
+
+  close(withinMs?: number): Promise<void> {
+    return (this.#closed ??= this.#closeOnce(withinMs))
+  }
+
+  #toRequest(call: Call, requestId: string): Dispatcher.DispatchOptions {
     const headers: Record<string, string> = {}
-    for (const [name, value] of Object.entries(options.headers)) headers[name.toLowerCase()] = value
+    for (const [name, value] of Object.entries(this.#options.headers)) headers[name.toLowerCase()] = value
     for (const [name, value] of Object.entries(call.headers ?? {})) headers[name.toLowerCase()] = value
     headers['accept'] = 'application/json'
     // Nothing compressed: a few KB could then unfold to far more than the size that is checked on the wire.
@@ -174,15 +204,15 @@ export function createHttp(options: HttpOptions): Http {
     const query = new URLSearchParams(call.query).toString()
     return {
       method: call.method,
-      path: pathPrefix + call.path + (query === '' ? '' : `?${query}`),
+      path: this.#pathPrefix + call.path + (query === '' ? '' : `?${query}`),
       headers,
       body: call.body === undefined ? null : JSON.stringify(call.body),
     }
   }
 
   /** One request and what became of it. Settles once, and by `attemptMs` at the latest. */
-  function exchange(pool: Pool, call: Call, requestId: string, signal: AbortSignal | undefined): Promise<Answer> {
-    const request = toRequest(call, requestId)
+  #exchange(pool: Pool, call: Call, requestId: string, signal: AbortSignal | undefined): Promise<Answer> {
+    const request = this.#toRequest(call, requestId)
     return new Promise((resolve, reject) => {
       let controller: Dispatcher.DispatchController | null = null
       let sent = false
@@ -193,7 +223,7 @@ export function createHttp(options: HttpOptions): Http {
       let firstByteTimer: NodeJS.Timeout | undefined
       const chunks: Buffer[] = []
 
-      const isLate = (): boolean => call.sendBy !== undefined && now() >= call.sendBy
+      const isLate = (): boolean => call.sendBy !== undefined && this.#now() >= call.sendBy
 
       const settle = (): boolean => {
         if (settled) return false
@@ -202,7 +232,7 @@ export function createHttp(options: HttpOptions): Http {
         clearTimeout(sendByTimer)
         clearTimeout(firstByteTimer)
         signal?.removeEventListener('abort', onAbort)
-        sentListeners.delete(requestId)
+        this.#sentListeners.delete(requestId)
         return true
       }
       const fail = (end: Break): void => {
@@ -221,7 +251,7 @@ export function createHttp(options: HttpOptions): Http {
       }
 
       const attemptTimer = setTimeout(() => expire('ATTEMPT_DEADLINE'), call.attemptMs)
-      const sendByMs = call.sendBy === undefined ? Infinity : call.sendBy - now()
+      const sendByMs = call.sendBy === undefined ? Infinity : call.sendBy - this.#now()
       // A longer one is not armed: the attempt is over before, and Node fires timers beyond 2^31 ms at once.
       const sendByTimer =
         sendByMs < call.attemptMs ? setTimeout(() => expire('SEND_BY_DEADLINE'), Math.max(0, sendByMs)) : undefined
@@ -236,7 +266,7 @@ export function createHttp(options: HttpOptions): Http {
         return
       }
 
-      sentListeners.set(requestId, () => {
+      this.#sentListeners.set(requestId, () => {
         sent = true
         clearTimeout(sendByTimer)
         call.onSent?.()
@@ -264,25 +294,29 @@ export function createHttp(options: HttpOptions): Http {
           }
           controller = started
         },
-        onResponseStart(_controller, status, headers) {
+        onResponseStart: (_controller, status, headers) => {
           if (status < 200) return
           clearTimeout(firstByteTimer)
           head = {
             status,
             contentType: toSingle(headers['content-type']),
             contentEncoding: toSingle(headers['content-encoding']),
-            retryAfterMs: parseRetryAfterMs(toSingle(headers['retry-after']), now()),
+            retryAfterMs: parseRetryAfterMs(toSingle(headers['retry-after']), this.#now()),
           }
           refusal = refuseHead(call.method, head)
         },
         onResponseData(_controller, chunk) {
           if (refusal === null) chunks.push(chunk)
         },
-        onResponseEnd() {
+        onResponseEnd: () => {
           if (!settle()) return
           if (refusal !== null) reject(refusal)
           else if (head === null) reject(new Error('undici ended an answer that it had not begun'))
-          else readAnswer(call.method, head, Buffer.concat(chunks), poolOptions.maxResponseSize).then(resolve, reject)
+          else
+            readAnswer(call.method, head, Buffer.concat(chunks), this.#poolOptions.maxResponseSize).then(
+              resolve,
+              reject,
+            )
         },
         onResponseError(_controller, error) {
           fail(toBreak(error))
@@ -291,14 +325,14 @@ export function createHttp(options: HttpOptions): Http {
     })
   }
 
-  async function attempt(pool: Pool, call: Call, signal: AbortSignal | undefined): Promise<Answer> {
+  async #attempt(pool: Pool, call: Call, signal: AbortSignal | undefined): Promise<Answer> {
     const requestId = randomUUID()
     const startedAt = performance.now()
     let status: number | null = null
     let kind: UpstreamErrorKind | null = null
     let refusal: AnswerRefusal | null = null
     try {
-      const answer = await exchange(pool, call, requestId, signal)
+      const answer = await this.#exchange(pool, call, requestId, signal)
       status = answer.status
       return answer
     } catch (error) {
@@ -317,21 +351,13 @@ export function createHttp(options: HttpOptions): Http {
     }
   }
 
-  let closed: Promise<void> | null = null
-  async function closeOnce(withinMs: number | undefined): Promise<void> {
-    const pools = [readPool, writePool, cancelPool]
+  async #closeOnce(withinMs: number | undefined): Promise<void> {
+    const pools = [this.#readPool, this.#writePool, this.#cancelPool]
     const destroy = (): void => void Promise.all(pools.map((pool) => pool.destroy()))
     const timer = withinMs === undefined ? undefined : setTimeout(destroy, withinMs)
     await Promise.all(pools.map((pool) => pool.close().catch(() => {})))
     clearTimeout(timer)
-    diagnostics.unsubscribe(sendHeadersChannel, onSendHeaders)
-  }
-
-  return {
-    read: (call) => attempt(readPool, call, call.signal),
-    write: (call) => attempt(writePool, call, undefined),
-    cancel: (call) => attempt(cancelPool, call, call.method === 'GET' ? call.signal : undefined),
-    close: (withinMs) => (closed ??= closeOnce(withinMs)),
+    diagnostics.unsubscribe(sendHeadersChannel, this.#onSendHeaders)
   }
 }
 

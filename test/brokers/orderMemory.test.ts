@@ -597,13 +597,15 @@ describe('the memory', () => {
   })
 })
 
-test('all else of a broker passes as it is', async () => {
+test('passes everything else on to the broker', async () => {
   const { inner, broker } = start()
-  const { id, capabilities, features, accounts, unsupported, planLists, close } = inner
-  expect(broker).toMatchObject({ id, capabilities, features, accounts, unsupported, planLists, close })
+  const { id, capabilities, features } = inner
+  expect(broker).toMatchObject({ id, capabilities, features })
   expect(Object.keys(broker).toSorted()).toEqual(Object.keys(inner).toSorted())
+  broker.planLists(['FILLED'])
+  expect(inner.planLists).toHaveBeenCalledExactlyOnceWith(['FILLED'])
   await broker.close(5)
-  expect(close).toHaveBeenCalledExactlyOnceWith(5)
+  expect(inner.close).toHaveBeenCalledExactlyOnceWith(5)
 })
 
 // ---- laws -----------------------------------------------------------------------------------------------------------

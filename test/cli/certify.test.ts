@@ -4,7 +4,7 @@
 
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { createBluum } from '../../src/brokers/bluum/bluum.ts'
-import { brokerCapabilities } from '../../src/brokers/broker.ts'
+import { brokerCapabilities, wrapBroker } from '../../src/brokers/broker.ts'
 import type { Broker, BrokerCapability } from '../../src/brokers/broker.ts'
 import { certify } from '../../src/cli/certify.ts'
 import type { Certificate, CertifyOptions } from '../../src/cli/certify.ts'
@@ -280,14 +280,14 @@ describe('certify', () => {
 
   it('breaks off where its orders could not be told from others', async () => {
     const bench = await setUp()
-    const broker: Broker = { ...bench.broker, scan: () => Promise.resolve({ orders: [], isComplete: false }) }
+    const broker = wrapBroker(bench.broker, { scan: () => Promise.resolve({ orders: [], isComplete: false }) })
     expect((await bench.certify({ broker })).trouble).toContain('could not be read to its end')
     expect(await bench.book()).toEqual([])
   })
 
   it('cancels also after a bug of its own, and shows it', async () => {
     const bench = await setUp()
-    const broker: Broker = { ...bench.broker, orders: () => Promise.reject(new TypeError('oops')) }
+    const broker = wrapBroker(bench.broker, { orders: () => Promise.reject(new TypeError('oops')) })
     const { trouble, leftovers } = await bench.certify({ broker })
     expect(trouble).toMatch(/A bug of ours: TypeError: oops/)
     expect(leftovers).toEqual([expect.stringContaining('may still be open')])

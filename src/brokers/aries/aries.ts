@@ -10,7 +10,7 @@ import { compareInstants, parseInstant, readInstant } from '../../domain/instant
 import { compareNewestFirst, rankOf, stateOf } from '../../domain/order.ts'
 import { isIdPart } from '../../domain/ids.ts'
 import { accountName, accountOf, toAriesId } from './ids.ts'
-import type { Order, OrderKey, OrderRank } from '../../domain/order.ts'
+import type { KnownOrderStatus, NewOrder, Order, OrderKey, OrderRank } from '../../domain/order.ts'
 import {
   ariesFeatures,
   checkCancelAnswer,
@@ -27,7 +27,17 @@ import {
 import type { AriesList, AriesAccountField } from './ariesJson.ts'
 import { isAskedFor, isUndatedFor, isSoughtBy, scanCallsMax, SearchEnded, toCapabilities } from '../broker.ts'
 import { keepReadError, keepUpstreamError, UpstreamError } from '../../upstream/errors.ts'
-import type { Broker, BrokerCapability, Page, PageQuery, Scan, ScanQuery } from '../broker.ts'
+import type {
+  Broker,
+  BrokerCapability,
+  CancelTarget,
+  Page,
+  PageQuery,
+  PlaceAnswer,
+  PlaceOptions,
+  Scan,
+  ScanQuery,
+} from '../broker.ts'
 import type { ReadScope } from '../../upstream/readScope.ts'
 import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
 import type { ReadCall } from '../../upstream/calls.ts'
@@ -119,79 +129,137 @@ interface Row {
 
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createAries(options: AriesOptions): Broker {
-  const { accountField, tradingId } = options
-  const { url: baseUrl, proxyUrl = null } = options
-  const tokenHttp = createHttp({ baseUrl, proxyUrl, headers: {}, writeConnections: 1 })
-  const onNotice = options.onNotice ?? (() => {})
-  const credential = createCredentialWatch(onNotice)
-  const tokens = createTokens({
-    http: tokenHttp,
-    credential: options.credential,
-    onNotice,
-    onRefused: (reason) => credential.refused(reason),
-  })
-  const calls = createCalls({
-    onNotice,
-    http: createHttp({ baseUrl, proxyUrl, headers: {} }),
-    requestsPerSecond: options.requestsPerSecond,
-    breaker: options.breaker,
-  })
+  return new AriesAdapter(options)
+}
+
+class AriesAdapter implements Broker {
+  readonly #accountField
+  readonly #tradingId
+  readonly #tokenHttp
+  readonly #onNotice
+  readonly #credential
+  readonly #tokens
+  readonly #calls
   // What never changes of an order: when it was created, and, once it is so, that the active list has it no more.
-  const known = new LRUCache<string, { at: string | null; isPast: boolean }>({
+  readonly #known = new LRUCache<string, { at: string | null; isPast: boolean }>({
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
   // The columns of the list of accounts that were logged, because each is logged once.
-  const toldColumns = new Set<AriesAccountId | null>()
-  let hasListed = false
-  let hasToldRefused = false
+  readonly #toldColumns = new Set<AriesAccountId | null>()
+  #hasListed = false
+  #hasToldRefused = false
   // By id in the list of accounts: its column, and when the account was opened.
-  const listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
+  readonly #listed = new LRUCache<string, { column: AriesAccountId; openedAt: string | null }>({
     maxSize: 40_000,
     sizeCalculation: () => 1,
   })
+  readonly id
+  readonly capabilities
+  readonly features
+  readonly unsupported
+
+  constructor(options: AriesOptions) {
+    const { accountField, tradingId } = options
+    this.#accountField = accountField
+    this.#tradingId = tradingId
+    const { url: baseUrl, proxyUrl = null } = options
+    this.#tokenHttp = createHttp({ baseUrl, proxyUrl, headers: {}, writeConnections: 1 })
+    this.#onNotice = options.onNotice ?? (() => {})
+    this.#credential = createCredentialWatch(this.#onNotice)
+    this.#tokens = createTokens({
+      http: this.#tokenHttp,
+      credential: options.credential,
+      onNotice: this.#onNotice,
+      onRefused: (reason) => this.#credential.refused(reason),
+    })
+    this.#calls = createCalls({
+      onNotice: this.#onNotice,
+      http: createHttp({ baseUrl, proxyUrl, headers: {} }),
+      requestsPerSecond: options.requestsPerSecond,
+      breaker: options.breaker,
+    })
+    this.id = 'ARIES'
+    this.capabilities = toCapabilities(options.capabilities ?? [])
+    this.features = ariesFeatures
+    this.unsupported = findUnsupportedByAries
+  }
+
+  pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]> {
+    return Promise.all(queries.map((query) => this.#readPage(query, scope).catch(keepReadError(scope))))
+  }
+
+  accounts(scope: ReadScope): Promise<string[]> {
+    return this.#readAccounts(scope)
+  }
+
+  // Its lists are filtered here, so one page reads all statuses.
+  planLists(statuses: readonly KnownOrderStatus[]): (readonly KnownOrderStatus[])[] {
+    return statuses.length === 0 ? [] : [statuses]
+  }
+
+  // Aries, "Place an order". It documents no idempotency key, so none is sent.
+  async place(order: NewOrder, { sendBy, beforeSend }: PlaceOptions): Promise<PlaceAnswer> {
+    const body = toRequest(order, this.#accountField)
+    const call: Call = { method: 'POST', path: '/v1/orders', body, ...writeTimes.place }
+    const send = (sent: Call): Promise<Answer> => this.#calls.place(sent, sendBy, [order.accountId], beforeSend)
+    return parsePlaceAnswer(takeBody(await this.#write(call, send), 'place'), order)
+  }
+
+  // Aries, "Request order cancellation": the answer names no fill, so the order is read for it.
+  async cancel(order: CancelTarget, sendBy: number): Promise<Order | null> {
+    const body = toCancelRequest(order, this.#accountField)
+    const call: Call = { method: 'POST', path: '/v1/orders/cancel', body, ...writeTimes.cancel }
+    const send = (sent: Call): Promise<Answer> => this.#calls.cancel(sent, sendBy, [order.id, order.account.id])
+    checkCancelAnswer(takeBody(await this.#write(call, send), 'cancel'), order)
+    return null
+  }
+
+  async close(withinMs: number): Promise<void> {
+    await Promise.all([this.#calls.close(withinMs), this.#tokenHttp.close(withinMs)])
+  }
 
   // ---- calls ----------------------------------------------------------------------------------------------------
 
   // Aries, "Authentication": Bearer tokens of about an hour. A 401 is repeated once, with the next token.
-  async function readList(call: ReadCall, name: 'orders' | 'accounts', scope: ReadScope): Promise<AriesList> {
-    const token = await tokens.current(scope.signal)
-    const answer = await calls.read(withToken(call, token), scope)
-    const next = answer.status === 401 ? await tokens.renew(token, scope.signal) : null
-    const last = note(next === null ? answer : await calls.read(withToken(call, next), scope))
+  async #readList(call: ReadCall, name: 'orders' | 'accounts', scope: ReadScope): Promise<AriesList> {
+    const token = await this.#tokens.current(scope.signal)
+    const answer = await this.#calls.read(withToken(call, token), scope)
+    const next = answer.status === 401 ? await this.#tokens.renew(token, scope.signal) : null
+    const last = this.#note(next === null ? answer : await this.#calls.read(withToken(call, next), scope))
     return parseList(takeBody(last, 'read'), last.status, name)
   }
 
   /** Notes whether the answer accepts our credential. `answer` is the last one, because an expired token is replaced first. */
-  function note(answer: Answer): Answer {
-    if (answer.status === 401) credential.refused('HTTP 401')
-    if (answer.status < 400) credential.accepted()
+  #note(answer: Answer): Answer {
+    if (answer.status === 401) this.#credential.refused('HTTP 401')
+    if (answer.status < 400) this.#credential.accepted()
     return answer
   }
 
-  async function write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
-    const token = await tokens.current()
+  async #write(call: Call, send: (call: Call) => Promise<Answer>): Promise<Answer> {
+    const token = await this.#tokens.current()
     const answer = await send(withToken(call, token))
     // In Aries' own words, or a proxy may have said it after it had forwarded the order.
-    if (!isTokenRefused(answer)) return note(answer)
+    if (!isTokenRefused(answer)) return this.#note(answer)
     // That no token is to be had says less than what the broker said.
-    const next = await tokens.renew(token).catch(() => null)
-    return note(next === null ? answer : await send(withToken(call, next)))
+    const next = await this.#tokens.renew(token).catch(() => null)
+    return this.#note(next === null ? answer : await send(withToken(call, next)))
   }
 
   // ---- lists ----------------------------------------------------------------------------------------------------
 
   /** One page of a list, and the cursor of the next one; null behind the last. */
-  async function readRows(
+  async #readRows(
     call: Pick<ReadCall, 'path' | 'lane'> & { query: Record<string, string> },
     accountId: string,
     scope: ReadScope,
   ): Promise<Pick<AriesList, 'emptiness'> & { rows: Row[]; next: string | null }> {
     let list: AriesList
     try {
-      list = await readList({ ...call, times: readTimes.page, tags: [accountId] }, 'orders', scope)
+      list = await this.#readList({ ...call, times: readTimes.page, tags: [accountId] }, 'orders', scope)
     } catch (error) {
-      if (isAccountRefused(error)) await noteRefusedAccount(accountId, scope)
+      if (isAccountRefused(error)) await this.#noteRefusedAccount(accountId, scope)
       throw error
     }
     const { rows, emptiness } = list
@@ -199,8 +267,8 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   /** Page by page behind `call`, each row as often as the broker shows it, to its end or to that of the calls. */
-  async function* walk(
-    call: Parameters<typeof readRows>[0],
+  async *#walk(
+    call: Pick<ReadCall, 'path' | 'lane'> & { query: Record<string, string> },
     accountId: string,
     scope: ReadScope,
     counter: CallsLeft,
@@ -212,7 +280,7 @@ export function createAries(options: AriesOptions): Broker {
       }
       counter.left--
       const query: Record<string, string> = cursor === null ? call.query : { ...call.query, cursor }
-      const { rows, next, emptiness } = await readRows({ ...call, query }, accountId, scope)
+      const { rows, next, emptiness } = await this.#readRows({ ...call, query }, accountId, scope)
       if (emptiness === 'doubtful') counter.isDoubtful = true
       if (emptiness !== null) counter.isUnsaid = true
       yield rows
@@ -223,7 +291,7 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   // Aries, "Active orders": all that are open, and what ended today, in no documented order.
-  async function readActive(
+  async #readActive(
     accountId: string,
     scope: ReadScope,
     { lane, counter, source }: { lane: ReadCall['lane']; counter: CallsLeft; source?: 'db' },
@@ -231,10 +299,10 @@ export function createAries(options: AriesOptions): Broker {
     const rows = new Map<string, Row>()
     const query = { limit: String(rowsMax), ...(source === undefined ? {} : { source }) }
     const activePath = path`/v2/accounts/${accountName(accountId)}/orders`
-    for await (const page of walk({ path: activePath, lane, query }, accountId, scope, counter)) {
+    for await (const page of this.#walk({ path: activePath, lane, query }, accountId, scope, counter)) {
       for (const row of page) {
         keepNewer(rows, row)
-        known.set(row.id, { at: row.createdAt, isPast: false })
+        this.#known.set(row.id, { at: row.createdAt, isPast: false })
       }
     }
     return rows
@@ -246,7 +314,7 @@ export function createAries(options: AriesOptions): Broker {
    * both are rounded outwards to the second, because Aries may compare more digits than a row shows. Ends early and sets
    * `isExceeded` if no call is left, or after `emptyWindowsMax` empty windows of an account whose opening date is not known.
    */
-  async function* walkHistory(
+  async *#walkHistory(
     accountId: string,
     scope: ReadScope,
     { from, to, limit, lane, counter }: HistoryQuery,
@@ -263,7 +331,7 @@ export function createAries(options: AriesOptions): Broker {
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
       // What stands before all that has a time was given before, where the list begins in its middle.
       let reached = isFirst ? null : toText(end)
-      for await (const page of walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
+      for await (const page of this.#walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
         const rows = page.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
         oldest = earlier(reached, oldest)
         if (rows.length > 0) isEmpty = false
@@ -274,7 +342,7 @@ export function createAries(options: AriesOptions): Broker {
       yield { rows: [], reached: toText(windowStart) }
       // Only now, because most of what is asked for is young.
       if (isFirst && windowStart > start) {
-        const opened = await findStart(accountId, scope, { lane, counter, oldest })
+        const opened = await this.#findStart(accountId, scope, { lane, counter, oldest })
         start = Math.max(start, opened.ms)
         isOpeningKnown = opened.isKnown
       }
@@ -292,23 +360,23 @@ export function createAries(options: AriesOptions): Broker {
    * Returns the epoch ms from which on the account can have orders, rounded down to the second, and whether its opening date
    * is known. `oldest` is the creation time of the oldest order read; an opening date that is later is ignored.
    */
-  async function findStart(
+  async #findStart(
     accountId: string,
     scope: ReadScope,
     { lane, counter, oldest }: Pick<HistoryQuery, 'lane' | 'counter'> & { oldest: string | null },
   ): Promise<{ ms: number; isKnown: boolean }> {
-    if (!listed.has(accountId) && counter.left > 0) {
+    if (!this.#listed.has(accountId) && counter.left > 0) {
       counter.left--
       try {
-        await listAccounts(scope, lane)
-        if (!listed.has(accountId)) noteColumn(null)
+        await this.#listAccounts(scope, lane)
+        if (!this.#listed.has(accountId)) this.#noteColumn(null)
       } catch (error) {
         // The read goes on without the opening date, and may read more windows than it needs.
         counter.openingFailure = keepUpstreamError(error)
       }
     }
-    const account = listed.get(accountId)
-    if (account && account.column !== tradingId) noteColumn(account.column)
+    const account = this.#listed.get(accountId)
+    if (account && account.column !== this.#tradingId) this.#noteColumn(account.column)
     const opened = account?.openedAt ?? null
     // A day before: the clocks of two systems. A time that its orders contradict is not that of its opening.
     const openedMs = opened === null ? Infinity : toMs(opened) - dayMs
@@ -318,62 +386,61 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   // Aries, "Accounts". The documents do not say which of the ids an order takes, so the opening date is kept under each.
-  async function listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
+  async #listAccounts(scope: ReadScope, lane: ReadCall['lane']): Promise<Body[]> {
     const call: ReadCall = { path: '/v1/users/me/accounts', lane, times: readTimes.page, tags: [] }
-    const { rows, emptiness } = await readList(call, 'accounts', scope)
-    hasListed = emptiness === null
+    const { rows, emptiness } = await this.#readList(call, 'accounts', scope)
+    this.#hasListed = emptiness === null
     const accounts = rows.filter(isBody)
     // The column of the setting comes last, so that it wins if two columns hold the same id.
-    for (const column of [...ariesAccountIds.filter((name) => name !== tradingId), tradingId]) {
+    for (const column of [...ariesAccountIds.filter((name) => name !== this.#tradingId), this.#tradingId]) {
       for (const account of accounts) {
         const id = account[column]
-        if (isIdPart(id)) listed.set(toAriesId(id), { column, openedAt: readInstant(account['created_at']) })
+        if (isIdPart(id)) this.#listed.set(toAriesId(id), { column, openedAt: readInstant(account['created_at']) })
       }
     }
     return accounts
   }
 
-  async function readAccounts(scope: ReadScope): Promise<string[]> {
-    const accounts = await listAccounts(scope, 'list')
-    const ids = new Set(accounts.flatMap(({ [tradingId]: id }) => (isIdPart(id) ? [toAriesId(id)] : [])))
+  async #readAccounts(scope: ReadScope): Promise<string[]> {
+    const accounts = await this.#listAccounts(scope, 'list')
+    const ids = new Set(accounts.flatMap(({ [this.#tradingId]: id }) => (isIdPart(id) ? [toAriesId(id)] : [])))
     // An empty list would hide that ARIES_TRADING_ID is wrong.
     if (ids.size === 0 && accounts.length > 0) {
-      throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${tradingId}`)
+      throw new UpstreamError('unreadable', `Aries lists accounts, and none of them has a readable ${this.#tradingId}`)
     }
     return [...ids]
   }
 
   // Logs once per column that a caller names an account by another column than ARIES_TRADING_ID.
-  function noteColumn(column: AriesAccountId | null): void {
-    if (toldColumns.has(column)) return
-    toldColumns.add(column)
-    onNotice(
+  #noteColumn(column: AriesAccountId | null): void {
+    if (this.#toldColumns.has(column)) return
+    this.#toldColumns.add(column)
+    this.#onNotice(
       column === null
         ? `callers name an account that Aries does not list under ${ariesAccountIds.join(', ')}, so the age of its oldest order is not known`
-        : `ARIES_TRADING_ID is ${tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
+        : `ARIES_TRADING_ID is ${this.#tradingId}, and callers name an account by its ${column}: set ARIES_TRADING_ID=${column}`,
     )
   }
 
   // Logs once that the order API refuses the id that ARIES_TRADING_ID takes from the list of accounts. Ignores an account that
   // is not in the list, because that is a caller's mistake.
-  async function noteRefusedAccount(accountId: string, scope: ReadScope): Promise<void> {
-    if (hasToldRefused) return
-    if (!hasListed) {
+  async #noteRefusedAccount(accountId: string, scope: ReadScope): Promise<void> {
+    if (this.#hasToldRefused) return
+    if (!this.#hasListed) {
       // Reads the list only once, because it rarely changes and refusals may be frequent.
-      hasListed = true
-      await listAccounts(scope, 'list').catch(keepReadError(scope))
+      this.#hasListed = true
+      await this.#listAccounts(scope, 'list').catch(keepReadError(scope))
     }
-    if (listed.get(accountId)?.column !== tradingId) return
-    hasToldRefused = true
-    const others = ariesAccountIds.filter((column) => column !== tradingId)
-    onNotice(
-      `ARIES_TRADING_ID is ${tradingId}, and Aries refuses requests for the orders of an account under that id: try another one (${others.join(', ')})`,
+    if (this.#listed.get(accountId)?.column !== this.#tradingId) return
+    this.#hasToldRefused = true
+    const others = ariesAccountIds.filter((column) => column !== this.#tradingId)
+    this.#onNotice(
+      `ARIES_TRADING_ID is ${this.#tradingId}, and Aries refuses requests for the orders of an account under that id: try another one (${others.join(', ')})`,
     )
   }
 
   // ---- orders by their ids ----------------------------------------------------------------------------------------
-
-  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+  async orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const ofAccounts = Map.groupBy(keys, ({ id }) => accountOf(id))
     const found = new Map<string, Order | null | UpstreamError>()
     await Promise.all(
@@ -381,7 +448,7 @@ export function createAries(options: AriesOptions): Broker {
         // The id of an order names its account. If the reader named another one, the order is missing without a call.
         const asked = group.filter((key) => key.accountId === null || key.accountId === accountId)
         const ids = new Set(asked.map(({ id }) => id))
-        if (ids.size > 0) await findOrders(accountId, ids, found, scope)
+        if (ids.size > 0) await this.#findOrders(accountId, ids, found, scope)
       }),
     )
     return keys.map(({ id, accountId }) =>
@@ -390,7 +457,7 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   /** Looks for `ids` in the lists of their account until each is found, or cannot be there. */
-  async function findOrders(
+  async #findOrders(
     accountId: string,
     ids: ReadonlySet<string>,
     found: Map<string, Order | null | UpstreamError>,
@@ -404,18 +471,23 @@ export function createAries(options: AriesOptions): Broker {
       if (row.id.startsWith(namelessPrefix)) hasNameless = true
     }
     const look = async (active: ReadonlyMap<string, Row> | null): Promise<void> => {
-      const parts = walkHistory(accountId, scope, { ...toSpan(missing), limit: rowsMax, lane: 'read', counter })
+      const parts = this.#walkHistory(accountId, scope, {
+        ...this.#toSpan(missing),
+        limit: rowsMax,
+        lane: 'read',
+        counter,
+      })
       for await (const { rows } of parts) {
         rows.forEach(take)
-        if (active !== null) notePast(rows, active)
+        if (active !== null) this.#notePast(rows, active)
         if (missing.size === 0) return
       }
       if (counter.isExceeded) throw counter.openingFailure ?? new SearchEnded(counter.searchedSince)
     }
     try {
-      if ([...ids].every((id) => known.get(id)?.isPast === true)) await look(null)
+      if ([...ids].every((id) => this.#known.get(id)?.isPast === true)) await look(null)
       if (missing.size > 0) {
-        const active = await readActive(accountId, scope, { lane: 'read', counter })
+        const active = await this.#readActive(accountId, scope, { lane: 'read', counter })
         for (const row of active.values()) take(row)
         if (missing.size > 0 && counter.isExceeded) {
           throw new UpstreamError('unreadable', 'the active orders of an account have no end')
@@ -437,16 +509,16 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   // A final order that has left the active list never returns to it.
-  function notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
+  #notePast(rows: readonly Row[], active: ReadonlyMap<string, Row>): void {
     for (const { id, createdAt, value } of rows) {
       if (active.has(id) || value instanceof UpstreamError || value.state !== 'CLOSED') continue
-      known.set(id, { at: createdAt, isPast: true })
+      this.#known.set(id, { at: createdAt, isPast: true })
     }
   }
 
   /** The span of time in which all of `ids` were created, as far as that is known. */
-  function toSpan(ids: ReadonlySet<string>): { from: string | null; to: string } {
-    const times = [...ids].map((id) => known.get(id)?.at ?? null)
+  #toSpan(ids: ReadonlySet<string>): { from: string | null; to: string } {
+    const times = [...ids].map((id) => this.#known.get(id)?.at ?? null)
     const told = times.filter((at) => at !== null).toSorted(compareInstants)
     const [from] = told
     const to = told.at(-1)
@@ -461,19 +533,19 @@ export function createAries(options: AriesOptions): Broker {
    * Reads one page from both lists. The active list is read whole, because its sort order is not documented. The history is
    * read until none of its later rows can come before those of the page.
    */
-  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+  async #readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
     const { accountId, statuses: wantedStatuses, first, wantsMore } = query
     const after = query.after === null ? null : parsePosition(query.after)
     const wanted = first + (wantsMore ? 1 : 0)
     const counter = countCalls(callsPerReadMax)
-    const active = await readActive(accountId, scope, { lane: 'list', counter })
+    const active = await this.#readActive(accountId, scope, { lane: 'list', counter })
     const rows = new Map(active)
     const mayBePast = wantedStatuses === null || wantedStatuses.some((status) => stateOf(status) === 'CLOSED')
     const isFiltered = wantedStatuses !== null || query.symbol !== null || query.side !== null
     // Nothing was created later than now, and a page would be spent on each few months until then.
     const to = earlier(earlier(after?.submittedAt ?? null, query.submittedBefore), soon())
-    const walkFrom = (limit: number): ReturnType<typeof walkHistory> =>
-      walkHistory(accountId, scope, { from: query.submittedAfter, to, limit, lane: 'list', counter })
+    const walkFrom = (limit: number): AsyncGenerator<HistoryPart, void> =>
+      this.#walkHistory(accountId, scope, { from: query.submittedAfter, to, limit, lane: 'list', counter })
     // A few more than are wanted, for those that the active list has too or that the last page gave.
     let limit = isFiltered ? rowsMax : Math.min(rowsMax, wanted + 2)
     let history = walkFrom(limit)
@@ -494,7 +566,7 @@ export function createAries(options: AriesOptions): Broker {
         isAtEnd = !counter.isExceeded
         continue
       }
-      notePast(part.value.rows, active)
+      this.#notePast(part.value.rows, active)
       if (part.value.rows.length >= limit && ++fullParts > 2 && limit < rowsMax) {
         // Many more than a few: all of one second are listed anew on each page. No list is asked on with another limit.
         limit = rowsMax
@@ -529,16 +601,15 @@ export function createAries(options: AriesOptions): Broker {
   }
 
   // ---- what became of a placement -----------------------------------------------------------------------------------
-
-  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+  async scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
     const counter = countCalls(scanCallsMax[purpose])
     // Aries filters nothing, so the second search of a lookup, which is made without filters to mistrust them, asks the
     // other of its two sources instead: none of them is said to be the fresher one.
     const source = symbol === null ? { source: 'db' as const } : {}
     // The active list first: an order that ends meanwhile is in the history then.
-    const rows = await readActive(accountId, scope, { lane: purpose, counter, ...source })
+    const rows = await this.#readActive(accountId, scope, { lane: purpose, counter, ...source })
     const history = { from: since, to: soon(), limit: rowsMax, lane: purpose, counter }
-    for await (const part of walkHistory(accountId, scope, history)) {
+    for await (const part of this.#walkHistory(accountId, scope, history)) {
       for (const row of part.rows) keepNewer(rows, row)
     }
     let isComplete = !counter.isExceeded && !counter.isDoubtful
@@ -552,42 +623,6 @@ export function createAries(options: AriesOptions): Broker {
       if (isSoughtBy({ symbol, side }, value)) orders.push(value)
     }
     return { orders: orders.toSorted((a, b) => compareNewestFirst(rankOf(a), rankOf(b))), isComplete }
-  }
-
-  return {
-    id: 'ARIES',
-    capabilities: toCapabilities(options.capabilities ?? []),
-    features: ariesFeatures,
-
-    orders: readOrders,
-    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
-    accounts: (scope) => readAccounts(scope),
-    unsupported: findUnsupportedByAries,
-
-    // Its lists are filtered here, so one page reads all statuses.
-    planLists: (statuses) => (statuses.length === 0 ? [] : [statuses]),
-    scan,
-
-    // Aries, "Place an order". It documents no idempotency key, so none is sent.
-    async place(order, { sendBy, beforeSend }) {
-      const body = toRequest(order, accountField)
-      const call: Call = { method: 'POST', path: '/v1/orders', body, ...writeTimes.place }
-      const send = (sent: Call): Promise<Answer> => calls.place(sent, sendBy, [order.accountId], beforeSend)
-      return parsePlaceAnswer(takeBody(await write(call, send), 'place'), order)
-    },
-
-    // Aries, "Request order cancellation": the answer names no fill, so the order is read for it.
-    async cancel(order, sendBy) {
-      const body = toCancelRequest(order, accountField)
-      const call: Call = { method: 'POST', path: '/v1/orders/cancel', body, ...writeTimes.cancel }
-      const send = (sent: Call): Promise<Answer> => calls.cancel(sent, sendBy, [order.id, order.account.id])
-      checkCancelAnswer(takeBody(await write(call, send), 'cancel'), order)
-      return null
-    },
-
-    async close(withinMs) {
-      await Promise.all([calls.close(withinMs), tokenHttp.close(withinMs)])
-    },
   }
 }
 

@@ -20,7 +20,18 @@ import {
   toCapabilities,
 } from '../broker.ts'
 import { keepReadError, keepUpstreamError, ReadEnded, UpstreamError } from '../../upstream/errors.ts'
-import type { Broker, BrokerCapability, Page, PageQuery, PlaceAnswer, Scan, ScanQuery } from '../broker.ts'
+import type {
+  Broker,
+  BrokerCapability,
+  CancelTarget,
+  Page,
+  PageQuery,
+  PlaceAnswer,
+  PlaceOptions,
+  Scan,
+  ScanQuery,
+  Unsupported,
+} from '../broker.ts'
 import type { ReadScope } from '../../upstream/readScope.ts'
 import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
 import type { ReadCall } from '../../upstream/calls.ts'
@@ -108,77 +119,145 @@ const accountCallsMax = 50
 
 /** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
 export function createBluum(options: BluumOptions): Broker {
-  const dialect: Dialect = { ...dialects[options.api ?? 'accounts'], isForeignId: options.isForeignId ?? (() => false) }
-  const onNotice = options.onNotice ?? (() => {})
-  const credential = createCredentialWatch(onNotice)
-  const calls = createCalls({
-    onNotice,
-    http: createHttp({
-      baseUrl: options.url,
-      proxyUrl: options.proxyUrl ?? null,
-      headers: {
-        authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
-      },
-    }),
-    requestsPerSecond: options.requestsPerSecond,
-    breaker: options.breaker,
-  })
-  const capabilities = toCapabilities(options.capabilities ?? [])
-  const noteCap = (list: string) => (rows: number) => {
-    onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, even if limit is larger`)
-  }
+  return new BluumAdapter(options)
+}
+
+class BluumAdapter implements Broker {
+  readonly #options: BluumOptions
+  readonly #dialect: Dialect
+  readonly #onNotice
+  readonly #credential
+  readonly #calls
+  readonly capabilities
   // Lists of orders and of accounts may have different caps.
-  const memory = createListMemory(noteCap('order'))
-  const accountPages = new PageCap(noteCap('account'))
+  readonly #memory
+  readonly #accountPages
   // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
   // Each counts 1: by `max`, room for all of them would be set aside at once.
-  const owners = new LRUCache<string, { accountId: string; at: string | null }>({
+  readonly #owners = new LRUCache<string, { accountId: string; at: string | null }>({
     maxSize: 50_000,
     sizeCalculation: () => 1,
   })
   // By operation and account: the single reads left after the account's list has failed.
-  const singlesLeft = new WeakMap<ReadScope, Map<string, number>>()
+  readonly #singlesLeft = new WeakMap<ReadScope, Map<string, number>>()
   // When the oldest of the newest orders of an account was submitted, as many as one call lists. It only moves on.
-  const recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
+  readonly #recentSince = new LRUCache<string, string>({ maxSize: 10_000, sizeCalculation: () => 1 })
+  readonly id
+  readonly features
+
+  constructor(options: BluumOptions) {
+    this.#options = options
+    this.#dialect = { ...dialects[options.api ?? 'accounts'], isForeignId: options.isForeignId ?? (() => false) }
+    this.#onNotice = options.onNotice ?? (() => {})
+    this.#credential = createCredentialWatch(this.#onNotice)
+    this.#calls = createCalls({
+      onNotice: this.#onNotice,
+      http: createHttp({
+        baseUrl: options.url,
+        proxyUrl: options.proxyUrl ?? null,
+        headers: {
+          authorization: `Basic ${Buffer.from(`${options.apiKey}:${options.apiSecret}`).toString('base64')}`,
+        },
+      }),
+      requestsPerSecond: options.requestsPerSecond,
+      breaker: options.breaker,
+    })
+    this.capabilities = toCapabilities(options.capabilities ?? [])
+    this.#memory = createListMemory(this.#noteCap('order'))
+    this.#accountPages = new PageCap(this.#noteCap('account'))
+    this.id = 'BLUUM'
+    this.features = this.#dialect.features
+  }
+
+  pages(queries: readonly PageQuery[], scope: ReadScope): Promise<(Page | UpstreamError)[]> {
+    return Promise.all(queries.map((query) => this.#readPage(query, scope).catch(keepReadError(scope))))
+  }
+
+  unsupported(order: NewOrder): Unsupported[] {
+    return findUnsupported(this.#dialect.features, order)
+  }
+
+  planLists(statuses: readonly KnownOrderStatus[]): (readonly KnownOrderStatus[])[] {
+    return [...Map.groupBy(statuses, (status) => toStatusFilter([status], this.#dialect).word).values()]
+  }
+
+  async place(order: NewOrder, { idempotencyKey, sendBy, beforeSend }: PlaceOptions): Promise<PlaceAnswer> {
+    const call: Call = {
+      method: 'POST',
+      path: this.#dialect.paths.orders(order.accountId),
+      headers: { 'idempotency-key': idempotencyKey },
+      body: toRequest(order, this.#dialect),
+      ...writeTimes.place,
+    }
+    const body = takeBody(
+      await this.#watch(this.#calls.place(call, sendBy, [order.accountId], beforeSend)),
+      this.#dialect,
+    )
+    const answer = parsePlaceAnswer(body, order, this.#dialect)
+    this.#owners.set(answer.orderId, { accountId: order.accountId, at: null })
+    return answer
+  }
+
+  // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented. The
+  // newer generation confirms the request only, and shows the order as it still is.
+  async cancel({ id, account }: CancelTarget, sendBy: number): Promise<Order | null> {
+    const cancelPath = this.#dialect.paths.cancel(id, account.id)
+    const call: Call = { method: 'POST', path: cancelPath, ...writeTimes.cancel }
+    const body = takeBody(await this.#watch(this.#calls.cancel(call, sendBy, [id, account.id])), this.#dialect)
+    if (!isBody(body) || body.id !== id) return null
+    const canceled = readWhole(body, account.id, this.#dialect)
+    return canceled?.account.id === account.id ? canceled : null
+  }
+
+  close(withinMs: number): Promise<void> {
+    return this.#calls.close(withinMs)
+  }
+
+  #noteCap(list: string) {
+    return (rows: number) => {
+      this.#onNotice(`Bluum caps the pages of its ${list} lists at ${rows} rows, even if limit is larger`)
+    }
+  }
 
   // Whether the first call to the list of its account cannot show the order.
-  function isKnownOld(id: string): boolean {
-    const owner = owners.get(id)
-    const since = owner && recentSince.get(owner.accountId)
+  #isKnownOld(id: string): boolean {
+    const owner = this.#owners.get(id)
+    const since = owner && this.#recentSince.get(owner.accountId)
     return since !== undefined && typeof owner?.at === 'string' && compareInstants(owner.at, since) < 0
   }
 
-  async function readList(call: ReadCall, scope: ReadScope): Promise<List> {
-    const answer = await watch(calls.read(call, scope))
-    return parseList(takeBody(answer, dialect), answer.status)
+  async #readList(call: ReadCall, scope: ReadScope): Promise<List> {
+    const answer = await this.#watch(this.#calls.read(call, scope))
+    return parseList(takeBody(answer, this.#dialect), answer.status)
   }
 
   /** Notes whether the answer accepts our key pair. */
-  async function watch(asked: Promise<Answer>): Promise<Answer> {
+  async #watch(asked: Promise<Answer>): Promise<Answer> {
     try {
       const answer = await asked
-      if (answer.status < 400) credential.accepted()
+      if (answer.status < 400) this.#credential.accepted()
       const code = parseEnvelope(answer.body)?.code ?? ''
-      if (answer.status === 401 || keyRefusals.has(code)) credential.refused(`HTTP ${answer.status} ${code}`.trim())
+      if (answer.status === 401 || keyRefusals.has(code))
+        this.#credential.refused(`HTTP ${answer.status} ${code}`.trim())
       return answer
     } catch (error) {
-      if (error instanceof UpstreamError && error.status === 401) credential.refused('HTTP 401')
+      if (error instanceof UpstreamError && error.status === 401) this.#credential.refused('HTTP 401')
       throw error
     }
   }
 
   // Bluum, "Read one order": an order of another tenant, or account, answers 404.
-  async function readOrder(id: string, accountId: string | null, scope: ReadScope): Promise<Order | null> {
-    const orderPath = dialect.paths.order(id, accountId)
+  async #readOrder(id: string, accountId: string | null, scope: ReadScope): Promise<Order | null> {
+    const orderPath = this.#dialect.paths.order(id, accountId)
     if (orderPath === null) throw new AccountNeeded()
     try {
       const call: ReadCall = { path: orderPath, lane: 'read', times: readTimes.one, tags: [id] }
-      const answer = await watch(calls.read(call, scope))
-      if (isNoOrderId(answer, dialect)) return null
-      const body = takeBody(answer, dialect)
-      const order = parseOrder(body, accountId, dialect)
+      const answer = await this.#watch(this.#calls.read(call, scope))
+      if (isNoOrderId(answer, this.#dialect)) return null
+      const body = takeBody(answer, this.#dialect)
+      const order = parseOrder(body, accountId, this.#dialect)
       if (order.id !== id) throw new UpstreamError('unreadable', 'Bluum answered with another order')
-      owners.set(id, { accountId: order.account.id, at: readListedAt(body, dialect) })
+      this.#owners.set(id, { accountId: order.account.id, at: readListedAt(body, this.#dialect) })
       return { ...order, isPartial: false }
     } catch (error) {
       if (error instanceof UpstreamError && error.brokerCode === noSuchResource) return null
@@ -187,9 +266,9 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   // Bluum has no batch read. Orders of one account are read from its list, and those that it lacks one by one.
-  async function readOrders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
+  async orders(keys: readonly OrderKey[], scope: ReadScope): Promise<(Order | null | UpstreamError)[]> {
     const answers = new Map<OrderKey, Order | null | UpstreamError>()
-    const { accountOf, isHearsay } = await findAccounts(keys)
+    const { accountOf, isHearsay } = await this.#findAccounts(keys)
     const groups = Map.groupBy(keys, (key) => `${key.mustBeWhole} ${accountOf(key)}`)
     await Promise.all(
       [...groups.values()].map(async (group) => {
@@ -197,17 +276,19 @@ export function createBluum(options: BluumOptions): Broker {
         if (first === undefined) return
         const accountId = accountOf(first)
         const ids = new Set(group.map((key) => key.id))
-        const isListed = !first.mustBeWhole && accountId !== null && isWorthList(ids)
+        const isListed = !first.mustBeWhole && accountId !== null && this.#isWorthList(ids)
         const { found, failure } = isListed
-          ? await findInList(accountId, ids, scope)
+          ? await this.#findInList(accountId, ids, scope)
           : { found: new Map<string, Order | null | UpstreamError>(), failure: null }
         const missing = [...ids].filter((id) => !found.has(id))
         const singleMax =
-          failure === null || accountId === null ? Infinity : takeSingles(failure, accountId, missing.length, scope)
+          failure === null || accountId === null
+            ? Infinity
+            : this.#takeSingles(failure, accountId, missing.length, scope)
         await Promise.all(
           missing.map(async (id, index) => {
             const isRead = failure === null || index < singleMax
-            found.set(id, isRead ? await readOrder(id, accountId, scope).catch(keepReadError(scope)) : failure)
+            found.set(id, isRead ? await this.#readOrder(id, accountId, scope).catch(keepReadError(scope)) : failure)
           }),
         )
         for (const key of group) {
@@ -221,10 +302,10 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   /** Returns how many of `wanted` single reads may replace a list that failed, and counts them. */
-  function takeSingles(failure: UpstreamError, accountId: string, wanted: number, scope: ReadScope): number {
+  #takeSingles(failure: UpstreamError, accountId: string, wanted: number, scope: ReadScope): number {
     if (!isOfListAlone(failure) || scope.deadline - Date.now() < usefulMs) return 0
-    const left = singlesLeft.get(scope) ?? new Map<string, number>()
-    singlesLeft.set(scope, left)
+    const left = this.#singlesLeft.get(scope) ?? new Map<string, number>()
+    this.#singlesLeft.set(scope, left)
     const before = left.get(accountId) ?? singlesMax
     const taken = Math.min(wanted, before)
     left.set(accountId, before - taken)
@@ -235,36 +316,37 @@ export function createBluum(options: BluumOptions): Broker {
    * Returns the account of each key: from an earlier answer, from the key itself, from our records, or from another key with
    * the same order. The last source is hearsay if the broker reads an order only under its account.
    */
-  async function findAccounts(keys: readonly OrderKey[]) {
+  async #findAccounts(keys: readonly OrderKey[]) {
     const told = new Map<OrderKey, string>()
     const isHearsay = new Set<OrderKey>()
     // Our own records cost no call, and a list that they lead to spares one for each order.
-    const isNeeded = keys.length >= batchMin || dialect.features.readsOne === 'underAccount'
+    const isNeeded = keys.length >= batchMin || this.#dialect.features.readsOne === 'underAccount'
     const said = new Map(keys.flatMap(({ id, accountId }) => (accountId === null ? [] : [[id, accountId]])))
     await Promise.all(
       keys.map(async (key) => {
-        const known = owners.get(key.id)?.accountId ?? key.accountId ?? (isNeeded ? await findRecorded(key.id) : null)
+        const known =
+          this.#owners.get(key.id)?.accountId ?? key.accountId ?? (isNeeded ? await this.#findRecorded(key.id) : null)
         const accountId = known ?? said.get(key.id)
         if (accountId !== undefined) told.set(key, accountId)
-        if (known === null && dialect.paths.order(key.id, null) === null) isHearsay.add(key)
+        if (known === null && this.#dialect.paths.order(key.id, null) === null) isHearsay.add(key)
       }),
     )
     return { accountOf: (key: OrderKey) => told.get(key) ?? null, isHearsay }
   }
 
-  async function findRecorded(id: string): Promise<string | null> {
-    return (await options.findAccount?.(id).catch(() => null)) ?? null
+  async #findRecorded(id: string): Promise<string | null> {
+    return (await this.#options.findAccount?.(id).catch(() => null)) ?? null
   }
 
   // A few old orders are cheaper to read one by one; many are worth a search of the list.
-  function isWorthList(ids: ReadonlySet<string>): boolean {
-    const recent = [...ids].filter((id) => !isKnownOld(id))
+  #isWorthList(ids: ReadonlySet<string>): boolean {
+    const recent = [...ids].filter((id) => !this.#isKnownOld(id))
     return recent.length >= batchMin || ids.size * vainShare >= 1
   }
 
   // Reads the list call by call, while wasted calls are few compared with the single reads that the next call may save. A row
   // counts even if its call only searches for the end of the list.
-  async function findInList(
+  async #findInList(
     accountId: string,
     ids: ReadonlySet<string>,
     scope: ReadScope,
@@ -273,7 +355,7 @@ export function createBluum(options: BluumOptions): Broker {
     const missing = new Set(ids)
     const now = Date.now()
     const deadline = now + (scope.deadline - now) * listShare
-    const list = toList(accountId, wholeList, { ...scope, deadline })
+    const list = this.#toList(accountId, wholeList, { ...scope, deadline })
     let vain = 0
     try {
       await readListPage(
@@ -283,7 +365,7 @@ export function createBluum(options: BluumOptions): Broker {
           first: 1,
           wantsMore: false,
           searches: true,
-          async fetch(offset, limit) {
+          fetch: async (offset, limit) => {
             const answer = await list.fetch(offset, limit)
             let hits = 0
             for (const { id, value } of answer.rows) {
@@ -295,14 +377,16 @@ export function createBluum(options: BluumOptions): Broker {
             if (hits < 2) vain++
             const oldest = answer.rows.at(-1)?.at
             const isNewest =
-              offset === 0 && memory.cap.isFull(answer.rows.length, pageSizeMax) && memory.direction === 'newestFirst'
-            if (isNewest && typeof oldest === 'string') recentSince.set(accountId, oldest)
+              offset === 0 &&
+              this.#memory.cap.isFull(answer.rows.length, pageSizeMax) &&
+              this.#memory.direction === 'newestFirst'
+            if (isNewest && typeof oldest === 'string') this.#recentSince.set(accountId, oldest)
             return answer
           },
           // No row is for a page; what a call showed has been looked at.
           judge: () => (missing.size < batchMin - 1 || vain > missing.size * vainShare ? 'end' : 'drop'),
         },
-        memory,
+        this.#memory,
       )
     } catch (error) {
       const failure = keepReadError(scope)(error)
@@ -314,23 +398,23 @@ export function createBluum(options: BluumOptions): Broker {
   }
 
   // Bluum, "List orders": limit and offset, one word for the status, neither total nor next link, no documented order.
-  function toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
-    const listPath = dialect.paths.orders(accountId)
+  #toList(accountId: string, filter: ListFilter, scope: ReadScope, lane: ReadCall['lane'] = 'list') {
+    const listPath = this.#dialect.paths.orders(accountId)
     const words = toListFilter(filter)
     return {
       key: JSON.stringify([accountId, words]),
       limitMax: pageSizeMax,
       mayMove: filter.status !== null,
-      async fetch(offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> {
+      fetch: async (offset: number, limit: number): Promise<ListAnswer<Order | UpstreamError>> => {
         const query = { ...words, limit: String(limit), offset: String(offset) }
         const call: ReadCall = { path: listPath, query, lane, times: readTimes.page, tags: [accountId] }
-        const list = await readList(call, scope)
-        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, dialect))
+        const list = await this.#readList(call, scope)
+        const all = list.rows.map((row, index) => toListRow(row, accountId, offset + index, this.#dialect))
         // A row that comes again takes no place in the list: counted, it would hide one behind it.
         const unique = [...new Map(all.map((row) => [row.id, row])).values()]
         const rows = unique.slice(0, limit)
         for (const { id, at, value } of rows) {
-          if (!(value instanceof UpstreamError)) owners.set(id, { accountId, at })
+          if (!(value instanceof UpstreamError)) this.#owners.set(id, { accountId, at })
         }
         // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
         const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
@@ -339,14 +423,14 @@ export function createBluum(options: BluumOptions): Broker {
     }
   }
 
-  async function readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
+  async #readPage(query: PageQuery, scope: ReadScope): Promise<Page> {
     const { symbol, side, submittedAfter, submittedBefore } = query
-    const status = query.statuses && toStatusFilter(query.statuses, dialect)
+    const status = query.statuses && toStatusFilter(query.statuses, this.#dialect)
     // No row that is listed from here on can have been submitted in time.
-    const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, dialect.submittedLaterMs)
+    const listedAfter = submittedAfter === null ? null : toEarlier(submittedAfter, this.#dialect.submittedLaterMs)
     const page = await readListPage<Order | UpstreamError>(
       {
-        ...toList(query.accountId, { status, symbol, side }, scope),
+        ...this.#toList(query.accountId, { status, symbol, side }, scope),
         after: query.after,
         first: query.first,
         wantsMore: query.wantsMore,
@@ -361,49 +445,49 @@ export function createBluum(options: BluumOptions): Broker {
           return isAskedFor({ ...row, submittedAt: toSubmittedAt(at, value) }, query) ? 'take' : 'drop'
         },
       },
-      memory,
+      this.#memory,
     )
     const isUndated = page.rows.some(({ row }) => isUndatedFor(query, toSubmittedAt(row.at, row.value), row.value))
     const rows = page.rows.map(({ row, position }) => ({ order: row.value, position }))
     return { ...page, rows, isComplete: page.isComplete && !isUndated }
   }
 
-  async function scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
+  async scan({ accountId, symbol, side, since, purpose }: ScanQuery, scope: ReadScope): Promise<Scan> {
     const filter: ListFilter = {
       status: null,
       symbol,
-      side: side !== null && dialect.features.sides.includes(side) ? side : null,
+      side: side !== null && this.#dialect.features.sides.includes(side) ? side : null,
     }
-    const { key, fetch } = toList(accountId, filter, scope, purpose)
+    const { key, fetch } = this.#toList(accountId, filter, scope, purpose)
     const { values, isComplete } = await scanList<Order>({
       key,
       fetch,
-      cap: memory.cap,
+      cap: this.#memory.cap,
       limit: pageSizeMax,
       callsMax: scanCallsMax[purpose],
       doubtsEnd: purpose === 'lookup',
       since,
-      isNewestFirst: capabilities.listNewestFirst,
+      isNewestFirst: this.capabilities.listNewestFirst,
       isWanted: (order) => isSoughtBy(filter, order),
     })
     return { orders: values, isComplete }
   }
 
-  async function readAccounts(scope: ReadScope): Promise<string[]> {
+  async accounts(scope: ReadScope): Promise<string[]> {
     const ids = new Set<string>()
     // Rows of a short page that may be cut; the next call reads what follows it.
     let doubtful: number | null = null
     for (let call = 1, offset = 0; call <= accountCallsMax; call++) {
-      const limit = accountPages.toLimit(pageSizeMax)
+      const limit = this.#accountPages.toLimit(pageSizeMax)
       const query = { limit: String(limit), offset: String(offset) }
-      const page: ReadCall = { path: dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
-      const list = await readList(dialect.pagesAccounts ? { ...page, query } : page, scope)
+      const page: ReadCall = { path: this.#dialect.paths.accounts, lane: 'list', times: readTimes.page, tags: [] }
+      const list = await this.#readList(this.#dialect.pagesAccounts ? { ...page, query } : page, scope)
       const before = ids.size
-      for (const row of list.rows) if (isBody(row) && isBluumId(row.id, dialect)) ids.add(row.id)
-      if (!dialect.pagesAccounts) return [...ids]
-      if (doubtful !== null && ids.size > before) accountPages.learn(doubtful)
+      for (const row of list.rows) if (isBody(row) && isBluumId(row.id, this.#dialect)) ids.add(row.id)
+      if (!this.#dialect.pagesAccounts) return [...ids]
+      if (doubtful !== null && ids.size > before) this.#accountPages.learn(doubtful)
       const { length } = list.rows
-      const verdict = accountPages.judge({ rows: length, limit, hasMore: list.hasMore })
+      const verdict = this.#accountPages.judge({ rows: length, limit, hasMore: list.hasMore })
       const isAllKnown = doubtful !== null && ids.size === before && list.hasMore === null
       if (verdict === 'end' || isAllKnown) return [...ids]
       doubtful = verdict === 'doubt' ? length : null
@@ -411,50 +495,6 @@ export function createBluum(options: BluumOptions): Broker {
       offset += length
     }
     throw new UpstreamError('unreadable', 'Bluum answered a list of accounts that does not end')
-  }
-
-  return {
-    id: 'BLUUM',
-    capabilities,
-    features: dialect.features,
-
-    orders: readOrders,
-    pages: (queries, scope) => Promise.all(queries.map((query) => readPage(query, scope).catch(keepReadError(scope)))),
-
-    accounts: readAccounts,
-
-    unsupported: (order) => findUnsupported(dialect.features, order),
-
-    planLists: (statuses) => [...Map.groupBy(statuses, (status) => toStatusFilter([status], dialect).word).values()],
-
-    scan,
-
-    async place(order, { idempotencyKey, sendBy, beforeSend }) {
-      const call: Call = {
-        method: 'POST',
-        path: dialect.paths.orders(order.accountId),
-        headers: { 'idempotency-key': idempotencyKey },
-        body: toRequest(order, dialect),
-        ...writeTimes.place,
-      }
-      const body = takeBody(await watch(calls.place(call, sendBy, [order.accountId], beforeSend)), dialect)
-      const answer = parsePlaceAnswer(body, order, dialect)
-      owners.set(answer.orderId, { accountId: order.accountId, at: null })
-      return answer
-    },
-
-    // Bluum, "Cancel an order": no body; the success status and the answer for a final order are not documented. The
-    // newer generation confirms the request only, and shows the order as it still is.
-    async cancel({ id, account }, sendBy) {
-      const cancelPath = dialect.paths.cancel(id, account.id)
-      const call: Call = { method: 'POST', path: cancelPath, ...writeTimes.cancel }
-      const body = takeBody(await watch(calls.cancel(call, sendBy, [id, account.id])), dialect)
-      if (!isBody(body) || body.id !== id) return null
-      const canceled = readWhole(body, account.id, dialect)
-      return canceled?.account.id === account.id ? canceled : null
-    },
-
-    close: (withinMs) => calls.close(withinMs),
   }
 }
 

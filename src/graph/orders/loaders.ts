@@ -181,10 +181,10 @@ export class Loaders {
     if (known) return { accounts: known.map((id) => ({ id, broker: brokerOf(id) })), failures: new Map() }
     const failures = new Map<BrokerId, UpstreamError>()
     const lists = await Promise.all(
-      [...this.#brokers.values()].map(async ({ id: broker, accounts }) => {
-        const ids = await accounts(this.#scope).catch(keepUpstreamError)
-        if (!(ids instanceof UpstreamError)) return ids.map((id): TradingAccount => ({ id, broker }))
-        failures.set(broker, ids)
+      [...this.#brokers.values()].map(async (broker) => {
+        const ids = await broker.accounts(this.#scope).catch(keepUpstreamError)
+        if (!(ids instanceof UpstreamError)) return ids.map((id): TradingAccount => ({ id, broker: broker.id }))
+        failures.set(broker.id, ids)
         return []
       }),
     )

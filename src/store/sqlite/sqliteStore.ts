@@ -6,10 +6,22 @@ import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { SQLOutputValue, StatementSync } from 'node:sqlite'
 import { setImmediate } from 'node:timers/promises'
+import { columns, prepareStatements } from './statements.ts'
+import type { Statements } from './statements.ts'
 import { placementStates } from '../../trading/placement/placement.ts'
 import type { Placement, PlacementState } from '../../trading/placement/placement.ts'
 import { cancelRequestsMax, hashAuditRow, hashRecord, StoreError } from '../store.ts'
-import type { AuditEntry, AuditReport, AuditRow, CancelRequest, PlacementKey, Store, Tombstone } from '../store.ts'
+import type {
+  AuditEntry,
+  AuditReport,
+  AuditRow,
+  CancelKey,
+  CancelRequest,
+  PlacementKey,
+  Store,
+  Tombstone,
+} from '../store.ts'
+import type { BrokerId } from '../../domain/order.ts'
 
 export interface SqliteStoreOptions {
   file: string
@@ -72,11 +84,6 @@ const busyTimeoutMs = 100
 const SQLITE_BUSY = 5
 const SQLITE_CORRUPT = 11
 const SQLITE_NOTADB = 26
-
-const unresolvedMax = 100
-
-// A chain is checked in one go, many of them with the event loop in between.
-const opsCheckedAtOnce = 100
 
 /**
  * Opens the store in `file`; the service also takes its lock, which the kernel frees however the process ends, and
@@ -176,159 +183,172 @@ function prepareFile(database: DatabaseSync, { file, role, mayCreate }: SqliteSt
 }
 
 function createStore(file: string, database: DatabaseSync, owner: DatabaseSync | null): Store {
-  // The log is there from the first read on.
-  database.exec('SELECT 1 FROM placement LIMIT 1')
-  const files = [file, `${file}-wal`, ...(owner === null ? [] : [`${file}.owner`])]
-  const identities = files.map(toIdentity)
+  return new SqliteStore(file, database, owner)
+}
 
-  const placements = (rest: string): StatementSync => database.prepare(`SELECT json FROM placement WHERE ${rest}`)
-  const ofKey = 'broker = ? AND account = ? AND client_order_id = ?'
-  const readByOp = placements('op_id = ?')
-  const readByKey = placements(ofKey)
-  const readByOrder = placements('broker = ? AND order_id = ? ORDER BY op_id')
-  const readTwins = placements(
-    `unresolved AND broker = ? AND account = ? AND fingerprint = ? ORDER BY op_id LIMIT ${unresolvedMax}`,
-  )
-  const readUnresolved = placements('unresolved AND broker = ? AND account = ? ORDER BY op_id')
-  const readUnfinished = placements('unfinished AND op_id > ? ORDER BY op_id LIMIT ?')
-  const readBound = database.prepare(
-    'SELECT DISTINCT order_id FROM placement WHERE broker = ? AND order_id IN (SELECT value FROM json_each(?)) AND op_id <> ?',
-  )
-  const insertPlacement = database.prepare(
-    `INSERT INTO placement (${columns.join()}) SELECT ${columns.map((name) => `:${name}`).join()}
-     WHERE NOT EXISTS (SELECT 1 FROM tombstone
-       WHERE broker = :broker AND account = :account AND client_order_id = :client_order_id)
-     ON CONFLICT (broker, account, client_order_id) DO NOTHING`,
-  )
-  const updatePlacement = database.prepare(
-    `UPDATE placement SET ${columns.map((name) => `${name} = :${name}`).join()}
-     WHERE op_id = :op_id AND version = :version - 1 AND NOT EXISTS (SELECT 1 FROM placement
-       WHERE broker = :broker AND order_id = :order_id AND account = :account AND op_id <> :op_id)`,
-  )
-  const readTombstone = database.prepare(`SELECT * FROM tombstone WHERE ${ofKey}`)
-  const readLastHash = database.prepare('SELECT hash FROM audit WHERE op_id = ? ORDER BY seq DESC LIMIT 1')
-  const insertAudit = database.prepare('INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)')
-  const readChain = database.prepare('SELECT * FROM audit WHERE op_id = ? ORDER BY seq')
-  const readOps = database.prepare(
-    `SELECT op_id FROM placement WHERE op_id > :after UNION SELECT op_id FROM audit WHERE op_id > :after
-     UNION SELECT op_id FROM tombstone WHERE op_id > :after ORDER BY op_id LIMIT ${opsCheckedAtOnce}`,
-  )
-  const readColumns = database.prepare(`SELECT ${columns.join()} FROM placement WHERE op_id = ?`)
-  const readTombstoneByOp = database.prepare('SELECT * FROM tombstone WHERE op_id = ?')
-  const readResolved = database.prepare(
-    'SELECT op_id FROM placement WHERE resolved_at < ? AND NOT unfinished ORDER BY resolved_at, op_id LIMIT ?',
-  )
-  const insertTombstone = database.prepare(
-    `INSERT INTO tombstone SELECT op_id, broker, account, client_order_id, fingerprint, version,
-       CASE state WHEN 'ACCEPTED' THEN order_id END, created_at, resolved_at FROM placement WHERE op_id = ?`,
-  )
-  const deletePlacement = database.prepare('DELETE FROM placement WHERE op_id = ?')
-  const readForgettable = database.prepare(
-    'SELECT op_id FROM tombstone WHERE created_at < ? ORDER BY created_at, op_id LIMIT ?',
-  )
-  const deleteTombstone = database.prepare('DELETE FROM tombstone WHERE op_id = ?')
-  const readCancel = database.prepare('SELECT 1 FROM cancel_request WHERE broker = ? AND order_id = ? AND account = ?')
-  const countCancels = database.prepare(
-    'SELECT count(*) AS all_kept, count(*) FILTER (WHERE account = ?) AS of_account FROM cancel_request',
-  )
-  const insertCancel = database.prepare('INSERT INTO cancel_request VALUES (?, ?, ?, ?, ?)')
-  const deleteCancel = database.prepare('DELETE FROM cancel_request WHERE broker = ? AND order_id = ? AND account = ?')
-  const readCancels = database.prepare('SELECT * FROM cancel_request ORDER BY requested_at, order_id, account')
-  const deleteChain = database.prepare('DELETE FROM audit WHERE op_id = ?')
+class SqliteStore implements Store {
+  readonly #file: string
+  readonly #database: DatabaseSync
+  readonly #owner: DatabaseSync | null
+  readonly #files
+  readonly #identities
+  readonly #sql: Statements
 
-  return {
-    insert: (placement, entry, at) => write(() => keep(insertPlacement, placement, entry, at)),
-    update: (placement, entry, at) => write(() => keep(updatePlacement, placement, entry, at)),
-    read: (opId) => attempt(() => toPlacement(readByOp.get(opId))),
-    find: (key) => attempt(() => find(key)),
-    findByOrder: (broker, orderId) => attempt(() => toPlacement(readByOrder.get(broker, orderId))),
-    findTwins: (broker, accountId, fingerprint) =>
-      attempt(() => readTwins.all(broker, accountId, fingerprint).map(parsePlacement)),
-    findUnresolved: (broker, accountId) => attempt(() => readUnresolved.all(broker, accountId).map(parsePlacement)),
-    findBound: (broker, orderIds, opId) =>
-      attempt(() => readBound.all(broker, JSON.stringify(orderIds), opId).map((row) => String(row.order_id))),
-    findUnfinished: (after, limit) => attempt(() => readUnfinished.all(after ?? '', limit).map(parsePlacement)),
-    keepCancel: ({ broker, orderId, accountId, principal, requestedAt }) =>
-      write(() => {
-        if (readCancel.get(broker, orderId, accountId) !== undefined) return true
-        const { all_kept: kept, of_account: ofAccount } = countCancels.get(accountId) ?? {}
-        if (Number(kept) >= cancelRequestsMax.all || Number(ofAccount) >= cancelRequestsMax.perAccount) return false
-        insertCancel.run(broker, orderId, accountId, principal, requestedAt)
-        return true
-      }),
-    settleCancel: ({ broker, orderId, accountId }) => write(() => void deleteCancel.run(broker, orderId, accountId)),
-    findCancels: () => attempt(() => readCancels.all().map(parseCancelRequest)),
-    readAudit: (opId) => attempt(() => readChain.all(opId).map(parseAuditRow)),
-    async verifyAudit() {
-      const report: AuditReport = { placements: 0, rows: 0, broken: null }
-      let checked: string[] = []
-      do {
-        const after = checked.at(-1) ?? ''
-        // One transaction, so that nobody writes between a row and its record.
-        checked = await attempt(() => transact(database, 'BEGIN', () => verifyFrom(after, report)))
-        await setImmediate()
-      } while (checked.length > 0 && report.broken === null)
-      return report
-    },
-    expire: (resolvedBefore, createdBefore, limit) =>
-      write(() => {
-        const resolved = readResolved.all(resolvedBefore, limit)
-        for (const { op_id: opId = null } of resolved) {
-          insertTombstone.run(opId)
-          deletePlacement.run(opId)
-        }
-        const forgotten = readForgettable.all(createdBefore, limit)
-        for (const { op_id: opId = null } of forgotten) {
-          deleteChain.run(opId)
-          deleteTombstone.run(opId)
-        }
-        return resolved.length + forgotten.length
-      }),
-    close: () =>
-      attempt(() => {
-        try {
-          if (database.isOpen) database.close()
-        } finally {
-          if (owner?.isOpen === true) owner.close()
-        }
-      }),
+  constructor(file: string, database: DatabaseSync, owner: DatabaseSync | null) {
+    this.#file = file
+    this.#database = database
+    this.#owner = owner
+    // The log is there from the first read on.
+    database.exec('SELECT 1 FROM placement LIMIT 1')
+    this.#files = [file, `${file}-wal`, ...(owner === null ? [] : [`${file}.owner`])]
+    this.#identities = this.#files.map(toIdentity)
+    this.#sql = prepareStatements(database)
   }
 
-  async function attempt<T>(work: () => T): Promise<T> {
+  insert(placement: Placement, entry: AuditEntry, at: number): Promise<boolean> {
+    return this.#write(() => this.#keep(this.#sql.insertPlacement, placement, entry, at))
+  }
+
+  update(placement: Placement, entry: AuditEntry, at: number): Promise<boolean> {
+    return this.#write(() => this.#keep(this.#sql.updatePlacement, placement, entry, at))
+  }
+
+  read(opId: string): Promise<Placement | null> {
+    return this.#attempt(() => toPlacement(this.#sql.readByOp.get(opId)))
+  }
+
+  find(key: PlacementKey): Promise<Placement | Tombstone | null> {
+    return this.#attempt(() => this.#find(key))
+  }
+
+  findByOrder(broker: BrokerId, orderId: string): Promise<Placement | null> {
+    return this.#attempt(() => toPlacement(this.#sql.readByOrder.get(broker, orderId)))
+  }
+
+  findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]> {
+    return this.#attempt(() => this.#sql.readTwins.all(broker, accountId, fingerprint).map(parsePlacement))
+  }
+
+  findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]> {
+    return this.#attempt(() => this.#sql.readUnresolved.all(broker, accountId).map(parsePlacement))
+  }
+
+  findBound(broker: BrokerId, orderIds: readonly string[], opId: string): Promise<string[]> {
+    return this.#attempt(() =>
+      this.#sql.readBound.all(broker, JSON.stringify(orderIds), opId).map((row) => String(row.order_id)),
+    )
+  }
+
+  findUnfinished(after: string | null, limit: number): Promise<Placement[]> {
+    return this.#attempt(() => this.#sql.readUnfinished.all(after ?? '', limit).map(parsePlacement))
+  }
+
+  keepCancel({ broker, orderId, accountId, principal, requestedAt }: CancelRequest): Promise<boolean> {
+    return this.#write(() => {
+      if (this.#sql.readCancel.get(broker, orderId, accountId) !== undefined) return true
+      const { all_kept: kept, of_account: ofAccount } = this.#sql.countCancels.get(accountId) ?? {}
+      if (Number(kept) >= cancelRequestsMax.all || Number(ofAccount) >= cancelRequestsMax.perAccount) return false
+      this.#sql.insertCancel.run(broker, orderId, accountId, principal, requestedAt)
+      return true
+    })
+  }
+
+  settleCancel({ broker, orderId, accountId }: CancelKey): Promise<void> {
+    return this.#write(() => void this.#sql.deleteCancel.run(broker, orderId, accountId))
+  }
+
+  findCancels(): Promise<CancelRequest[]> {
+    return this.#attempt(() => this.#sql.readCancels.all().map(parseCancelRequest))
+  }
+
+  readAudit(opId: string): Promise<AuditRow[]> {
+    return this.#attempt(() => this.#sql.readChain.all(opId).map(parseAuditRow))
+  }
+
+  async verifyAudit(): Promise<AuditReport> {
+    const report: AuditReport = { placements: 0, rows: 0, broken: null }
+    let checked: string[] = []
+    do {
+      const after = checked.at(-1) ?? ''
+      // One transaction, so that nobody writes between a row and its record.
+      checked = await this.#attempt(() => transact(this.#database, 'BEGIN', () => this.#verifyFrom(after, report)))
+      await setImmediate()
+    } while (checked.length > 0 && report.broken === null)
+    return report
+  }
+
+  expire(resolvedBefore: number, createdBefore: number, limit: number): Promise<number> {
+    return this.#write(() => {
+      const resolved = this.#sql.readResolved.all(resolvedBefore, limit)
+      for (const { op_id: opId = null } of resolved) {
+        this.#sql.insertTombstone.run(opId)
+        this.#sql.deletePlacement.run(opId)
+      }
+      const forgotten = this.#sql.readForgettable.all(createdBefore, limit)
+      for (const { op_id: opId = null } of forgotten) {
+        this.#sql.deleteChain.run(opId)
+        this.#sql.deleteTombstone.run(opId)
+      }
+      return resolved.length + forgotten.length
+    })
+  }
+
+  close(): Promise<void> {
+    return this.#attempt(() => {
+      try {
+        if (this.#database.isOpen) this.#database.close()
+      } finally {
+        if (this.#owner?.isOpen === true) this.#owner.close()
+      }
+    })
+  }
+
+  async #attempt<T>(work: () => T): Promise<T> {
     try {
       return work()
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      throw new StoreError(`the store ${file}: ${reason}`, { cause: error })
+      throw new StoreError(`the store ${this.#file}: ${reason}`, { cause: error })
     }
   }
 
-  function write<T>(work: () => T): Promise<T> {
-    return attempt(() => {
+  #write<T>(work: () => T): Promise<T> {
+    return this.#attempt(() => {
       // SQLite writes on into a file that was deleted or replaced, where nobody will ever find it.
-      if (files.some((path, index) => toIdentity(path) !== identities[index])) {
+      if (this.#files.some((path, index) => toIdentity(path) !== this.#identities[index])) {
         throw new Error('its file was moved, deleted or replaced while it was open')
       }
-      return transact(database, 'BEGIN IMMEDIATE', work)
+      return transact(this.#database, 'BEGIN IMMEDIATE', work)
     })
   }
 
-  function keep(statement: StatementSync, placement: Placement, entry: AuditEntry, at: number): boolean {
+  #keep(statement: StatementSync, placement: Placement, entry: AuditEntry, at: number): boolean {
     if (statement.run(toColumns(placement)).changes === 0) return false
     const { opId, version: seq } = placement
     const { principal, from, to, detail } = entry
-    const prevHash = String(readLastHash.get(opId)?.hash ?? '')
+    const prevHash = String(this.#sql.readLastHash.get(opId)?.hash ?? '')
     const row = { opId, seq, at, principal, from, to, detail, recordHash: hashRecord(placement), prevHash }
     const detailJson = JSON.stringify(detail)
-    insertAudit.run(opId, seq, at, principal, from, to, detailJson, row.recordHash, prevHash, hashAuditRow(row))
+    this.#sql.insertAudit.run(
+      opId,
+      seq,
+      at,
+      principal,
+      from,
+      to,
+      detailJson,
+      row.recordHash,
+      prevHash,
+      hashAuditRow(row),
+    )
     return true
   }
 
-  function find(key: PlacementKey): Placement | Tombstone | null {
+  #find(key: PlacementKey): Placement | Tombstone | null {
     const { broker, accountId, clientOrderId } = key
-    const placement = toPlacement(readByKey.get(broker, accountId, clientOrderId))
+    const placement = toPlacement(this.#sql.readByKey.get(broker, accountId, clientOrderId))
     if (placement !== null) return placement
-    const row = readTombstone.get(broker, accountId, clientOrderId)
+    const row = this.#sql.readTombstone.get(broker, accountId, clientOrderId)
     if (row === undefined) return null
     return {
       broker,
@@ -343,10 +363,10 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
   }
 
   /** Checks the next chains after that of `after` and adds them to `report`. Returns whose they are; none at the end. */
-  function verifyFrom(after: string, report: AuditReport): string[] {
-    const opIds = readOps.all({ after }).map((row) => String(row.op_id))
+  #verifyFrom(after: string, report: AuditReport): string[] {
+    const opIds = this.#sql.readOps.all({ after }).map((row) => String(row.op_id))
     for (const opId of opIds) {
-      const found = verify(opId, report)
+      const found = this.#verify(opId, report)
       if (found === null) continue
       report.broken = { opId, ...found }
       break
@@ -354,10 +374,10 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
     return opIds
   }
 
-  function verify(opId: string, report: AuditReport): { seq: number; what: string } | null {
+  #verify(opId: string, report: AuditReport): { seq: number; what: string } | null {
     let seq = 0
     let last: AuditRow | null = null
-    for (const stored of readChain.iterate(opId)) {
+    for (const stored of this.#sql.readChain.iterate(opId)) {
       seq += 1
       report.rows += 1
       if (stored.seq !== seq) return { seq, what: 'the row is missing' }
@@ -369,9 +389,9 @@ function createStore(file: string, database: DatabaseSync, owner: DatabaseSync |
       }
       last = row
     }
-    const record = readColumns.get(opId)
+    const record = this.#sql.readColumns.get(opId)
     if (record === undefined) {
-      const version = readTombstoneByOp.get(opId)?.version
+      const version = this.#sql.readTombstoneByOp.get(opId)?.version
       if (version === seq) return null
       return Number(version) > seq
         ? { seq: seq + 1, what: 'the row is missing' }
@@ -407,11 +427,6 @@ function transact<T>(database: DatabaseSync, begin: 'BEGIN' | 'BEGIN IMMEDIATE',
     undo()
   }
 }
-
-const columns = (
-  'op_id broker account client_order_id fingerprint state version order_id next_check_at cancel_pending created_at ' +
-  'resolved_at json'
-).split(' ')
 
 function toColumns(placement: Placement): Record<string, string | number | null> {
   return {
