@@ -83,7 +83,7 @@ export interface Store {
   /** The placement that `orderId` was bound to. */
   findByOrder(broker: BrokerId, orderId: string): Promise<Placement | null>
   /** Placements of the account with this fingerprint that are SENDING, UNKNOWN or AMBIGUOUS, oldest first, at most 100. */
-  findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
+  findDuplicateCandidates(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
   /** Returns all placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first. */
   findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]>
   /** Which of `orderIds` are bound to a placement other than `opId`. */

@@ -31,7 +31,7 @@ import {
   toUnread,
 } from './outcomes.ts'
 import type { CancelOrderResult, CancelRefused } from './outcomes.ts'
-import { isSettled, isWished } from './placement/placement.ts'
+import { isSettled, isCancelPending } from './placement/placement.ts'
 import type { Placement } from './placement/placement.ts'
 import type { OnTrouble, Records } from './records.ts'
 import { createProblem } from './validate.ts'
@@ -340,7 +340,7 @@ class OrderCancels implements Cancels {
     if (before === null) {
       // Complete lists lack the order, and the broker has not shown it for longer than its replicas lag.
       const placement = await this.#findOwnPlacement(caller.flight, target)
-      if (placement !== null && isWished(placement)) await this.#settle(placement, null)
+      if (placement !== null && isCancelPending(placement)) await this.#settle(placement, null)
       const keptFor = accountInOrderId(orderId) ?? accountId
       if (keptFor !== null && by.sees(keptFor)) {
         await this.#requests.settle({ broker: broker.id, orderId, accountId: keptFor })
@@ -386,7 +386,7 @@ class OrderCancels implements Cancels {
     flight.seen = before
     const placement = await flight.placement
     if (before?.state === 'CLOSED') {
-      if (placement !== null && isWished(placement)) await this.#settle(placement, before)
+      if (placement !== null && isCancelPending(placement)) await this.#settle(placement, before)
       await this.#requests.settle(toCancelKey(broker, target))
       return toFinal(before, true)
     }
@@ -586,7 +586,7 @@ class OrderCancels implements Cancels {
       if (this.#closing.signal.aborted) return
       // The cancel may have been settled meanwhile, and is not sent again then.
       const current = await this.#store.read(wish.opId).catch(() => wish)
-      if (current === null || !isWished(current)) return
+      if (current === null || !isCancelPending(current)) return
       if (this.#unasked.has(wish.opId)) {
         await this.#cancelById(
           broker,
@@ -606,7 +606,7 @@ class OrderCancels implements Cancels {
   resume(placement: Placement): void {
     const { orderId } = placement
     const broker = this.#brokers.get(placement.broker)
-    if (!broker || orderId === null || !isWished(placement)) return
+    if (!broker || orderId === null || !isCancelPending(placement)) return
     if (this.#closing.signal.aborted || !this.#options.isAllowed) return
     this.#track(this.#carryOut(broker, placement, orderId)).catch((error: unknown) =>
       this.#onTrouble(`${toName(placement)} broke off`, error),

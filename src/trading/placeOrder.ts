@@ -1,8 +1,11 @@
 // Places orders. A key is recorded before anything leaves, and sent once; it is sent again only after proof that the first send
 // was not processed. An outcome that is not known is reported as unknown, never as a failure.
+//
+//   placeOrder  records a key, joins or replays it, and answers the caller
+//   sendOrder   sends it once                     answerCheck  checks what the broker answered
+//   reconciler  finds out lost outcomes           recovery     takes up what an earlier process left
 
 import { LRUCache } from 'lru-cache'
-import { UpstreamError } from '../upstream/errors.ts'
 import { createTally } from '../upstream/readScope.ts'
 import type { Broker, Brokers, PlaceAnswer } from '../brokers/broker.ts'
 import type { Tally } from '../upstream/readScope.ts'
@@ -11,6 +14,7 @@ import type { Clock } from '../domain/clock.ts'
 import type { Rate } from '../domain/rate.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
 import type { PlacementKey, Store, Tombstone } from '../store/store.ts'
+import { AnswerCheck } from './answerCheck.ts'
 import { createCancels } from './cancelOrder.ts'
 import type { Cancels } from './cancelOrder.ts'
 import { brokerOf } from '../brokers/registry.ts'
@@ -24,20 +28,20 @@ import {
   toNotPlaced,
   toOrderPlacement,
   toPlaceResult,
-  toRefused,
   toUnknown,
 } from './outcomes.ts'
 import type { OrderPlacement, PlaceOrderResult } from './outcomes.ts'
-import { isConfirmed, judgeAnswer, mayOwn, toChanges, toSearchedSince } from './placement/match.ts'
-import type { AnswerVerdict } from './placement/match.ts'
-import { createPlacement, isSettled, isWished, toFingerprint, unwanted } from './placement/placement.ts'
-import type { NotSentOutcome, Placement, PreSendSnapshot } from './placement/placement.ts'
+import { toChanges } from './placement/match.ts'
+import { createPlacement, isSettled, maySend, toFingerprint } from './placement/placement.ts'
+import type { NotSentOutcome, Placement } from './placement/placement.ts'
 import { createReconciler, toOutcome } from './reconciler.ts'
-import type { LookupTimes } from './reconciler.ts'
+import type { LookupTimes, Reconciler } from './reconciler.ts'
 import { createRecords } from './records.ts'
-import type { OnTrouble } from './records.ts'
+import type { OnTrouble, Records } from './records.ts'
+import { Recovery } from './recovery.ts'
+import { OrderSender, unrecordable } from './sendOrder.ts'
 import { createUnresolved } from './unresolved.ts'
-import type { UnresolvedListener } from './unresolved.ts'
+import type { Unresolved, UnresolvedListener } from './unresolved.ts'
 import { createProblem, findProblems, findUnacknowledgeable } from './validate.ts'
 
 /** The writes of a process. They continue if the caller disconnects. */
@@ -48,7 +52,7 @@ export interface Commands extends Pick<Cancels, 'cancel'> {
    */
   start(): Promise<void>
   /** Places `order` unless its key has been used. Never throws if the broker or the store fails. */
-  place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult>
+  place(order: NewOrder, options: CallerOptions): Promise<PlaceOrderResult>
   /** Returns the placement of a key; null if the key was never used. Throws StoreError if the store cannot be read. */
   placement(accountId: string, clientOrderId: string): Promise<OrderPlacement | null>
   /** Number of placements without an outcome. */
@@ -58,7 +62,7 @@ export interface Commands extends Pick<Cancels, 'cancel'> {
 }
 
 /** Options of a caller for one placement. */
-interface PlaceWishes {
+interface CallerOptions {
   /** The order is not sent at this instant or later, in epoch ms; null leaves the limit to the settings. */
   sendBy: number | null
   /** How long the caller waits, in ms, at most `replyMs`; null waits for `replyMs`. */
@@ -99,8 +103,8 @@ export interface PlaceTimes extends LookupTimes {
   sendByMs: { market: number; other: number }
 }
 
-// The work of the first caller of a key, which later callers with the same key join.
-interface Flight {
+/** The work on one key, which the first caller starts and later callers with the same key join. */
+interface PlaceTask {
   fingerprint: string
   /** Resolves when it is known whether this key has a record. */
   opened: Promise<Opened>
@@ -121,19 +125,7 @@ interface Flight {
 type Opened = { kind: 'ours' } | { kind: 'before' } | { kind: 'answer'; answer: (order: NewOrder) => PlaceOrderResult }
 
 // Maximum keys under way at once; more are refused before anything is recorded.
-const flightsMax = 1_000
-const twinWaitMs = 1_000
-// Maximum time for the pre-send snapshot, in ms. Without it, an order that shows no client order id cannot be bound.
-const snapshotMs = 5_000
-// Ms between two reads that are to confirm the order an answer named.
-const confirmMs = { first: 250, longest: 2_000 }
-const restartMs = { first: 250, longest: 5_000 }
-const unfinishedPerPage = 200
-// How long a key is kept, in ms: its record after the outcome, its tombstone after it was made.
-const keptMs = { record: 90 * 86_400_000, tombstone: 180 * 86_400_000 }
-const sweepMs = 3_600_000
-const sweepMax = 500
-
+const tasksMax = 1_000
 /** The writes over `brokers`, kept in `store`. The caller closes it, before both. */
 export function createCommands(options: CommandsOptions): Commands {
   return new TradingCommands(options)
@@ -141,63 +133,64 @@ export function createCommands(options: CommandsOptions): Commands {
 
 class TradingCommands implements Commands {
   readonly #options: CommandsOptions
-  readonly #brokers
-  readonly #store
-  readonly #clock
-  readonly #times
-  readonly #trading
-  readonly #onTrouble
-  readonly #owner
-  readonly #records
-  readonly #reconciler
-  readonly #cancels
-  readonly #unresolved
-  readonly #flights = new Map<string, Flight>()
-  readonly #changingBrokers = new Set<BrokerId>()
-  readonly #notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
+  readonly #brokers: Brokers
+  readonly #store: Store
+  readonly #clock: Clock
+  readonly #times: PlaceTimes
+  readonly #onTrouble: OnTrouble
+  /** Names this process in the records. */
+  readonly #owner: string
   readonly #closing = new AbortController()
+  readonly #records: Records
+  readonly #sender: OrderSender
+  readonly #answers: AnswerCheck
+  readonly #reconciler: Reconciler
+  readonly #cancels: Cancels
+  readonly #unresolved: Unresolved
+  readonly #recovery: Recovery
+  /** Keys under way. */
+  readonly #tasks = new Map<string, PlaceTask>()
+  /** Brokers that were logged as changing client order ids. */
+  readonly #changingBrokers = new Set<BrokerId>()
+  /** Placements whose changed terms were logged. */
+  readonly #notedPlacements = new LRUCache<string, true>({ maxSize: 1_000, sizeCalculation: () => 1 })
   #housework: Promise<unknown> = Promise.resolve()
 
   constructor(options: CommandsOptions) {
+    const { brokers, store, clock, times, onTrouble, random } = options
     this.#options = options
-    const { brokers, store, clock, times, trading, onTrouble } = options
     this.#brokers = brokers
     this.#store = store
     this.#clock = clock
     this.#times = times
-    this.#trading = trading
     this.#onTrouble = onTrouble
-    this.#owner = toUuidV7(this.#clock.now(), options.random)
-    this.#records = createRecords(this.#store, this.#clock, this.#onTrouble)
-    this.#reconciler = createReconciler({
-      brokers: this.#brokers,
-      store: this.#store,
-      records: this.#records,
-      clock: this.#clock,
-      times: this.#times,
-      onTrouble: this.#onTrouble,
-    })
+    this.#owner = toUuidV7(clock.now(), random)
+    const closing = this.#closing.signal
+    const records = createRecords(store, clock, onTrouble)
+    const shared = { brokers, store, records, clock, owner: this.#owner, closing, onTrouble }
+    this.#records = records
+    this.#sender = new OrderSender(shared)
+    this.#answers = new AnswerCheck(shared)
+    this.#reconciler = createReconciler({ ...shared, times })
     this.#cancels = createCancels({
-      brokers: this.#brokers,
-      store: this.#store,
-      records: this.#records,
-      clock: this.#clock,
-      random: options.random,
-      replyMs: this.#times.replyMs,
-      lateMs: this.#times.lateMs,
-      isAllowed: this.#trading !== 'read-only',
-      onTrouble: this.#onTrouble,
+      ...shared,
+      random,
+      replyMs: times.replyMs,
+      lateMs: times.lateMs,
+      isAllowed: options.trading !== 'read-only',
     })
-    this.#unresolved = createUnresolved(
-      this.#records,
-      this.#clock,
-      options.unresolved ?? { onCount() {}, onResolved() {} },
-    )
+    this.#unresolved = createUnresolved(records, clock, options.unresolved ?? { onCount() {}, onResolved() {} })
+    this.#recovery = new Recovery({
+      ...shared,
+      reconciler: this.#reconciler,
+      cancels: this.#cancels,
+      unresolved: this.#unresolved,
+    })
     this.#records.listen((placement, from) => {
-      const flight = this.#flights.get(toKeyText(placement))
-      if (flight?.placement?.opId === placement.opId) {
-        flight.placement = placement
-        if (isSettled(placement)) flight.settled.resolve()
+      const task = this.#tasks.get(toKeyText(placement))
+      if (task?.placement?.opId === placement.opId) {
+        task.placement = placement
+        if (isSettled(placement)) task.settled.resolve()
       }
       if (placement.state !== 'ACCEPTED' || from === 'ACCEPTED') return
       // The send and a lookup may both find the order, and each would log the change.
@@ -217,22 +210,22 @@ class TradingCommands implements Commands {
   }
 
   async start(): Promise<void> {
-    const isDone = await this.#isTakenUp()
-    this.#housework = Promise.all([isDone ? null : this.#takeUpUntilDone(), this.#sweep()])
+    const isDone = await this.#recovery.tryAll()
+    this.#housework = Promise.all([isDone ? null : this.#recovery.repeat(), this.#recovery.sweep()])
   }
 
   async close(): Promise<void> {
     this.#closing.abort()
     // Callers that wait for a lookup are answered now. What cannot be stored is found out after the restart.
     this.#records.close()
-    while (this.#flights.size > 0) await Promise.allSettled([...this.#flights.values()].map(({ ended }) => ended))
+    while (this.#tasks.size > 0) await Promise.allSettled([...this.#tasks.values()].map(({ ended }) => ended))
     await Promise.all([this.#cancels.close(), this.#reconciler.close(), this.#housework])
   }
 
   // ---- what the caller sees ---------------------------------------------------------------------------------------
-  async place(order: NewOrder, wishes: PlaceWishes): Promise<PlaceOrderResult> {
-    const until = this.#clock.monotonic() + Math.min(this.#times.replyMs, wishes.timeoutMs ?? this.#times.replyMs)
-    const problems = [...findProblems(order), ...findUnacknowledgeable(wishes.acknowledged)]
+  async place(order: NewOrder, options: CallerOptions): Promise<PlaceOrderResult> {
+    const until = this.#clock.monotonic() + Math.min(this.#times.replyMs, options.timeoutMs ?? this.#times.replyMs)
+    const problems = [...findProblems(order), ...findUnacknowledgeable(options.acknowledged)]
     const broker = this.#brokers.get(brokerOf(order.accountId))
     if (!broker)
       problems.push(createProblem('accountId', 'NOT_SUPPORTED', 'The broker of this account is not connected here.'))
@@ -243,28 +236,27 @@ class TradingCommands implements Commands {
 
     const key = toKeyText({ ...order, broker: broker.id })
     const fingerprint = toFingerprint(order)
-    const joined = this.#flights.get(key)
+    const joined = this.#tasks.get(key)
     if (joined && joined.fingerprint !== fingerprint) return toKeyReused(order)
-    const flight = joined ?? this.#startFlight(broker, order, { key, fingerprint, wishes })
+    const task = joined ?? this.#startTask(broker, order, { key, fingerprint, options })
 
-    const opened = await within<Opened | null>(this.#clock, until, flight.opened, () => null)
+    const opened = await within<Opened | null>(this.#clock, until, task.opened, () => null)
     if (opened?.kind === 'answer') return opened.answer(order)
     const replayed = joined !== undefined || opened?.kind !== 'ours'
-    await within<unknown>(this.#clock, until, Promise.race([flight.ended, flight.settled.promise]), () => {})
-    if (flight.unrecorded !== null) return toNotPlaced(order.clientOrderId, flight.unrecorded)
-    if (this.#flights.get(key) === flight) flight.wasLeft = true
+    await within<unknown>(this.#clock, until, Promise.race([task.ended, task.settled.promise]), () => {})
+    if (task.unrecorded !== null) return toNotPlaced(order.clientOrderId, task.unrecorded)
+    if (this.#tasks.get(key) === task) task.wasLeft = true
 
-    let placement = flight.placement
+    let placement = task.placement
     if (placement === null) return toUnknown(order.clientOrderId, 1_000)
     // The send may still be answered, but its caller no longer waits, so lookups start.
-    if (placement.state === 'SENDING' && this.#flights.get(key) === flight)
-      this.#reconciler.follow(placement, flight.ended)
+    if (placement.state === 'SENDING' && this.#tasks.get(key) === task) this.#reconciler.follow(placement, task.ended)
     const isFresh = this.#clock.now() < (placement.lastSentAt ?? 0) + this.#times.replyMs
     if (placement.state === 'UNKNOWN' && isFresh) placement = await this.#records.settled(placement, until)
     // The caller gets UNKNOWN for RESERVED as well, but nothing has been sent, so the operator need not know.
     if (placement.state !== 'RESERVED') this.#unresolved.reported(placement)
     // Shows the answer's order only if it is the order of the placement.
-    const shown = flight.order?.id === placement.orderId ? flight.order : null
+    const shown = task.order?.id === placement.orderId ? task.order : null
     return toPlaceResult(placement, { replayed, order: shown, at: this.#clock.now() })
   }
 
@@ -275,7 +267,7 @@ class TradingCommands implements Commands {
     if (found !== null && !isTombstone(found) && (found.state === 'UNKNOWN' || found.state === 'AMBIGUOUS')) {
       this.#unresolved.reported(found)
     }
-    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || this.#flights.has(toKeyText(key))) {
+    if (found === null || isTombstone(found) || found.state !== 'RESERVED' || this.#tasks.has(toKeyText(key))) {
       return found && toOrderPlacement(found, at)
     }
     // No process sends this placement, because its process ended or could not record its outcome.
@@ -284,13 +276,13 @@ class TradingCommands implements Commands {
   }
 
   // ---- one key at a time --------------------------------------------------------------------------------------------
-  #startFlight(
+  #startTask(
     broker: Broker,
     order: NewOrder,
-    { key, fingerprint, wishes }: { key: string; fingerprint: string; wishes: PlaceWishes },
-  ): Flight {
-    const opened = this.#open(broker, order, fingerprint, wishes)
-    const flight: Flight = {
+    { key, fingerprint, options }: { key: string; fingerprint: string; options: CallerOptions },
+  ): PlaceTask {
+    const opened = this.#open(broker, order, fingerprint, options)
+    const task: PlaceTask = {
       fingerprint,
       opened: opened.then(({ state }) => state),
       ended: Promise.resolve(),
@@ -300,15 +292,15 @@ class TradingCommands implements Commands {
       order: null,
       unrecorded: null,
     }
-    flight.ended = this.#sendOnce(broker, opened, wishes, flight).finally(() => this.#flights.delete(key))
+    task.ended = this.#sendOnce(broker, opened, options, task).finally(() => this.#tasks.delete(key))
     // Handles the rejection here as well, because without a waiting caller it would end the process.
-    flight.ended.catch((error: unknown) => this.#onTrouble('a placement met a bug', error))
-    this.#flights.set(key, flight)
-    return flight
+    task.ended.catch((error: unknown) => this.#onTrouble('a placement met a bug', error))
+    this.#tasks.set(key, task)
+    return task
   }
 
   /** Finds or creates the record of a key, and returns whether it is to be sent now. */
-  async #open(broker: Broker, order: NewOrder, fingerprint: string, wishes: PlaceWishes): Promise<Opening> {
+  async #open(broker: Broker, order: NewOrder, fingerprint: string, options: CallerOptions): Promise<Opening> {
     const { accountId, clientOrderId } = order
     const key: PlacementKey = { broker: broker.id, accountId, clientOrderId }
     for (;;) {
@@ -326,15 +318,18 @@ class TradingCommands implements Commands {
         const tombstone = found
         return toAnswer(() => toExpired(tombstone))
       }
-      if (found !== null && !mayBeSent(found)) {
+      if (found !== null && !maySend(found)) {
         // The process that sent it has ended, and the placement was not taken up since.
         const isOrphan = found.state === 'SENDING' && found.owner !== this.#owner
-        return { placement: isOrphan ? await this.#takeUp(found).catch(() => found) : found, state: { kind: 'before' } }
+        return {
+          placement: isOrphan ? await this.#recovery.takeUp(found).catch(() => found) : found,
+          state: { kind: 'before' },
+        }
       }
-      const refusal = this.#refuse(accountId, wishes)
+      const refusal = this.#refuse(accountId, options)
       if (refusal !== null) return toAnswer(({ clientOrderId: id }) => toNotPlaced(id, refusal))
       try {
-        const opened = await this.#reserve(broker, order, { wishes, found })
+        const opened = await this.#reserve(broker, order, { options, found })
         if (opened !== null) return { placement: opened, state: { kind: 'ours' } }
       } catch (error) {
         if (!(error instanceof StoreError)) throw error
@@ -345,14 +340,14 @@ class TradingCommands implements Commands {
   }
 
   /** Returns why a new placement is refused before it is recorded; null if it is not. Joins and repeats are not checked. */
-  #refuse(accountId: string, { sendBy }: PlaceWishes): NotSentOutcome | null {
+  #refuse(accountId: string, { sendBy }: CallerOptions): NotSentOutcome | null {
     if (this.#closing.signal.aborted) {
       return notSent('SHUTTING_DOWN', 'The service is stopping; the order was not sent.')
     }
-    if (this.#trading !== 'on')
+    if (this.#options.trading !== 'on')
       return notSent('TRADING_HALTED', 'Placing is switched off here; the order was not sent.')
     if (sendBy !== null && this.#clock.now() >= sendBy) return tooLate
-    if (this.#flights.size > flightsMax) return crowded
+    if (this.#tasks.size > tasksMax) return crowded
     const waitMs = this.#options.placementRate?.take(accountId) ?? 0
     return waitMs === 0
       ? null
@@ -363,12 +358,12 @@ class TradingCommands implements Commands {
   async #reserve(
     broker: Broker,
     request: NewOrder,
-    { wishes, found }: { wishes: PlaceWishes; found: Placement | null },
+    { options, found }: { options: CallerOptions; found: Placement | null },
   ): Promise<Placement | null> {
-    const { acknowledged, principal = 'caller' } = wishes
+    const { acknowledged, principal = 'caller' } = options
     const at = this.#clock.now()
     const usual = at + (request.type === 'MARKET' ? this.#times.sendByMs.market : this.#times.sendByMs.other)
-    const sendBy = Math.min(usual, wishes.sendBy ?? usual)
+    const sendBy = Math.min(usual, options.sendBy ?? usual)
     if (found !== null) {
       const reserved = await this.#records.change(
         found,
@@ -382,171 +377,108 @@ class TradingCommands implements Commands {
     return (await this.#records.insert(made, acknowledged, principal)) ? made : null
   }
 
-  async #sendOnce(broker: Broker, opened: Promise<Opening>, wishes: PlaceWishes, flight: Flight): Promise<void> {
+  async #sendOnce(broker: Broker, opened: Promise<Opening>, caller: CallerOptions, task: PlaceTask): Promise<void> {
     const { placement: known, state } = await opened
-    flight.placement = known
-    if (state.kind === 'ours' && known !== null) await this.#send(broker, known, wishes, flight)
+    task.placement = known
+    if (state.kind === 'ours' && known !== null) await this.#send(broker, known, caller, task)
   }
 
   // ---- sending --------------------------------------------------------------------------------------------------------
 
-  /** Sends a RESERVED placement, until it has an outcome or is UNKNOWN. */
-  async #send(broker: Broker, reserved: Placement, wishes: PlaceWishes, flight: Flight): Promise<void> {
-    const { request, opId, sendBy, attempt } = reserved
-    const keepNotSent = async (outcome: NotSentOutcome, left = false): Promise<void> => {
-      flight.placement = await this.#records.insist(reserved, { type: 'not_sent', attempt, outcome, left })
+  /** Sends a RESERVED placement, and records how the send ended. */
+  async #send(broker: Broker, reserved: Placement, caller: CallerOptions, task: PlaceTask): Promise<void> {
+    const { attempt } = reserved
+    const { sendBy, acknowledged, tally = createTally() } = caller
+    const onRecord = (placement: Placement): void => {
+      task.placement = placement
+      const isOurs = placement.state === 'SENDING' && placement.owner === this.#owner
+      // Starts the lookups for a caller that left before the send.
+      if (task.wasLeft && isOurs) this.#reconciler.follow(placement, task.ended)
     }
-    const { tally = createTally() } = wishes
-    let hasBegun = false
+    const result = await this.#sender.send(broker, reserved, { sendBy, acknowledged, tally, onRecord })
+    switch (result.kind) {
+      case 'sent':
+        return await this.#conclude(broker, reserved, result.answer, { task, tally })
+      case 'notSent': {
+        const { outcome, hasLeft: left, isRecorded } = result
+        if (!isRecorded) task.unrecorded = outcome
+        const event = { type: 'not_sent' as const, attempt, outcome, left }
+        // Without a record, a failure is ignored, because a placement that stays RESERVED is not sent.
+        if (isRecorded) task.placement = await this.#records.insist(reserved, event)
+        else await this.#records.change(reserved, event).catch(() => {})
+        return
+      }
+      case 'rejected': {
+        const event = { type: 'rejected' as const, outcome: result.outcome, orderId: null, foundBy: null }
+        task.placement = await this.#records.insist(task.placement ?? reserved, event)
+        return
+      }
+      case 'unknown':
+        return await this.#lose(result.failure, task)
+      case 'takenOver':
+        return
+      default:
+        return result satisfies never
+    }
+  }
+
+  /** Records the outcome that the broker's answer names, once it is certain that the answer is about this order. */
+  async #conclude(
+    broker: Broker,
+    reserved: Placement,
+    answer: PlaceAnswer,
+    { task, tally }: { task: PlaceTask; tally: Tally },
+  ): Promise<void> {
     try {
-      const twin = await this.#findTwin(reserved, wishes.acknowledged)
-      if (twin !== null) return await keepNotSent(toBlocked(twin))
-      const preImage = await this.#readSnapshot(broker, reserved, tally)
-      // Checks again, because another placement may have been lost during the snapshot.
-      const later = await this.#findTwin(reserved, wishes.acknowledged)
-      if (later !== null) return await keepNotSent(toBlocked(later))
-      if (this.#closing.signal.aborted) return await keepNotSent(stopped)
-      if (this.#clock.now() >= sendBy) return await keepNotSent(tooLateFor(wishes))
-      const answer = await broker.place(request, {
-        idempotencyKey: opId,
-        sendBy,
-        beforeSend: async () => {
-          if (this.#closing.signal.aborted) throw new NotToBeSent(stopped)
-          const sending = hasBegun
-            ? await this.#records.change(flight.placement ?? reserved, { type: 'sent_again', attempt })
-            : await this.#records.change(reserved, { type: 'sending', attempt, preImage })
-          if (isWished(sending)) throw new NotToBeSent(unwanted)
-          // Another process sends the placement unless this step was recorded.
-          const isOurs = sending.state === 'SENDING' && sending.attempt === attempt && sending.owner === this.#owner
-          if (!isOurs) {
-            flight.placement = sending
-            throw new NotToBeSent(null)
-          }
-          flight.placement = sending
-          hasBegun = true
-          // Starts the lookups for a caller that left before the send.
-          if (flight.wasLeft) this.#reconciler.follow(sending, flight.ended)
-        },
-      })
-      tally.calls++
-      const verdict = await this.#judge(flight.placement ?? reserved, answer).catch((error: unknown) => {
-        if (!(error instanceof StoreError)) throw error
-        // The records that could contradict the answer cannot be read now, so a later read confirms it.
-        return 'unconfirmed' as const
-      })
-      if (verdict === 'contradiction') return await this.#lose('contradiction', null, flight)
-      if (verdict === 'unconfirmed') return await this.#confirm(broker, answer.orderId, { flight, tally })
-      flight.order = answer.order
+      const verdict = await this.#answers.judge(task.placement ?? reserved, answer)
+      if (verdict === 'contradiction') return await this.#lose({ kind: 'contradiction', status: null }, task)
+      if (verdict === 'unconfirmed') return await this.#confirm(broker, answer.orderId, { task, tally })
+      task.order = answer.order
       const { orderId, rejection } = answer
       const foundBy = 'RESPONSE' as const
       const no = rejection ?? { code: 'OTHER' as const, brokerCode: null, reason: null }
-      flight.placement = await this.#records.insist(
-        flight.placement ?? reserved,
+      task.placement = await this.#records.insist(
+        task.placement ?? reserved,
         answer.status === 'REJECTED'
           ? { type: 'rejected', outcome: { kind: 'rejected', ...no }, orderId, foundBy }
           : { type: 'accepted', orderId, foundBy },
       )
       // The answered order id belongs to another key, so the answer was about another order.
-      if (flight.placement.state === 'SENDING') await this.#lose('contradiction', null, flight)
+      if (task.placement.state === 'SENDING') await this.#lose({ kind: 'contradiction', status: null }, task)
     } catch (error) {
-      if (hasBegun && error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
-      // If it had begun, the order left once and the broker did not process it.
-      if (error instanceof NotToBeSent) {
-        return error.outcome === null ? undefined : await keepNotSent(error.outcome, hasBegun)
-      }
-      if (!hasBegun && error instanceof StoreError) {
-        flight.unrecorded = unrecordable
-        this.#onTrouble('a placement cannot be recorded', error)
-        // Ignores a failure, because a placement that stays RESERVED is not sent.
-        const event = { type: 'not_sent' as const, attempt, outcome: unrecordable, left: false }
-        await this.#records.change(reserved, event).catch(() => {})
-        return
-      }
-      if (error instanceof UpstreamError && error.effect === 'none') {
-        const refused = toRefused(error, wishes.sendBy !== null && this.#clock.now() >= wishes.sendBy)
-        if (refused.kind === 'not_sent') return await keepNotSent(refused, error.kind !== 'not_sent')
-        const event = { type: 'rejected' as const, outcome: refused, orderId: null, foundBy: null }
-        flight.placement = await this.#records.insist(flight.placement ?? reserved, event)
-        return
-      }
-      if (!hasBegun) {
-        // A bug of ours, before anything can have left.
-        await keepNotSent(notSent('BROKER_UNAVAILABLE', 'The order could not be sent.'))
-        throw error
-      }
-      // A bug of ours may also end here. It may have occurred after the bytes left, so the outcome is unknown.
-      if (!(error instanceof StoreError)) this.#onTrouble(`the outcome of placement ${opId} is not known`, error)
-      const isAnswer = error instanceof UpstreamError
-      await this.#lose(isAnswer ? error.kind : 'bug', isAnswer ? error.status : null, flight)
+      // A bug of ours after the send.
+      this.#onTrouble(`the outcome of placement ${reserved.opId} is not known`, error)
+      await this.#lose({ kind: 'bug', status: null }, task)
     }
   }
 
-  /** Judges the answer to the send of `placement`. Throws StoreError if the store cannot be read. */
-  async #judge(placement: Placement, answer: PlaceAnswer): Promise<AnswerVerdict> {
-    const { broker, accountId, opId, request } = placement
-    const { clientOrderId } = answer
-    const isOtherId = clientOrderId !== null && clientOrderId !== '' && clientOrderId !== request.clientOrderId
-    const other = isOtherId ? await this.#store.find({ broker, accountId, clientOrderId }) : null
-    const isOthers = other !== null && mayOwn(other, answer.orderId)
-    const owner = isOthers ? other : await this.#store.findByOrder(broker, answer.orderId)
-    return judgeAnswer(placement, answer, owner !== null && owner.opId !== opId)
-  }
-
-  /**
-   * Reads the order that an unconfirmed answer named, and binds it if it is ours. Repeats the read for at most `replyMs`,
-   * because the broker's reads may lag. The lookups run meanwhile and know the order id as well.
-   */
-  async #confirm(broker: Broker, orderId: string, { flight, tally }: { flight: Flight; tally: Tally }): Promise<void> {
-    await this.#lose('unconfirmed', null, flight, orderId)
+  /** Binds the order of an unconfirmed answer if a read shows that it is ours. The lookups run meanwhile and know its id. */
+  async #confirm(broker: Broker, orderId: string, { task, tally }: { task: PlaceTask; tally: Tally }): Promise<void> {
+    await this.#lose({ kind: 'unconfirmed', status: null }, task, orderId)
     const until = this.#clock.monotonic() + this.#times.replyMs
-    for (let waitMs = confirmMs.first; ; waitMs = Math.min(waitMs * 2, confirmMs.longest)) {
-      const { placement } = flight
-      if (placement?.state !== 'UNKNOWN') return
-      const order = await this.#readOrder(broker, { id: orderId, accountId: placement.accountId, tally }, until)
-      if (order !== null) {
-        if (!(await this.#isOurs(placement, order))) return
-        flight.order = order
-        const event = toOutcome(order, 'RESPONSE', toChanges(placement.request, order))
-        flight.placement = await this.#records.insist(placement, event)
-        return
-      }
-      if (this.#clock.monotonic() + waitMs >= until) return
-      await this.#clock.sleep(waitMs, this.#closing.signal)
-      if (this.#closing.signal.aborted) return
-    }
+    const current = (): Placement | null => task.placement
+    const confirmed = await this.#answers.confirm(broker, orderId, { current, tally, until })
+    if (confirmed === null) return
+    const { placement, order } = confirmed
+    task.order = order
+    task.placement = await this.#records.insist(
+      placement,
+      toOutcome(order, 'RESPONSE', toChanges(placement.request, order)),
+    )
   }
 
-  /** Whether `order`, which our answer named, is certainly the one of `placement`; false if the store cannot be read. */
-  async #isOurs(placement: Placement, order: Order): Promise<boolean> {
-    const { broker, accountId, opId } = placement
-    const { clientOrderId } = order
-    try {
-      const rivals = (await this.#store.findUnresolved(broker, accountId)).filter((other) => other.opId !== opId)
-      if (!isConfirmed(placement, order, rivals)) return false
-      if (typeof clientOrderId !== 'string') return true
-      const owner = await this.#store.find({ broker, accountId, clientOrderId })
-      return owner === null || owner.opId === opId || !mayOwn(owner, order.id)
-    } catch (error) {
-      if (error instanceof StoreError) return false
-      throw error
-    }
-  }
-
-  async #readOrder(
-    broker: Broker,
-    { id, accountId, tally }: { id: string; accountId: string; tally: Tally },
-    until: number,
-  ): Promise<Order | null> {
-    const deadline = this.#clock.now() + Math.max(0, until - this.#clock.monotonic())
-    const scope = { signal: this.#closing.signal, deadline, isForCancel: false, caller: null, tally }
-    const key = { broker: broker.id, id, accountId, mustBeWhole: true }
-    try {
-      const [order = null] = await broker.orders([key], scope)
-      return order instanceof UpstreamError ? null : order
-    } catch (error) {
-      if (this.#closing.signal.aborted) return null
-      throw error
-    }
+  /** Records that the outcome is unknown, and starts the lookups. */
+  async #lose(
+    failure: { kind: string; status: number | null },
+    task: PlaceTask,
+    answeredOrderId: string | null = null,
+  ): Promise<void> {
+    const { placement: sent } = task
+    if (sent === null) return
+    const answered = answeredOrderId === null ? {} : { answeredOrderId }
+    const event = { type: 'lost' as const, attempt: sent.attempt, failure, ...answered }
+    task.placement = await this.#records.insist(sent, event)
+    if (task.placement.state === 'UNKNOWN') this.#reconciler.follow(task.placement, null)
   }
 
   /** Logs once per broker that it changes client order ids, and once per placement which terms the broker changed. */
@@ -561,137 +493,6 @@ class TradingCommands implements Commands {
       )
     }
     if (terms.length > 0) this.#options.onNotice(`the broker changed terms of an order: ${terms.join(', ')}`, about)
-  }
-
-  async #lose(
-    kind: string,
-    status: number | null,
-    flight: Flight,
-    answeredOrderId: string | null = null,
-  ): Promise<void> {
-    const { placement: sent } = flight
-    if (sent === null) return
-    const answered = answeredOrderId === null ? {} : { answeredOrderId }
-    const event = { type: 'lost' as const, attempt: sent.attempt, failure: { kind, status }, ...answered }
-    flight.placement = await this.#records.insist(sent, event)
-    if (flight.placement.state === 'UNKNOWN') this.#reconciler.follow(flight.placement, null)
-  }
-
-  /**
-   * Returns a duplicate candidate: an unresolved placement with the same terms under another key, which may be the same button
-   * pressed again. Waits up to a second for its outcome. Returns null if there is none. Throws StoreError.
-   */
-  async #findTwin(reserved: Placement, acknowledged: readonly string[]): Promise<Placement | null> {
-    const { broker, accountId, fingerprint, opId } = reserved
-    const isTwin = (other: Placement): boolean => other.opId !== opId && !acknowledged.includes(other.clientOrderId)
-    const until = this.#clock.monotonic() + twinWaitMs
-    for (;;) {
-      const twins = (await this.#store.findTwins(broker, accountId, fingerprint)).filter(isTwin)
-      const [twin] = twins
-      if (twin === undefined || this.#clock.monotonic() >= until || this.#closing.signal.aborted) return twin ?? null
-      await this.#records.settled(twin, until)
-    }
-  }
-
-  /** Takes the pre-send snapshot; returns null if it is not needed or could not be read. */
-  async #readSnapshot(
-    broker: Broker,
-    { request, createdAt, sendBy }: Placement,
-    tally: Tally,
-  ): Promise<PreSendSnapshot | null> {
-    if (broker.capabilities.clientIdEcho) return null
-    const { accountId, symbol, side } = request
-    const query = { accountId, symbol, side, since: toSearchedSince(createdAt), purpose: 'snapshot' as const }
-    const deadline = Math.min(this.#clock.now() + snapshotMs, sendBy)
-    const late = new AbortController()
-    const scope = {
-      signal: AbortSignal.any([late.signal, this.#closing.signal]),
-      deadline,
-      isForCancel: false,
-      caller: null,
-      tally,
-    }
-    const work = broker.scan(query, scope).then(
-      ({ orders, isComplete }) => ({ orderIds: orders.map(({ id }) => id), isComplete }),
-      () => null,
-    )
-    const until = this.#clock.monotonic() + (deadline - this.#clock.now())
-    const preImage = await within<PreSendSnapshot | null>(this.#clock, until, work, () => null)
-    late.abort(new Error('the order cannot wait for it'))
-    return preImage
-  }
-
-  // ---- after a restart ------------------------------------------------------------------------------------------------
-
-  /** Takes up all placements and cancel requests that an earlier process left. Throws StoreError. */
-  async #takeUpAll(): Promise<void> {
-    let after: string | null = null
-    for (;;) {
-      const page: Placement[] = await this.#store.findUnfinished(after, unfinishedPerPage)
-      for (const left of page) await this.#takeUp(left)
-      const last = page.at(-1)
-      if (last === undefined || page.length < unfinishedPerPage) return await this.#cancels.resumeKept()
-      after = last.opId
-    }
-  }
-
-  /** Takes up one placement that an earlier process left, and returns its record. Throws StoreError. */
-  async #takeUp(left: Placement): Promise<Placement> {
-    const { attempt } = left
-    let current = left
-    if (left.owner !== this.#owner && left.state === 'RESERVED') {
-      current = await this.#records.change(left, { type: 'not_sent', attempt, outcome: stopped, left: false })
-    }
-    if (left.owner !== this.#owner && left.state === 'SENDING') {
-      current = await this.#records.change(left, { type: 'lost', attempt, failure: { kind: 'stopped', status: null } })
-    }
-    if (current.state === 'UNKNOWN' || current.state === 'NOT_PLACED' || current.state === 'AMBIGUOUS') {
-      this.#reconciler.follow(current, null)
-    }
-    // The earlier process may have reported the placement as unknown.
-    if (current.state === 'UNKNOWN' || current.state === 'AMBIGUOUS') this.#unresolved.reported(current)
-    if (current.state === 'AMBIGUOUS') {
-      this.#onTrouble(
-        `ALARM: placement ${current.opId} waits for an operator: it is not known which order is its own`,
-        null,
-      )
-    }
-    this.#cancels.resume(current)
-    return current
-  }
-
-  async #takeUpUntilDone(): Promise<void> {
-    for (
-      let waitMs = restartMs.first;
-      !this.#closing.signal.aborted;
-      waitMs = Math.min(waitMs * 2, restartMs.longest)
-    ) {
-      await this.#clock.sleep(waitMs, this.#closing.signal)
-      if (this.#closing.signal.aborted || (await this.#isTakenUp())) return
-    }
-  }
-
-  async #isTakenUp(): Promise<boolean> {
-    try {
-      await this.#takeUpAll()
-      return true
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error
-      this.#onTrouble('what was left unfinished cannot be taken up yet', error)
-      return false
-    }
-  }
-
-  /** Deletes expired records and tombstones every hour. */
-  async #sweep(): Promise<void> {
-    const startedAt = this.#clock.now() - this.#clock.monotonic()
-    while (!this.#closing.signal.aborted) {
-      const at = this.#clock.now()
-      // Stops if the wall clock was set forward, because records would expire too early and their keys could be sent again.
-      if (at - this.#clock.monotonic() - startedAt > sweepMs) return
-      const swept = await this.#store.expire(at - keptMs.record, at - keptMs.tombstone, sweepMax).catch(() => 0)
-      await this.#clock.sleep(swept >= sweepMax ? restartMs.first : sweepMs, this.#closing.signal)
-    }
   }
 }
 
@@ -713,39 +514,7 @@ function toKeyReused(order: NewOrder): PlaceOrderResult {
   return toInvalid(order, [createProblem('clientOrderId', 'KEY_REUSED', help)])
 }
 
-/** Thrown just before a send that must not happen. `outcome` is null if another process has taken up the placement. */
-class NotToBeSent extends Error {
-  override readonly name = 'NotToBeSent'
-  readonly outcome: NotSentOutcome | null
-
-  constructor(outcome: NotSentOutcome | null) {
-    super(outcome?.message ?? 'another process has taken up the placement')
-    this.outcome = outcome
-  }
-}
-
-// A repeat sends a placement that was not sent, unless a caller has canceled it, which uses up the key.
-function mayBeSent({ state, outcome }: Placement): boolean {
-  if (state === 'RESERVED') return true
-  return state === 'NOT_SENT' && !(outcome?.kind === 'not_sent' && outcome.code === 'CANCELED')
-}
-
 const crowded = notSent('OVERLOADED', 'Too many placements are under way here; the order was not sent.', 1_000)
-
-const unrecordable = notSent('STORE_UNAVAILABLE', 'The order could not be recorded here, so it was not sent.', 1_000)
-
-// A repeat has the same `sendBy` of its caller, so it is too late again; our own limit starts again with the repeat.
-function tooLateFor({ sendBy }: PlaceWishes): NotSentOutcome {
-  if (sendBy !== null) return tooLate
-  return notSent('DEADLINE', 'The order could not be sent in time, so it was not sent.')
-}
-
-function toBlocked({ clientOrderId }: Placement): NotSentOutcome {
-  const message =
-    `An equal order of this account, clientOrderId ${clientOrderId}, is without an outcome: this could be its duplicate, ` +
-    'and was not sent. Wait for that outcome, or name its key in acknowledgeUnresolved to send this one anyway.'
-  return notSent('BLOCKED_BY_UNRESOLVED', message)
-}
 
 /** A UUID that sorts by `at` (epoch ms); RFC 9562, version 7. */
 function toUuidV7(at: number, random: () => number): string {

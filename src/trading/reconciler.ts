@@ -210,7 +210,7 @@ class LookupReconciler implements Reconciler {
   async #conclude(placement: Placement, match: Match, emptyScans: number): Promise<PlacementEvent | null> {
     try {
       if (match.kind === 'candidates') {
-        return choose(placement, match, await this.#hasUnresolvedTwin(placement, match.orders))
+        return choose(placement, match, await this.#hasUnresolvedCandidate(placement, match.orders))
       }
       if (match.kind === 'strays') return toAmbiguous(match.orders)
     } catch (error) {
@@ -228,7 +228,7 @@ class LookupReconciler implements Reconciler {
   }
 
   // An order without a client order id cannot be bound while its terms fit another unresolved placement.
-  async #hasUnresolvedTwin(placement: Placement, orders: readonly Order[]): Promise<boolean> {
+  async #hasUnresolvedCandidate(placement: Placement, orders: readonly Order[]): Promise<boolean> {
     const rivals = await this.#findRivals(placement)
     return rivals.some(({ request }) => orders.some((order) => fitsTerms(request, order)))
   }
@@ -373,10 +373,10 @@ export function toOutcome(order: Order, foundBy: OrderMatch, changes: BrokerChan
 function choose(
   { request, preImage }: Placement,
   { orders, isBindable }: Extract<Match, { kind: 'candidates' }>,
-  hasTwin: boolean,
+  hasCandidate: boolean,
 ): PlacementEvent | null {
   const [order] = orders
-  const isOnly = order !== undefined && orders.length === 1 && isBindable && !hasTwin
+  const isOnly = order !== undefined && orders.length === 1 && isBindable && !hasCandidate
   const isSure = isOnly && findDifferingTerms(request, order).length === 0 && preImage?.isComplete === true
   return isSure ? toOutcome(order, 'FINGERPRINT', null) : toAmbiguous(orders)
 }

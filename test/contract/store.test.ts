@@ -317,7 +317,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     await insert(store, makePlacement(91, { state: 'UNKNOWN', accountId: 'acc-2' }))
     await insert(store, makePlacement(92, { state: 'UNKNOWN', broker: 'ARIES' }))
     await insert(store, makePlacement(93, { state: 'UNKNOWN', fingerprint: 'e'.repeat(64) }))
-    const twins = await store.findTwins('BLUUM', 'acc-1', 'f'.repeat(64))
+    const twins = await store.findDuplicateCandidates('BLUUM', 'acc-1', 'f'.repeat(64))
     expect(twins.map(({ state }) => state)).toEqual(['AMBIGUOUS', 'UNKNOWN', 'SENDING'])
     expect(twins[0]).toEqual(await store.read(twins[0]?.opId ?? ''))
   })
@@ -371,7 +371,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
   test('finds at most 100 twins', async () => {
     const { store } = open()
     for (let n = 0; n < 101; n++) await insert(store, makePlacement(n, { state: 'UNKNOWN' }))
-    const twins = await store.findTwins('BLUUM', 'acc-1', 'f'.repeat(64))
+    const twins = await store.findDuplicateCandidates('BLUUM', 'acc-1', 'f'.repeat(64))
     expect(twins.map(({ opId }) => opId)).toEqual(Array.from({ length: 100 }, (_, n) => toOpId(n)))
   })
 
@@ -412,7 +412,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     const { store } = open()
     const unknown = await insert(store, makePlacement(1, { state: 'UNKNOWN' }))
     const notPlaced = await advance(store, unknown, { state: 'NOT_PLACED', nextCheckAt: 9, resolvedAt: 5 })
-    expect(await store.findTwins('BLUUM', 'acc-1', unknown.fingerprint)).toEqual([])
+    expect(await store.findDuplicateCandidates('BLUUM', 'acc-1', unknown.fingerprint)).toEqual([])
     expect(await store.findUnfinished(null, 9)).toEqual([notPlaced])
     const checked = await advance(store, notPlaced, { nextCheckAt: null })
     expect(await store.findUnfinished(null, 9)).toEqual([])
@@ -521,7 +521,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
       () => store.read('x'),
       () => store.find(placement),
       () => store.findByOrder('BLUUM', 'x'),
-      () => store.findTwins('BLUUM', 'x', 'x'),
+      () => store.findDuplicateCandidates('BLUUM', 'x', 'x'),
       () => store.findBound('BLUUM', ['x'], 'x'),
       () => store.findUnfinished(null, 1),
       () => store.readAudit('x'),
@@ -724,7 +724,7 @@ type Asked = Pick<
   | 'read'
   | 'find'
   | 'findByOrder'
-  | 'findTwins'
+  | 'findDuplicateCandidates'
   | 'findUnresolved'
   | 'findBound'
   | 'findUnfinished'
@@ -763,7 +763,7 @@ const looks: ((store: Asked) => Promise<unknown>)[] = [
     Promise.all(keys.map((clientOrderId) => store.find({ broker: 'BLUUM', accountId: 'acc-1', clientOrderId }))),
   (store) => Promise.all(['order-1', 'order-2'].map((orderId) => store.findByOrder('BLUUM', orderId))),
   async (store) => (await store.findBound('BLUUM', ['order-1', 'order-2'], toOpId(0))).toSorted(),
-  (store) => store.findTwins('BLUUM', 'acc-1', 'f'.repeat(64)),
+  (store) => store.findDuplicateCandidates('BLUUM', 'acc-1', 'f'.repeat(64)),
   (store) => store.findUnresolved('BLUUM', 'acc-1'),
   (store) => store.findUnfinished(toOpId(3), 2),
 ]
@@ -800,7 +800,7 @@ function createModel(): Asked {
     read: async (opId) => placements.find((kept) => kept.opId === opId) ?? null,
     find: async (key) => find(key),
     findByOrder: async (_, orderId) => placements.find((kept) => kept.orderId === orderId) ?? null,
-    findTwins: async () => inOrder(placements.filter(isOpen)),
+    findDuplicateCandidates: async () => inOrder(placements.filter(isOpen)),
     findUnresolved: async () => inOrder(placements.filter(isOpen)),
     findBound: async (_, orderIds, opId) =>
       orderIds.filter((id) => placements.some((kept) => kept.orderId === id && kept.opId !== opId)),

@@ -82,7 +82,7 @@ const gatesOfInterest = [
   'store.update',
   'store.update done',
   'store.find done',
-  'store.findTwins done',
+  'store.findDuplicateCandidates done',
   'store.findUnfinished done',
   'store.read',
   'place',

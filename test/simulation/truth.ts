@@ -24,7 +24,7 @@ import type {
   OrderPlacement,
   PlaceOrderResult,
 } from '../../src/trading/outcomes.ts'
-import { isWished } from '../../src/trading/placement/placement.ts'
+import { isCancelPending } from '../../src/trading/placement/placement.ts'
 import type { Placement, PlacementState } from '../../src/trading/placement/placement.ts'
 import { isTombstone, StoreError } from '../../src/store/store.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -145,7 +145,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
       key.sendBy = sendBy
     }
     if (key.state !== state) count(`state: ${state}`)
-    if (key.state === 'RESERVED' && state === 'SENDING' && isWished(placement)) {
+    if (key.state === 'RESERVED' && state === 'SENDING' && isCancelPending(placement)) {
       world.fail(9, `${clientOrderId} is about to be sent, and was canceled before`)
     }
     if (state === 'RESERVED' && key.state !== 'RESERVED') key.reservedAt = world.now()
@@ -425,7 +425,7 @@ export function createTruth(world: World, plan: Plan, sabotage: Sabotage | null)
     if (orderId !== null) checkBound(key, orderId, null)
     checkMissing(key, state)
     const isOver = state === 'NOT_SENT' || state === 'REJECTED' || (state === 'NOT_PLACED' && nextCheckAt === null)
-    if (isWished(found) && isOver && orderId === null) {
+    if (isCancelPending(found) && isOver && orderId === null) {
       world.fail(9, `${clientOrderId} is ${state}, and the wish to cancel it will never be settled`)
     }
     checkKeptCancel(key)

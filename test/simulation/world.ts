@@ -336,8 +336,8 @@ export function createStoreGate(world: World, process: Process, gate: StoreGate)
     read: (opId) => call('read', false, (store) => store.read(opId)),
     find: (key) => call('find', false, (store) => store.find(key)),
     findByOrder: (broker, orderId) => call('findByOrder', false, (store) => store.findByOrder(broker, orderId)),
-    findTwins: (broker, accountId, fingerprint) =>
-      call('findTwins', false, (store) => store.findTwins(broker, accountId, fingerprint)),
+    findDuplicateCandidates: (broker, accountId, fingerprint) =>
+      call('findDuplicateCandidates', false, (store) => store.findDuplicateCandidates(broker, accountId, fingerprint)),
     findUnresolved: (broker, accountId) =>
       call('findUnresolved', false, (store) => store.findUnresolved(broker, accountId)),
     findBound: (broker, orderIds, opId) => call('findBound', false, (store) => store.findBound(broker, orderIds, opId)),

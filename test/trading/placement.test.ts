@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest'
 
 import { compareDecimals } from '../../src/domain/decimal.ts'
 import type { NewOrder } from '../../src/domain/order.ts'
-import { advance, isSettled, placementStates, toFingerprint } from '../../src/trading/placement/placement.ts'
+import { advance, isSettled, placementStates, toFingerprint, maySend } from '../../src/trading/placement/placement.ts'
 import type {
   NotSentOutcome,
   Placement,
@@ -362,5 +362,23 @@ describe('toFingerprint', () => {
 
   test('leaves the key out', () => {
     expect(toFingerprint({ ...request, clientOrderId: 'key-00002' })).toBe(toFingerprint(request))
+  })
+})
+
+describe('may be sent', () => {
+  const canceled: NotSentOutcome = { ...notSent, code: 'CANCELED', retrySameKey: false }
+
+  test.each([
+    ['RESERVED', null, true],
+    ['NOT_SENT', notSent, true],
+    ['NOT_SENT', canceled, false],
+    ['SENDING', null, false],
+    ['UNKNOWN', null, false],
+    ['AMBIGUOUS', null, false],
+    ['NOT_PLACED', null, false],
+    ['ACCEPTED', null, false],
+    ['REJECTED', { kind: 'rejected', code: 'OTHER', brokerCode: null, reason: null }, false],
+  ] as const)('%s with the outcome %j: %s', (state, outcome, expected) => {
+    expect(maySend({ state, outcome })).toBe(expected)
   })
 })

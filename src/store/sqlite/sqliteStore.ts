@@ -225,8 +225,10 @@ class SqliteStore implements Store {
     return this.#attempt(() => toPlacement(this.#sql.readByOrder.get(broker, orderId)))
   }
 
-  findTwins(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]> {
-    return this.#attempt(() => this.#sql.readTwins.all(broker, accountId, fingerprint).map(parsePlacement))
+  findDuplicateCandidates(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]> {
+    return this.#attempt(() =>
+      this.#sql.readDuplicateCandidates.all(broker, accountId, fingerprint).map(parsePlacement),
+    )
   }
 
   findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]> {

@@ -25,7 +25,7 @@ export function prepareStatements(database: DatabaseSync) {
     readByOp: placements('op_id = ?'),
     readByKey: placements(ofKey),
     readByOrder: placements('broker = ? AND order_id = ? ORDER BY op_id'),
-    readTwins: placements(
+    readDuplicateCandidates: placements(
       `unresolved AND broker = ? AND account = ? AND fingerprint = ? ORDER BY op_id LIMIT ${unresolvedMax}`,
     ),
     readUnresolved: placements('unresolved AND broker = ? AND account = ? ORDER BY op_id'),

@@ -104,7 +104,7 @@ export interface NotSentOutcome {
 }
 
 /** The outcome of a placement that was canceled before it was sent. */
-export const unwanted: NotSentOutcome = {
+export const canceledBeforeSend: NotSentOutcome = {
   kind: 'not_sent',
   code: 'CANCELED',
   message: 'It was canceled before it was placed, so it is not sent. This key is spent.',
@@ -210,7 +210,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
   const { state } = placement
   const isOpen = state === 'SENDING' || state === 'UNKNOWN' || state === 'AMBIGUOUS'
   const contradict = (alarm: string): Step => ({ placement, alarm })
-  const isPending = isWished(placement)
+  const isPending = isCancelPending(placement)
   // There is no order that the wish could be about, now or by a later attempt.
   const wishSettled = isPending ? { cancelSettledAt: at } : {}
   const to = (change: Partial<Placement>, alarm: string | null = null): Step => ({
@@ -263,7 +263,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
       const sends = placement.sends - (state === 'SENDING' && !event.left ? 1 : 0)
       const unsent = sends === 0 ? { firstSentAt: null, lastSentAt: null } : {}
       // A repeat of the key must not send an order that was canceled meanwhile.
-      const outcome = isPending && state === 'SENDING' ? unwanted : event.outcome
+      const outcome = isPending && state === 'SENDING' ? canceledBeforeSend : event.outcome
       const known = { outcome, sends, ...unsent, nextCheckAt: null, resolvedAt: at }
       return to({ state: 'NOT_SENT', ...known, ...wishSettled })
     }
@@ -318,7 +318,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
 }
 
 /** Whether the placement has a cancel request that is not settled. */
-export function isWished({ cancelRequestedAt, cancelSettledAt }: Placement): boolean {
+export function isCancelPending({ cancelRequestedAt, cancelSettledAt }: Placement): boolean {
   return cancelRequestedAt !== null && cancelSettledAt === null
 }
 
@@ -367,4 +367,33 @@ export function toFingerprint(order: NewOrder): string {
 
 function normalize(decimal: string | null): string | null {
   return decimal === null ? null : normalizeDecimal(decimal)
+}
+
+/**
+ * Whether a placement may be sent, for the first time or again: only if no order can exist under its key, and no caller has
+ * canceled it.
+ *
+ *   RESERVED                    yes   nothing has left
+ *   NOT_SENT                    yes   proven that no order exists
+ *   NOT_SENT, CANCELED          no    the cancel used up the key
+ *   SENDING, UNKNOWN, AMBIGUOUS no    an order may exist
+ *   NOT_PLACED                  no    assumed only; a new key is needed
+ *   ACCEPTED, REJECTED          no    the outcome is final
+ */
+export function maySend({ state, outcome }: Pick<Placement, 'state' | 'outcome'>): boolean {
+  switch (state) {
+    case 'RESERVED':
+      return true
+    case 'NOT_SENT':
+      return !(outcome?.kind === 'not_sent' && outcome.code === 'CANCELED')
+    case 'SENDING':
+    case 'UNKNOWN':
+    case 'AMBIGUOUS':
+    case 'NOT_PLACED':
+    case 'ACCEPTED':
+    case 'REJECTED':
+      return false
+    default:
+      return state satisfies never
+  }
 }
