@@ -1,4 +1,4 @@
-// What the operator's commands have in common: their error, the store, and tables.
+// The error, the access to the store and the tables that the operator's commands share.
 
 import { readConfig } from '../config/config.ts'
 import { openSqliteStore, StoreOpenError, toStoreFile } from '../store/sqlite/sqliteStore.ts'

@@ -52,7 +52,7 @@ export interface Config {
   readonly limits: Limits
   readonly graphiql: boolean
   readonly introspection: boolean
-  /** Whether an empty store may be created if there is none. */
+  /** Whether an empty store may be created if DATA_DIR has no store. */
   readonly mayCreateStore: boolean
   /** Whether NODE_ENV is `production`. */
   readonly isProduction: boolean
@@ -182,7 +182,7 @@ export function readConfig(env: Env): Config {
   return Object.freeze({ ...config, notices: Object.freeze(misspelt) })
 }
 
-/** Whether no broker is configured, so that the embedded sandbox stands in for all of them. */
+/** Whether no broker is configured, so that the embedded sandbox takes the place of all brokers. */
 export function isSandboxOnly({ brokers }: Config): boolean {
   return [...brokers.values()].every(({ url }) => url === null)
 }
@@ -243,7 +243,7 @@ function readAuth(values: Values<typeof authSettings>, env: Env, problems: strin
   })
 }
 
-/** With a real broker, nobody may trade by mistake: callers need tokens, or the service listens on this machine only. */
+/** With a real broker, callers need tokens, or the service listens on this machine only. Otherwise strangers could trade. */
 function checkExposure(
   auth: Auth,
   host: string,

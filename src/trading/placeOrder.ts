@@ -216,7 +216,7 @@ class TradingCommands implements Commands {
 
   async close(): Promise<void> {
     this.#closing.abort()
-    // Callers that wait for a lookup are answered now. What cannot be stored is found out after the restart.
+    // Callers that wait for a lookup are answered now. Outcomes that cannot be stored are found out after the restart.
     this.#records.close()
     while (this.#tasks.size > 0) await Promise.allSettled([...this.#tasks.values()].map(({ ended }) => ended))
     await Promise.all([this.#cancels.close(), this.#reconciler.close(), this.#housework])

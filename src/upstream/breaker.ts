@@ -1,11 +1,11 @@
-// Whether a broker is worth calling at all. While it is down, a call costs its caller a timeout and the broker a
-// request that it cannot serve; so after some failures nobody calls for a while, and then one call finds out.
+// The circuit breaker: after some failures calls to a broker stop for a while, and then one call, the probe, shows whether it is
+// back. While a broker is down, a call costs its caller a timeout and the broker a request that it cannot serve.
 
-/** What a breaker does not take from the process. */
+/** The clock and the randomness of a breaker, for tests. */
 export interface BreakerOptions {
-  /** Milliseconds of any clock that does not step back; the process's monotonic one unless told. */
+  /** Monotonic ms; the clock of the process by default. */
   now?: () => number
-  /** From 0 up to 1; Math.random unless told. */
+  /** Returns a number from 0 up to 1; Math.random by default. */
   random?: () => number
   /** Called after the breaker opens or closes; must not throw. */
   onChange?: (change: BreakerChange) => void
@@ -20,24 +20,24 @@ export type BreakerChange =
 
 type BreakerState = 'closed' | 'open' | 'halfOpen'
 
-/** The breaker of one kind of call at one broker. It only decides; to ask it, and to tell it, is the caller's. */
+/** The breaker of one kind of call at one broker. It decides; its caller asks before each call and reports the outcome. */
 export interface Breaker {
-  /** `closed`: call. `open`: do not. `halfOpen`: only who gets `tryProbe` does. */
+  /** `closed` lets all calls pass, `open` none, `halfOpen` only the probe that `tryProbe` grants. */
   state(): BreakerState
-  /** How often it has opened. What came of a call that began before the last opening tells nothing new. */
+  /** Number of openings. The outcome of a call that began before the last opening is not reported, because it is old. */
   openings(): number
-  /** Milliseconds until a call is worth a try, at least 1; 0 while closed. */
+  /** Ms until a call may succeed, at least 1; 0 if the breaker is closed. */
   retryAfterMs(): number
-  /** A call reached the broker. Closes it when half open; tells nothing while open. */
+  /** Reports that a call reached the broker. Closes the breaker if it is half open; does nothing if it is open. */
   succeeded(): void
   /**
    * Records a call that did not reach the broker or found it failing, for `reason`. Opens the breaker again if it is half
    * open; does nothing if it is open.
    */
   failed(reason?: string): void
-  /** True for one caller while half open, who then reports by `succeeded`, `failed` or `leaveProbe`. */
+  /** Returns true for one caller while half open, which then reports with `succeeded`, `failed` or `leaveProbe`. */
   tryProbe(): boolean
-  /** The probe ended without telling anything: the next caller may be it. */
+  /** The probe ended without an outcome, so the next caller may be the probe. */
   leaveProbe(): void
 }
 
@@ -47,10 +47,10 @@ const failedShare = 0.5
 const openMsFirst = 5_000
 const openMsLongest = 60_000
 const openMsSpread = 0.2
-// A probe is out, and how long it takes is not known.
+// Wait that is reported while a probe is under way, because its duration is not known.
 const probeMs = 1_000
 
-/** Closed at first. Holds no timer. */
+/** Creates a closed breaker. It sets no timer. */
 export function createBreaker(options: BreakerOptions = {}): Breaker {
   return new CircuitBreaker(options)
 }
@@ -66,7 +66,7 @@ class CircuitBreaker implements Breaker {
   #openMs = openMsFirst
   #opened = 0
   #isProbing = false
-  // While the broker is down: since when, and how often the breaker has opened.
+  // Since when the broker is down, and how often the breaker has opened since.
   #downSince = 0
   #openingsInRow = 0
 
@@ -98,7 +98,7 @@ class CircuitBreaker implements Breaker {
     }
     this.#openUntil = null
     this.#isProbing = false
-    // What failed before it opened is settled; it must not open it again.
+    // Failures from before it opened must not open it again.
     this.#calls.clear()
     this.#failures.clear()
     this.#options.onChange?.({ state: 'closed', downMs: Math.round(this.#now() - this.#downSince) })
@@ -166,10 +166,10 @@ export function createClosedBreaker(): Breaker {
   }
 }
 
-/** How often something happened lately. */
+/** Counts events of the last 10 s. */
 export interface RecentCount {
   add(): void
-  /** Of the last 10 s, to the second: what is older than 9 s may be left out. */
+  /** Returns the number of events of the last 10 s, in buckets of a second: events older than 9 s may be left out. */
   count(): number
   clear(): void
 }
@@ -177,7 +177,7 @@ export interface RecentCount {
 const bucketMs = 1_000
 const bucketsMax = 10
 
-/** Zero at first; `now` in milliseconds. Holds ten numbers, however much happens. */
+/** Creates a count of zero. `now` returns monotonic ms. Holds at most ten numbers. */
 export function createRecentCount(now: () => number): RecentCount {
   const counts = new Map<number, number>() // by bucket, oldest first
 

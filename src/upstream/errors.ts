@@ -1,11 +1,11 @@
-// What a failed call to a broker proves. `effect` is what a write has to look at before it may be sent again.
+// Failures of calls to a broker, and what each proves. A write may be sent again only after the effect `none`.
 
 import type { OrderRejectionCode } from '../domain/order.ts'
 import type { ReadScope } from './readScope.ts'
 
 export type UpstreamErrorKind = 'not_sent' | 'refused' | 'throttled' | 'no_answer' | 'failed' | 'unreadable'
 
-/** Whether the broker may have acted on the call: `none` is proven, `unknown` is everything else. */
+/** Whether the broker may have acted on the call: `none` is proven not to have, `unknown` is everything else. */
 export type UpstreamEffect = 'none' | 'unknown'
 
 const effects: Record<UpstreamErrorKind, UpstreamEffect> = {
@@ -14,37 +14,37 @@ const effects: Record<UpstreamErrorKind, UpstreamEffect> = {
   throttled: 'none', // the same, saying later
   no_answer: 'unknown', // sent, then silence or a cut body
   failed: 'unknown', // a 5xx: these can also appear after the broker has acted
-  unreadable: 'unknown', // an answer that we cannot take for the broker's word
+  unreadable: 'unknown', // an answer that may not come from the broker
 }
 
-/** Why an answer, a row or a field cannot be used. `detail` holds no order data: it is logged. */
+/** Why an answer, a row or a field cannot be used. `detail` is logged, so it contains no order data. */
 export interface AnswerRefusal {
   reason: 'contentType' | 'encoding' | 'redirect' | 'tooLarge' | 'noBody' | 'notJson' | 'notHttp' | 'field' | 'content'
   detail: string
 }
 
-/** What more is known of a failed call. */
+/** Details of a failed call. */
 export interface UpstreamFailure {
-  /** Set only where the kind's own effect does not hold. */
+  /** Set only if it differs from the usual effect of the kind. */
   effect?: UpstreamEffect
-  /** A deadline of ours ended the wait. */
+  /** Whether a deadline of ours ended the wait. */
   timedOut?: boolean
-  /** HTTP status, once the head of an answer was seen. */
+  /** HTTP status, if the head of an answer was read. */
   status?: number
   /** The broker's own error code. */
   brokerCode?: string
   /** The broker's words, cleaned, at most 200 characters. */
   reason?: string
-  /** How long the broker asked to wait, in ms. */
+  /** The wait that the broker asked for, in ms. */
   retryAfterMs?: number
-  /** Set when this is the broker's final no to an order, and which no it is. */
+  /** The code of the broker's final rejection of an order; absent for other failures. */
   rejection?: OrderRejectionCode
   /** Why the answer, or a part of it, cannot be used. */
   refusal?: AnswerRefusal
   cause?: unknown
 }
 
-/** A call to a broker that did not end with a usable answer. `effect` is what a write has to look at. */
+/** A call to a broker that did not end with a usable answer. `effect` says whether a write may be sent again. */
 export class UpstreamError extends Error {
   override readonly name: string = 'UpstreamError'
   readonly kind: UpstreamErrorKind
@@ -57,7 +57,7 @@ export class UpstreamError extends Error {
   readonly rejection: OrderRejectionCode | null
   readonly refusal: AnswerRefusal | null
 
-  /** `message` is for logs and says what happened, without what the broker sent. */
+  /** `message` is for logs and contains nothing that the broker sent. */
   constructor(kind: UpstreamErrorKind, message: string, failure: UpstreamFailure = {}) {
     super(message, failure.cause === undefined ? undefined : { cause: failure.cause })
     this.kind = kind
@@ -89,25 +89,25 @@ export class UpstreamError extends Error {
   }
 }
 
-/** The reader's signal has ended a read; one of several that ended so fails alone, and those that were answered stand. */
+/** The reader's signal ended a read. Of several reads, only those that were not answered yet fail with it. */
 export class ReadEnded extends UpstreamError {
   override readonly name = 'ReadEnded'
   /** The reason of the signal. */
   readonly endReason: unknown
 
   constructor(reason: unknown) {
-    super('no_answer', 'nobody waits for the read any more', { effect: 'none' })
+    super('no_answer', 'no reader waits for the answer any more', { effect: 'none' })
     this.endReason = reason
   }
 }
 
-/** For a `catch` where trouble of the broker is a value, and anything else a bug. */
+/** Returns an UpstreamError as a value, for `catch`. Throws any other error, because it is a bug. */
 export function keepUpstreamError(error: unknown): UpstreamError {
   if (error instanceof UpstreamError) return error
   throw error
 }
 
-/** The same for one of several reads on behalf of `scope`, of which each is to fail alone. */
+/** Returns an UpstreamError, or a ReadEnded if the signal of `scope` ended the read, so that each of several reads fails alone. */
 export function keepReadError({ signal }: ReadScope): (error: unknown) => UpstreamError {
   return (error) => (signal.aborted && error === signal.reason ? new ReadEnded(error) : keepUpstreamError(error))
 }

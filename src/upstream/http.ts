@@ -1,6 +1,5 @@
-// The only place that talks HTTP to brokers. It bounds every call, and names each failure by what it proves: whether
-// anything can have left this process, and whether what came back can be taken for the broker's word. It never sends
-// twice: repeating a call is a decision, and decisions are made above.
+// Makes one HTTP call to a broker. Each call has a deadline, and each failure says what it proves: whether anything can have left
+// this process, and whether the answer comes from the broker. Nothing is sent twice, because calls.ts decides on repeats.
 
 import { randomUUID } from 'node:crypto'
 import diagnostics from 'node:diagnostics_channel'
@@ -13,29 +12,29 @@ import { UpstreamError, type AnswerRefusal, type UpstreamErrorKind, type Upstrea
 import { NotJson, parseJson } from './json.ts'
 import { createTunnels } from './tunnel.ts'
 
-/** What all calls to one broker share. */
+/** The options that all calls to one broker share. */
 export interface HttpOptions {
   /** Origin and path prefix, such as `https://api.example.com/v1`; a call's path is appended to the prefix. */
   baseUrl: string
   /** Sent with every call, the credential among them. No error of this module holds them. */
   headers: Readonly<Record<string, string>>
-  /** The most connections that reads open, at least 1; 64 unless told. */
+  /** Maximum connections of reads, at least 1; 64 by default. */
   readConnections?: number
-  /** The most connections that writes open, at least 1; 8 unless told. Reads cannot take them. */
+  /** Maximum connections of writes, at least 1; 8 by default. Reads cannot take them. */
   writeConnections?: number
-  /** The most connections that cancels open, at least 1; 4 unless told. Hanging placements cannot hold them back. */
+  /** Maximum connections of cancels, at least 1; 4 by default. Placements that hang cannot hold them back. */
   cancelConnections?: number
-  /** The largest body read of an answer, in bytes; 4 MiB unless told. */
+  /** Maximum body of an answer, in bytes; 4 MiB by default. */
   responseBytesMax?: number
   /** The URL of an HTTP proxy that tunnels to the broker, with its credential if needed; null or absent connects directly. */
   proxyUrl?: string | null
   /** Maximum time to open a tunnel through the proxy, in ms; 2,000 by default. */
   tunnelMs?: number
-  /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock unless told. */
+  /** Epoch ms, for `sendBy` and for a `Retry-After` that is a date; the system's clock by default. */
   now?: () => number
 }
 
-/** One call. Paths and headers hold printable characters only; encoding a value is the adapter's business. */
+/** One call. Paths and headers hold printable characters only; the adapter encodes values. */
 export interface Call {
   method: 'GET' | 'POST'
   /** Begins with `/`, encoded, without a query. */
@@ -43,17 +42,17 @@ export interface Call {
   query?: Readonly<Record<string, string>>
   /** Sent as JSON. */
   body?: Readonly<Record<string, unknown>>
-  /** Win over the ones that are sent with every call. */
+  /** Replace those that are sent with every call. */
   headers?: Readonly<Record<string, string>>
-  /** From the moment the headers left to the head of the answer, in ms; null leaves it to `attemptMs`. */
+  /** Maximum time from when the headers left to the head of the answer, in ms; null for no limit but `attemptMs`. */
   firstByteMs: number | null
-  /** The whole attempt in ms: queue, connection, answer and its body. */
+  /** Maximum time of the attempt, in ms: queue, connection, answer and its body. */
   attemptMs: number
-  /** The caller's. Ends a read; a write does not look at it, since aborting one manufactures an unknown outcome. */
+  /** Ends a read if the caller leaves. A write ignores it, because ending a write makes its outcome unknown. */
   signal?: AbortSignal
-  /** Epoch ms from which on the headers no longer leave, neither at once nor out of a queue. */
+  /** The headers do not leave at this instant or later, in epoch ms. */
   sendBy?: number
-  /** Called at most once, when the headers leave; never for a call that ends as `not_sent`. It may not throw. */
+  /** Called when the headers leave: at most once, and never for a call that ends as `not_sent`. Must not throw. */
   onSent?: () => void
 }
 
@@ -65,21 +64,21 @@ export interface Answer {
    * for a GET answered with 2xx and no body: a 204, or no bytes.
    */
   body: unknown
-  /** From `Retry-After`, 0 to 60,000; null when there was none that can be read. */
+  /** From `Retry-After`, 0 to 60,000; null if there is no readable one. */
   retryAfterMs: number | null
 }
 
 /** Three sets of connections to one broker. */
 export interface Http {
-  /** Sends once over the connections for reads. Throws UpstreamError, or the reason of `signal` when that ended it. */
+  /** Sends once over the connections of reads. Throws UpstreamError, or the reason of `signal` if that ended it. */
   read(call: Call): Promise<Answer>
-  /** Sends at most once over the connections for writes. Throws UpstreamError, whose `effect` is proven. */
+  /** Sends at most once over the connections of writes. Throws UpstreamError, whose `effect` is proven. */
   write(call: Call): Promise<Answer>
-  /** The same over the connections for cancels, and for what a cancel has to read. */
+  /** Sends at most once over the connections of cancels, which the reads of a cancel use too. */
   cancel(call: Call): Promise<Answer>
   /**
-   * Waits for the calls in flight, which their own deadlines bound, and closes all connections; after `withinMs`, if it is
-   * given, what is still under way ends like a broken connection. May be repeated.
+   * Waits for the calls under way, each of which has a deadline, and closes all connections. After `withinMs`, calls that are
+   * still under way end like a broken connection. May be repeated.
    */
   close(withinMs?: number): Promise<void>
 }
@@ -96,7 +95,7 @@ export function path(texts: TemplateStringsArray, ...ids: string[]): string {
   })
 }
 
-// What telemetry hears of each finished attempt; `kind` is null for an answer and for a read its caller gave up.
+// Published for each finished attempt. `kind` is null for an answer, and for a read whose caller left.
 interface UpstreamCallEvent {
   method: Call['method']
   path: string
@@ -115,7 +114,7 @@ interface Head {
   retryAfterMs: number | null
 }
 
-// How an exchange ended without a whole answer. The cause is absent where a deadline of ours did it.
+// The end of an exchange without a whole answer. The cause is absent if a deadline of ours ended it.
 interface Break {
   code: string
   timedOut: boolean
@@ -159,13 +158,13 @@ class HttpClient implements Http {
     this.#pathPrefix = url.pathname.replace(/\/$/, '')
     this.#now = options.now ?? Date.now
     this.#poolOptions = {
-      // Over HTTP/2 undici repeats a refused POST without telling anyone; and pipelining would let one hanging answer
-      // hold up the calls behind it after their headers have left.
+      // Over HTTP/2 undici repeats a refused POST by itself. With pipelining, one answer that hangs would hold up the calls
+      // behind it after their headers have left.
       allowH2: false,
       pipelining: 1,
       connectTimeout: connectTimeoutMs,
       maxResponseSize: options.responseBytesMax ?? 4 * 1024 * 1024,
-      // Off: they measure silence, so a drip never meets them, and they are coarse. Each attempt has timers of its own.
+      // Off, because they measure silence, which a slow drip never reaches, and are coarse. Each attempt has its own timers.
       headersTimeout: 0,
       bodyTimeout: 0,
       ...(options.proxyUrl && { connect: createTunnels(options.proxyUrl, options.tunnelMs) }),
@@ -197,7 +196,7 @@ class HttpClient implements Http {
     for (const [name, value] of Object.entries(this.#options.headers)) headers[name.toLowerCase()] = value
     for (const [name, value] of Object.entries(call.headers ?? {})) headers[name.toLowerCase()] = value
     headers['accept'] = 'application/json'
-    // Nothing compressed: a few KB could then unfold to far more than the size that is checked on the wire.
+    // Not compressed, because a few KB could expand to far more than the size that is checked on the wire.
     headers['accept-encoding'] = 'identity'
     headers['x-request-id'] = requestId
     if (call.body !== undefined) headers['content-type'] = 'application/json'
@@ -210,14 +209,14 @@ class HttpClient implements Http {
     }
   }
 
-  /** One request and what became of it. Settles once, and by `attemptMs` at the latest. */
+  /** Makes one request. Settles once, and by `attemptMs` at the latest. */
   #exchange(pool: Pool, call: Call, requestId: string, signal: AbortSignal | undefined): Promise<Answer> {
     const request = this.#toRequest(call, requestId)
     return new Promise((resolve, reject) => {
       let controller: Dispatcher.DispatchController | null = null
       let sent = false
       let head: Head | null = null
-      // Set when the head alone decides; the body is then only read away, so that the connection can be used again.
+      // Set if the head alone decides. The body is then read and dropped, so that the connection can be used again.
       let refusal: UpstreamError | null = null
       let settled = false
       let firstByteTimer: NodeJS.Timeout | undefined
@@ -238,8 +237,8 @@ class HttpClient implements Http {
       const fail = (end: Break): void => {
         if (settle()) reject(refusal ?? toBreakError(call.method, sent, head, end))
       }
-      // Settles first, so that what undici says to the abort is not taken for the broker's failure. A request that
-      // still waits in a queue has no controller: undici cannot take it out, `onRequestStart` turns it away later.
+      // Settles first, so that undici's error for the abort does not count as the broker's failure. A request that still waits
+      // in a queue has no controller, because undici cannot remove it; `onRequestStart` refuses it later.
       const expire = (code: string): void => {
         fail({ code, timedOut: true })
         controller?.abort(new Error(code))
@@ -252,7 +251,7 @@ class HttpClient implements Http {
 
       const attemptTimer = setTimeout(() => expire('ATTEMPT_DEADLINE'), call.attemptMs)
       const sendByMs = call.sendBy === undefined ? Infinity : call.sendBy - this.#now()
-      // A longer one is not armed: the attempt is over before, and Node fires timers beyond 2^31 ms at once.
+      // A longer timer is not set, because the attempt ends before it, and Node fires timers beyond 2^31 ms at once.
       const sendByTimer =
         sendByMs < call.attemptMs ? setTimeout(() => expire('SEND_BY_DEADLINE'), Math.max(0, sendByMs)) : undefined
 
@@ -270,24 +269,24 @@ class HttpClient implements Http {
         sent = true
         clearTimeout(sendByTimer)
         call.onSent?.()
-        // Counted from here, not from the call: time spent in the queue is not the broker's.
+        // Measured from here, because the time in our queue is not the broker's.
         if (call.firstByteMs !== null) {
           firstByteTimer = setTimeout(() => expire('FIRST_BYTE_DEADLINE'), call.firstByteMs)
         }
       })
 
       pool.dispatch(request, {
-        // Runs right before the headers are written, with nothing in between: the last moment to stop them. A throw
-        // drops the request and leaves the connection to the next one; an abort would destroy it.
+        // Runs right before the headers are written, so this is the last moment to stop them. A throw drops the request and
+        // leaves the connection to the next one; an abort would destroy the connection.
         onRequestStart(started) {
           if (settled) throw new Error('over before it was sent')
           if (isLate()) {
-            // Here rather than by the timer alone: after a pause of the process the queue may run before the timers.
+            // Checked here as well as by the timer, because after a pause of the process the queue may run before the timers.
             fail({ code: 'SEND_BY_DEADLINE', timedOut: true })
             throw new Error('too late to be sent')
           }
-          // undici puts a request back into its queue after some ends of a connection. None of those can happen to a
-          // request that is alone on an HTTP/1.1 connection, as it is here; should one do so all the same, it ends here.
+          // undici puts a request back into its queue after some ends of a connection. That cannot happen to a request that is
+          // alone on an HTTP/1.1 connection, as here. If it happens, the call ends here.
           if (controller !== null) {
             fail({ code: 'SECOND_START', timedOut: false })
             throw new Error('started a second time')
@@ -361,23 +360,23 @@ class HttpClient implements Http {
   }
 }
 
-// undici publishes the text of the head as it goes to the socket. Header values cannot hold a line break, so nothing
-// but the header itself matches.
+// undici publishes the text of the head as it goes to the socket. Header values cannot contain a line break, so only the header
+// itself matches.
 function findRequestId(message: unknown): string | null {
   if (typeof message !== 'object' || message === null || !('headers' in message)) return null
   if (typeof message.headers !== 'string') return null
   return /\r\nx-request-id: ([0-9a-f-]{36})\r\n/.exec(message.headers)?.[1] ?? null
 }
 
-// A header that comes twice is one with a list, which none of those read here may be: it then means nothing we know.
+// A header that comes twice is a list, which none of the headers read here may be, so it is ignored.
 function toSingle(value: string | string[] | undefined): string | null {
   return Array.isArray(value) ? value.join(', ') : (value ?? null)
 }
 
-// What the head alone decides against, whatever the body holds.
+// Refuses an answer by its head alone.
 function refuseHead(method: string, head: Head): UpstreamError | null {
   const { status } = head
-  // 408 with the 5xx: a proxy may say it after it has passed the request on.
+  // 408 counts as a 5xx, because a proxy may answer it after it has forwarded the request.
   if (status >= 500 || status === 408) {
     return new UpstreamError('failed', `${method} answered with status ${status}`, toFailure(head))
   }
@@ -468,8 +467,8 @@ async function decode(bytes: Buffer, decoding: Decoding, bytesMax: number): Prom
   return await (isZlib ? inflateZlib : inflateBare)(bytes, bounds)
 }
 
-// A 429 without an envelope of the broker's still says when to come back, but it may be a proxy's, sent after the
-// request had passed: it proves nothing.
+// A 429 without the broker's envelope still says when to come back. It may come from a proxy that had forwarded the request, so it
+// proves nothing.
 function toUnreadable(method: string, head: Head, refusal: AnswerRefusal): UpstreamError {
   const message = `${method} answered with status ${head.status} and ${refusal.detail}`
   const failure = { ...toFailure(head), refusal }
@@ -506,8 +505,8 @@ function toFailure(head: Head): UpstreamFailure {
   return { status: head.status, ...(head.retryAfterMs === null ? {} : { retryAfterMs: head.retryAfterMs }) }
 }
 
-// Message and code in an error of our own: undici's hang on to sockets, headers and pieces of the body, and would carry
-// them into a log.
+// Copies message and code into an error of ours, because undici's errors refer to sockets, headers and parts of the body, which
+// would reach the log.
 function toBreak(error: Error): Break {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name
   const cause = Object.assign(new Error(error.message), { code })
@@ -516,8 +515,8 @@ function toBreak(error: Error): Break {
 
 const httpDatePattern = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
 
-// Whole seconds, or a date in the one form that HTTP still lets a server write. The pattern stands guard because
-// `Date.parse` finds a date in nearly anything, `-5` among them.
+// Whole seconds, or a date in the one form that HTTP allows. The pattern is checked first, because `Date.parse` accepts nearly
+// any text as a date, such as `-5`.
 function parseRetryAfterMs(value: string | null, nowMs: number): number | null {
   if (value === null) return null
   const text = value.trim()

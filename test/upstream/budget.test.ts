@@ -3,7 +3,7 @@ import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { UpstreamError } from '../../src/upstream/errors.ts'
-import { type Budget, createBudget, type Lane, type Place } from '../../src/upstream/budget.ts'
+import { type Budget, createBudget, type Lane, type Permit } from '../../src/upstream/budget.ts'
 
 const lanes: readonly Lane[] = ['cancel', 'place', 'snapshot', 'lookup', 'read', 'list']
 const windowMs = 1_100
@@ -31,7 +31,7 @@ interface Wish {
   deadline: number
   /** Set by the end. */
   grantedAt: number | null
-  place: Place | null
+  place: Permit | null
   sentAt: number | null
   error: unknown
   endedAt: number | null

@@ -7,7 +7,8 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { UpstreamError } from '../../src/upstream/errors.ts'
 import { createTally, type ReadScope } from '../../src/upstream/readScope.ts'
 import { createBreaker } from '../../src/upstream/breaker.ts'
-import { type Calls, type CallsOptions, createCalls, type ReadCall } from '../../src/upstream/calls.ts'
+import { type Calls, type CallsOptions, createCalls } from '../../src/upstream/calls.ts'
+import type { ReadCall } from '../../src/upstream/readCall.ts'
 import { type Answer, type Call, createHttp, type Http } from '../../src/upstream/http.ts'
 
 const one: ReadCall = {

@@ -39,8 +39,9 @@ import type {
   ScanQuery,
 } from '../broker.ts'
 import type { ReadScope } from '../../upstream/readScope.ts'
-import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
-import type { ReadCall } from '../../upstream/calls.ts'
+import { createCalls } from '../../upstream/calls.ts'
+import { readTimes, writeTimes } from '../../upstream/readCall.ts'
+import type { ReadCall } from '../../upstream/readCall.ts'
 import { isBody } from '../fields.ts'
 import type { Body } from '../fields.ts'
 import { createHttp, path } from '../../upstream/http.ts'

@@ -33,8 +33,9 @@ import type {
   Unsupported,
 } from '../broker.ts'
 import type { ReadScope } from '../../upstream/readScope.ts'
-import { createCalls, readTimes, writeTimes } from '../../upstream/calls.ts'
-import type { ReadCall } from '../../upstream/calls.ts'
+import { createCalls } from '../../upstream/calls.ts'
+import { readTimes, writeTimes } from '../../upstream/readCall.ts'
+import type { ReadCall } from '../../upstream/readCall.ts'
 import {
   dialects,
   noSuchResource,
