@@ -152,7 +152,7 @@ const typesOf: Record<Broker, readonly OrderType[]> = {
 /** Two accounts for each broker, the past of each from January to March 2026. The first of two is the one to show. */
 export function seedHistory(seed: string, market: Market): Seeded {
   const past = (broker: Broker, number: number, orders: number, stepMinutesMax: number, cashCents: bigint) =>
-    seedAccount(seed, market, { broker, number, orders, stepMinutesMax, cashCents })
+    createAccountPast(seed, market, { broker, number, orders, stepMinutesMax, cashCents }).make()
   const optionsDesk = past('aries', 4, 30, 5_800, 25_000_000n)
   optionsDesk.orders.push(...seedOptions(seed, optionsDesk.account))
   return {
@@ -160,6 +160,15 @@ export function seedHistory(seed: string, market: Market): Seeded {
     aries: gather(past('aries', 3, 120, 1_760, 100_000_000n), optionsDesk),
     resting: { symbol: 'AAPL', limitPrice: farPrice('AAPL', 'buy') },
   }
+}
+
+/** The past of one account to make up. */
+interface WantedPast {
+  broker: Broker
+  number: number
+  orders: number
+  stepMinutesMax: number
+  cashCents: bigint
 }
 
 interface AccountPast {
@@ -187,44 +196,86 @@ function farPrice(symbol: string, side: OrderSide): string {
   return toText({ units: side === 'buy' ? cents / 2n : cents * 2n, scale: 2 }, 2)
 }
 
-function seedAccount(
-  seed: string,
-  market: Market,
-  wanted: { broker: Broker; number: number; orders: number; stepMinutesMax: number; cashCents: bigint },
-): AccountPast {
-  const { broker, number } = wanted
-  const isBluum = broker === 'bluum'
-  const name = `${seed} account ${number}`
-  // Four digits in the one example of Aries' ids. The last of them keeps the two accounts apart.
-  const accountId = isBluum ? uuid(name) : `ACC-${100 + (hash(`${name} id`) % 900)}${number}`
-  const types = typesOf[broker]
-  const positions = new Map<string, Position>()
-  const orders: Order[] = []
-  let drawn = hash(`${name} history`)
-  let time = historyStart
+function createAccountPast(seed: string, market: Market, wanted: WantedPast) {
+  return new PastMaker(seed, market, wanted)
+}
 
-  /** The next whole number from 0 up to but not including `below`. */
-  function draw(below: number): number {
-    drawn = (drawn + 0x6d2b79f5) >>> 0
-    return mix(drawn, 0x2545f491) % below
+class PastMaker {
+  readonly #market: Market
+  readonly #wanted: WantedPast
+  readonly #broker
+  readonly #number
+  readonly #isBluum
+  readonly #name
+  // Four digits in the one example of Aries' ids. The last of them keeps the two accounts apart.
+  readonly #accountId
+  readonly #types
+  readonly #positions = new Map<string, Position>()
+  readonly #orders: Order[] = []
+  #drawn
+  #time = historyStart
+
+  constructor(seed: string, market: Market, wanted: WantedPast) {
+    this.#market = market
+    this.#wanted = wanted
+    const { broker, number } = wanted
+    this.#broker = broker
+    this.#number = number
+    this.#isBluum = this.#broker === 'bluum'
+    this.#name = `${seed} account ${this.#number}`
+    this.#accountId = this.#isBluum ? uuid(this.#name) : `ACC-${100 + (hash(`${this.#name} id`) % 900)}${this.#number}`
+    this.#types = typesOf[this.#broker]
+    this.#drawn = hash(`${this.#name} history`)
   }
 
-  function freeShares(symbol: string): Decimal {
-    let free = toDecimal(positions.get(symbol)?.quantity ?? '0')
-    for (const order of orders) {
+  make(): AccountPast {
+    for (let i = 0; i < this.#wanted.orders; i++) this.#addOrder(i)
+    for (const position of this.#positions.values()) {
+      // Averages of a long past have many digits; a broker's books start clean.
+      position.cost = toText({ units: floorCents(toDecimal(position.cost)), scale: 2 })
+    }
+    const account: Account = {
+      id: this.#accountId,
+      broker: this.#broker,
+      number: String(500_000_000 + (hash(`${this.#name} number`) % 100_000_000)),
+      walletId: `w_${letters(`${this.#name} wallet`, 12)}`,
+      status: 'ACTIVE',
+      // What is left today. The deposits of the past are not kept, so nothing has to add up to it.
+      cashCents: String(this.#wanted.cashCents),
+      createdAt: Date.UTC(2026, 0, 2, 9),
+    }
+    return { account, positions: [...this.#positions.values()], orders: this.#orders }
+  }
+
+  /** The next whole number from 0 up to but not including `below`. */
+  #draw(below: number): number {
+    this.#drawn = (this.#drawn + 0x6d2b79f5) >>> 0
+    return mix(this.#drawn, 0x2545f491) % below
+  }
+
+  #freeShares(symbol: string): Decimal {
+    let free = toDecimal(this.#positions.get(symbol)?.quantity ?? '0')
+    for (const order of this.#orders) {
       const holds = isOpen(order) && order.side === 'sell' && order.symbol === symbol
       if (holds) free = subtract(free, toDecimal(remainingQuantity(order)))
     }
     return free
   }
 
-  function fill(order: Order, quantity: string, priceText: string): void {
+  #fill(order: Order, quantity: string, priceText: string): void {
     const value = multiply(toDecimal(quantity), toDecimal(priceText))
     order.filledQuantity = quantity
     order.filledValue = toText(value)
-    const id = `pos_${letters(`${name} position ${order.symbol}`, 16)}`
-    const blank = { id, accountId, symbol: order.symbol, quantity: '0', cost: '0', createdAt: order.submittedAt }
-    const position = positions.get(order.symbol) ?? { ...blank, changedAt: order.submittedAt }
+    const id = `pos_${letters(`${this.#name} position ${order.symbol}`, 16)}`
+    const blank = {
+      id,
+      accountId: this.#accountId,
+      symbol: order.symbol,
+      quantity: '0',
+      cost: '0',
+      createdAt: order.submittedAt,
+    }
+    const position = this.#positions.get(order.symbol) ?? { ...blank, changedAt: order.submittedAt }
     const before = toDecimal(position.quantity)
     const cost = toDecimal(position.cost)
     if (order.side === 'buy') {
@@ -235,38 +286,39 @@ function seedAccount(
       position.cost = toText(subtract(cost, divide(multiply(cost, toDecimal(quantity)), before, 12)))
     }
     position.changedAt = order.filledAt ?? order.canceledAt ?? order.submittedAt
-    if (position.quantity === '0') positions.delete(order.symbol)
-    else positions.set(order.symbol, position)
+    if (position.quantity === '0') this.#positions.delete(order.symbol)
+    else this.#positions.set(order.symbol, position)
   }
 
-  for (let i = 0; i < wanted.orders; i++) {
+  #addOrder(i: number): void {
     // Some orders share the very moment of their predecessor, so that ties show.
-    if (i % 23 !== 22) time += (5 + draw(wanted.stepMinutesMax)) * minuteMs
-    const submittedAt = time + (i % 5 === 0 && i % 23 !== 22 && i % 23 !== 21 ? 263 : 0)
+    if (i % 23 !== 22) this.#time += (5 + this.#draw(this.#wanted.stepMinutesMax)) * minuteMs
+    const submittedAt = this.#time + (i % 5 === 0 && i % 23 !== 22 && i % 23 !== 21 ? 263 : 0)
 
     // First some buys to have shares, then every type with every time in force, then what chance brings. Half of all
     // orders are for one symbol, so that a filter still leaves several pages.
     const opening = i < 8
     const rests = i > 20 && i % 10 === 3
     const listing = i - 8 < 60 && !rests
-    const symbol = draw(2) === 0 ? 'AAPL' : (instruments[opening ? i % 8 : draw(8)]?.symbol ?? 'AAPL')
-    const fractionable = market.asset(symbol)?.fractionable === true
+    const symbol = this.#draw(2) === 0 ? 'AAPL' : (instruments[opening ? i % 8 : this.#draw(8)]?.symbol ?? 'AAPL')
+    const fractionable = this.#market.asset(symbol)?.fractionable === true
     const type: OrderType = opening
       ? 'market'
       : rests
-        ? (restingTypes[broker][Math.floor(i / 10) % 6] ?? 'limit')
-        : (types[listing ? i % types.length : draw(types.length)] ?? 'limit')
+        ? (restingTypes[this.#broker][Math.floor(i / 10) % 6] ?? 'limit')
+        : (this.#types[listing ? i % this.#types.length : this.#draw(this.#types.length)] ?? 'limit')
     const timeInForce = opening
       ? 'day'
       : rests
         ? 'gtc'
-        : (timesInForce[listing ? Math.floor(i / 5) % 6 : draw(6)] ?? 'day')
-    let quantity = String((opening ? 40 : 1) + draw(12))
+        : (timesInForce[listing ? Math.floor(i / 5) % 6 : this.#draw(6)] ?? 'day')
+    let quantity = String((opening ? 40 : 1) + this.#draw(12))
     if (fractionable && i % 9 === 4) quantity = fractions[Math.floor(i / 9) % fractions.length] ?? quantity
-    if (rests) quantity = String(2 + draw(9))
-    const sellable = subtract(freeShares(symbol), toDecimal(quantity)).units >= 0n
-    const side: OrderSide = !opening && sellable && draw(5) < 2 ? 'sell' : 'buy'
-    const notional = isBluum && type === 'market' && side === 'buy' && fractionable && !opening && draw(3) === 0
+    if (rests) quantity = String(2 + this.#draw(9))
+    const sellable = subtract(this.#freeShares(symbol), toDecimal(quantity)).units >= 0n
+    const side: OrderSide = !opening && sellable && this.#draw(5) < 2 ? 'sell' : 'buy'
+    const notional =
+      this.#isBluum && type === 'market' && side === 'buy' && fractionable && !opening && this.#draw(3) === 0
 
     const outcome = opening
       ? 'filled'
@@ -276,38 +328,38 @@ function seedAccount(
           : 'accepted'
         : i % 19 === 7
           ? 'rejected'
-          : type !== 'market' && draw(4) === 0
+          : type !== 'market' && this.#draw(4) === 0
             ? 'canceled'
             : 'filled'
     const soon = type === 'market' || timeInForce === 'ioc' || timeInForce === 'fok'
-    const endedAt = submittedAt + (soon ? 1000 * (1 + draw(3)) : 1000 * (20 + draw(15_000)))
-    const priceText = toText({ units: market.priceCents(symbol, endedAt), scale: 2 }, 2)
+    const endedAt = submittedAt + (soon ? 1000 * (1 + this.#draw(3)) : 1000 * (20 + this.#draw(15_000)))
+    const priceText = toText({ units: this.#market.priceCents(symbol, endedAt), scale: 2 }, 2)
     const far = { buy: farPrice(symbol, 'buy'), sell: farPrice(symbol, 'sell') }
     const limit = rests ? (type === 'stop_limit' ? (side === 'buy' ? far.sell : far.buy) : far[side]) : priceText
     const stop = rests ? (side === 'buy' ? far.sell : far.buy) : priceText
-    const commission = isBluum && i % 3 === 0 ? commissions[Math.floor(i / 3) % 3] : undefined
-    const percent = type === 'trailing_stop' && (rests || draw(2) === 0)
+    const commission = this.#isBluum && i % 3 === 0 ? commissions[Math.floor(i / 3) % 3] : undefined
+    const percent = type === 'trailing_stop' && (rests || this.#draw(2) === 0)
     const fields: NewOrder = {
       symbol,
       side,
       type,
       timeInForce,
       quantity: notional ? null : quantity,
-      notional: notional ? `${50 + draw(900)}.00` : null,
+      notional: notional ? `${50 + this.#draw(900)}.00` : null,
       limitPrice: type === 'limit' || type === 'stop_limit' ? limit : null,
       stopPrice: type === 'stop' || type === 'stop_limit' ? stop : null,
       trailPercent: percent ? (rests ? '60' : '3.5') : null,
       trailPrice: type === 'trailing_stop' && !percent ? '2.50' : null,
       // Aries has extended hours as a time in force beside DAY.
-      extendedHours: isBluum ? i % 13 === 6 : timeInForce === 'day' && i % 3 === 0,
-      clientOrderId: i % 5 === 4 ? null : `history-${number}-${String(i + 1).padStart(4, '0')}`,
+      extendedHours: this.#isBluum ? i % 13 === 6 : timeInForce === 'day' && i % 3 === 0,
+      clientOrderId: i % 5 === 4 ? null : `history-${this.#number}-${String(i + 1).padStart(4, '0')}`,
       commission: commission?.commission ?? null,
       commissionType: commission?.commissionType ?? null,
     }
     const order: Order = {
       ...fields,
-      id: `ord_${letters(`${name} order ${i}`, 16)}`,
-      accountId,
+      id: `ord_${letters(`${this.#name} order ${i}`, 16)}`,
+      accountId: this.#accountId,
       status: outcome,
       filledQuantity: '0',
       filledValue: '0',
@@ -323,36 +375,21 @@ function seedAccount(
     }
     if (outcome === 'filled') {
       const bought = divide(toDecimal(order.notional ?? '0'), toDecimal(priceText), 9)
-      fill(order, order.quantity ?? toText(bought), priceText)
+      this.#fill(order, order.quantity ?? toText(bought), priceText)
     } else if (outcome === 'partially_filled' || (outcome === 'canceled' && i % 3 === 0)) {
       // Nobody traded at half the price in this market; the part that filled is the past's own business.
       const part = divide(toDecimal(quantity), { units: 2n, scale: 0 }, 0)
-      if (part.units > 0n) fill(order, toText(part), order.limitPrice ?? priceText)
+      if (part.units > 0n) this.#fill(order, toText(part), order.limitPrice ?? priceText)
       else if (outcome === 'partially_filled') order.status = 'accepted'
     }
     // Aries tells an order that its day ended from one that somebody canceled.
-    const deadline = isBluum || order.status !== 'canceled' ? null : deadlineOf(order)
+    const deadline = this.#isBluum || order.status !== 'canceled' ? null : deadlineOf(order)
     if (deadline !== null) {
       order.expired = true
       order.canceledAt = deadline
     }
-    orders.push(order)
+    this.#orders.push(order)
   }
-  for (const position of positions.values()) {
-    // Averages of a long past have many digits; a broker's books start clean.
-    position.cost = toText({ units: floorCents(toDecimal(position.cost)), scale: 2 })
-  }
-  const account: Account = {
-    id: accountId,
-    broker,
-    number: String(500_000_000 + (hash(`${name} number`) % 100_000_000)),
-    walletId: `w_${letters(`${name} wallet`, 12)}`,
-    status: 'ACTIVE',
-    // What is left today. The deposits of the past are not kept, so nothing has to add up to it.
-    cashCents: String(wanted.cashCents),
-    createdAt: Date.UTC(2026, 0, 2, 9),
-  }
-  return { account, positions: [...positions.values()], orders }
 }
 
 interface OptionWish {

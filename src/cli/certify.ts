@@ -82,75 +82,104 @@ const neverAborted = new AbortController().signal
  * broker is slow or its rate is small. Nothing else should use its credential meanwhile.
  */
 export async function certify(options: CertifyOptions): Promise<Certificate> {
-  const { broker, accountId, symbol, limitPrice, clock, onStep, signal } = options
-  const series = `certify-${randomBytes(6).toString('hex')}`
-  const since = new Date(clock.now() - 300_000).toISOString()
-  const ourList = { symbol, side: 'BUY' as const }
-  const wholeList = { symbol: null, side: null }
-  // What was there before. Nothing is placed before that is known.
-  let before: ReadonlySet<string> = new Set()
-  const keysSent = new Set<string>()
-  // Our orders, as they were seen last; null where an answer did not show the order.
-  const ours = new Map<string, Order | null>()
-  // Client order ids of what was sent, and not answered in a way that tells what became of it.
-  const lost = new Set<string>()
-  // Orders that came meanwhile, are like ours and do not say whose they are.
-  const suspects = new Set<string>()
-  // What reads right after a write showed of it.
-  const looks = { shown: 0, missed: [] as string[] }
+  return await createCertification(options).run()
+}
 
-  let findings: readonly Finding[] = []
-  let trouble: string | null = null
-  try {
-    findings = await probe()
-  } catch (error) {
-    trouble = toSentence(error)
+function createCertification(options: CertifyOptions) {
+  return new Certification(options)
+}
+
+class Certification {
+  readonly #broker
+  readonly #accountId
+  readonly #symbol
+  readonly #limitPrice
+  readonly #clock
+  readonly #onStep
+  readonly #signal
+  readonly #series = `certify-${randomBytes(6).toString('hex')}`
+  readonly #since
+  readonly #ourList
+  readonly #wholeList
+  // What was there before. Nothing is placed before that is known.
+  #before: ReadonlySet<string> = new Set()
+  readonly #keysSent = new Set<string>()
+  // Our orders, as they were seen last; null where an answer did not show the order.
+  readonly #ours = new Map<string, Order | null>()
+  // Client order ids of what was sent, and not answered in a way that tells what became of it.
+  readonly #lost = new Set<string>()
+  // Orders that came meanwhile, are like ours and do not say whose they are.
+  readonly #suspects = new Set<string>()
+  // What reads right after a write showed of it.
+  readonly #looks = { shown: 0, missed: [] as string[] }
+
+  constructor(options: CertifyOptions) {
+    const { broker, accountId, symbol, limitPrice, clock, onStep, signal } = options
+    this.#broker = broker
+    this.#accountId = accountId
+    this.#symbol = symbol
+    this.#limitPrice = limitPrice
+    this.#clock = clock
+    this.#onStep = onStep
+    this.#signal = signal
+    this.#since = new Date(this.#clock.now() - 300_000).toISOString()
+    this.#ourList = { symbol: this.#symbol, side: 'BUY' as const }
+    this.#wholeList = { symbol: null, side: null }
   }
-  return { findings, trouble, leftovers: await cleanUp() }
+
+  async run(): Promise<Certificate> {
+    let findings: readonly Finding[] = []
+    let trouble: string | null = null
+    try {
+      findings = await this.#probe()
+    } catch (error) {
+      trouble = toSentence(error)
+    }
+    return { findings, trouble, leftovers: await this.#cleanUp() }
+  }
 
   // ---- the probes -----------------------------------------------------------------------------------------------------
-
-  async function probe(): Promise<Finding[]> {
-    refuseBadRequest()
-    onStep(`Reading the ${symbol} buys of account ${accountId}.`)
-    const start = await readList(ourList)
+  async #probe(): Promise<Finding[]> {
+    this.#refuseBadRequest()
+    this.#onStep(`Reading the ${this.#symbol} buys of account ${this.#accountId}.`)
+    const start = await this.#readList(this.#ourList)
     if (!start.isComplete) {
       throw new ProbeError(
-        `The list of the account's ${symbol} buys could not be read to its end, so our orders could not be told from ` +
+        `The list of the account's ${this.#symbol} buys could not be read to its end, so our orders could not be told from ` +
           'others. Try another --symbol, or an account with fewer orders.',
       )
     }
-    before = new Set(start.orders.map(({ id }) => id))
+    this.#before = new Set(start.orders.map(({ id }) => id))
 
     const key = randomUUID()
-    const first = await placeAndLook('1', key)
-    await pause(apartMs)
-    const second = await placeAndLook('2', randomUUID())
-    await pause(apartMs)
-    const third = await placeAndLook('3', randomUUID())
+    const first = await this.#placeAndLook('1', key)
+    await this.#pause(apartMs)
+    const second = await this.#placeAndLook('2', randomUUID())
+    await this.#pause(apartMs)
+    const third = await this.#placeAndLook('3', randomUUID())
     const mine = [first, second, third]
 
-    goOn()
-    onStep(
+    this.#goOn()
+    this.#onStep(
       'Placing again: the first order under its Idempotency-Key, another one under it, the second under a new one.',
     )
-    const other = toRequest('other')
-    const sameAnswer = await send(first.request, key)
-    const otherAnswer = await send(other, key)
-    const twinAnswer = await send(second.request, randomUUID())
+    const other = this.#toRequest('other')
+    const sameAnswer = await this.#send(first.request, key)
+    const otherAnswer = await this.#send(other, key)
+    const twinAnswer = await this.#send(second.request, randomUUID())
 
-    onStep('Waiting for what the broker makes of that, and reading all of it.')
-    const { rows, whole } = await settle(mine)
+    this.#onStep('Waiting for what the broker makes of that, and reading all of it.')
+    const { rows, whole } = await this.#settle(mine)
     const singles: (Order | null)[] = []
-    for (const { orderId } of mine) singles.push(await readOne(orderId))
-    const strangers = await findStrangers(rows)
+    for (const { orderId } of mine) singles.push(await this.#readOne(orderId))
+    const strangers = await this.#findStrangers(rows)
     // What an answer that could not be read was about would be among those.
-    lost.clear()
+    this.#lost.clear()
     const findExtra = (...requests: NewOrder[]): string[] => {
       const named = strangers.filter((order) =>
         requests.some(({ clientOrderId }) => clientOrderId === order.clientOrderId),
       )
-      return [...named.map(({ id }) => id), ...suspects]
+      return [...named.map(({ id }) => id), ...this.#suspects]
     }
     const resting = {
       clientIdEcho: judgeEcho(mine, rows, singles),
@@ -158,86 +187,86 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
       idempotencyKey: judgeKey(first.orderId, sameAnswer, otherAnswer, findExtra(first.request, other)),
       listNewestFirst: judgeOrder(mine, [rows, whole]),
     }
-    const cancelAsync = await cancelAndLook()
-    const cancelIdempotent = await cancelAgain(first.orderId)
+    const cancelAsync = await this.#cancelAndLook()
+    const cancelIdempotent = await this.#cancelAgain(first.orderId)
     const verdicts: Record<BrokerCapability, Verdict> = {
       ...resting,
       cancelAsync,
       cancelIdempotent,
-      readYourWrites: judgeLooks(looks),
+      readYourWrites: judgeLooks(this.#looks),
       lookupByClientId: toNo('not tried: no call is documented that finds an order by its client order id'),
       stream: toNo('not tried: nothing here makes use of it yet'),
     }
     return brokerCapabilities.map((capability) => ({ capability, ...verdicts[capability] }))
   }
 
-  function refuseBadRequest(): void {
-    const problems = isDecimal(limitPrice)
-      ? findProblems(toRequest('1')).map(({ message }) => message)
+  #refuseBadRequest(): void {
+    const problems = isDecimal(this.#limitPrice)
+      ? findProblems(this.#toRequest('1')).map(({ message }) => message)
       : ['--limit-price has to be a decimal number, such as 1.00.']
     if (problems.length > 0) throw new ProbeError(`Such an order cannot be placed: ${problems.join(' ')}`)
   }
 
-  async function placeAndLook(name: string, idempotencyKey: string): Promise<Sent> {
-    goOn()
-    onStep(`Placing order ${name} of ${probeOrders.placed}, and reading it at once.`)
-    const request = toRequest(name)
-    const answer = await send(request, idempotencyKey)
+  async #placeAndLook(name: string, idempotencyKey: string): Promise<Sent> {
+    this.#goOn()
+    this.#onStep(`Placing order ${name} of ${probeOrders.placed}, and reading it at once.`)
+    const request = this.#toRequest(name)
+    const answer = await this.#send(request, idempotencyKey)
     if (answer instanceof UpstreamError) throw answer
     const { orderId } = answer
-    look((await readOne(orderId)) !== null, `order ${name} was placed and not found by its id`)
-    const row = (await readList(ourList)).orders.find(({ id }) => id === orderId)
-    look(row !== undefined, `order ${name} was placed and not in the list`)
+    this.#look((await this.#readOne(orderId)) !== null, `order ${name} was placed and not found by its id`)
+    const row = (await this.#readList(this.#ourList)).orders.find(({ id }) => id === orderId)
+    this.#look(row !== undefined, `order ${name} was placed and not in the list`)
     return { request, orderId }
   }
 
   /** The rows of our list and of the account's, once the former shows all of ours, or when it should have. */
-  async function settle(mine: readonly Sent[]): Promise<{ rows: Order[]; whole: Order[] }> {
-    const until = clock.monotonic() + waitMs
+  async #settle(mine: readonly Sent[]): Promise<{ rows: Order[]; whole: Order[] }> {
+    const until = this.#clock.monotonic() + waitMs
     for (let ms = settleMs; ; ms = pollMs) {
-      await pause(ms)
-      const { orders: rows } = await readList(ourList)
-      if (clock.monotonic() >= until || mine.every(({ orderId }) => rows.some(({ id }) => id === orderId))) {
-        return { rows, whole: (await readList(wholeList)).orders }
+      await this.#pause(ms)
+      const { orders: rows } = await this.#readList(this.#ourList)
+      if (this.#clock.monotonic() >= until || mine.every(({ orderId }) => rows.some(({ id }) => id === orderId))) {
+        return { rows, whole: (await this.#readList(this.#wholeList)).orders }
       }
     }
   }
 
-  async function cancelAndLook(): Promise<Verdict> {
+  async #cancelAndLook(): Promise<Verdict> {
     let told = 0
     let open = 0
-    for (const id of ours.keys()) {
-      goOn()
-      onStep(`Canceling order ${id}, and reading it at once.`)
-      const answer = await cancel(await toKnown(id))
+    for (const id of this.#ours.keys()) {
+      this.#goOn()
+      this.#onStep(`Canceling order ${id}, and reading it at once.`)
+      const answer = await this.#cancel(await this.#toKnown(id))
       const isStillOpen = answer !== null && answer.state !== 'CLOSED'
       if (answer !== null) told++
       if (isStillOpen) open++
       // What the answer itself shows as open may be read as open: the cancel only comes later.
       const isFitting = (order: Order | null): boolean =>
         order !== null && (isStillOpen || order.state === 'CLOSED' || order.status === 'PENDING_CANCEL')
-      const single = await readOne(id)
-      look(isFitting(single), `order ${id} was canceled, and ${single?.status ?? 'missing'} by its id`)
-      const row = (await readList(ourList)).orders.find((listed) => listed.id === id) ?? null
-      look(isFitting(row), `order ${id} was canceled, and ${row?.status ?? 'missing'} in the list`)
+      const single = await this.#readOne(id)
+      this.#look(isFitting(single), `order ${id} was canceled, and ${single?.status ?? 'missing'} by its id`)
+      const row = (await this.#readList(this.#ourList)).orders.find((listed) => listed.id === id) ?? null
+      this.#look(isFitting(row), `order ${id} was canceled, and ${row?.status ?? 'missing'} in the list`)
     }
-    onStep('Waiting until all of them are canceled.')
-    const until = clock.monotonic() + waitMs
-    for (const id of ours.keys()) {
-      while ((await refresh(id))?.state !== 'CLOSED') {
-        if (clock.monotonic() >= until) throw new ProbeError(`Order ${id} was canceled, and is still open.`)
-        await pause(pollMs)
+    this.#onStep('Waiting until all of them are canceled.')
+    const until = this.#clock.monotonic() + waitMs
+    for (const id of this.#ours.keys()) {
+      while ((await this.#refresh(id))?.state !== 'CLOSED') {
+        if (this.#clock.monotonic() >= until) throw new ProbeError(`Order ${id} was canceled, and is still open.`)
+        await this.#pause(pollMs)
       }
     }
     if (told === 0) return toNo('no answer to a cancel showed the order')
     return { holds: open > 0, seen: `${open} of ${told} answers to cancels showed the order still open` }
   }
 
-  async function cancelAgain(id: string): Promise<Verdict> {
-    onStep(`Canceling order ${id} once more.`)
+  async #cancelAgain(id: string): Promise<Verdict> {
+    this.#onStep(`Canceling order ${id} once more.`)
     try {
-      const answer = await cancel(await toKnown(id))
-      const after = await refresh(id)
+      const answer = await this.#cancel(await this.#toKnown(id))
+      const after = await this.#refresh(id)
       if (after?.state !== 'CLOSED') return toNo(`after a second cancel the order was ${after?.status ?? 'missing'}`)
       if (answer === null) return toYes('a second cancel was answered without an error, and without the order')
       const seen = `a second cancel was answered with the order, ${answer.status}`
@@ -248,33 +277,32 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
     }
   }
 
-  function look(isShown: boolean, missed: string): void {
-    if (isShown) looks.shown++
-    else looks.missed.push(missed)
+  #look(isShown: boolean, missed: string): void {
+    if (isShown) this.#looks.shown++
+    else this.#looks.missed.push(missed)
   }
 
-  async function pause(ms: number): Promise<void> {
-    await clock.sleep(ms, signal)
-    goOn()
+  async #pause(ms: number): Promise<void> {
+    await this.#clock.sleep(ms, this.#signal)
+    this.#goOn()
   }
 
-  function goOn(): void {
-    if (signal.aborted) throw new ProbeError('The probes were interrupted.')
+  #goOn(): void {
+    if (this.#signal.aborted) throw new ProbeError('The probes were interrupted.')
   }
 
   // ---- what is asked of the broker ------------------------------------------------------------------------------------
-
-  function toRequest(name: string): NewOrder {
+  #toRequest(name: string): NewOrder {
     return {
-      accountId,
-      clientOrderId: `${series}-${name}`,
-      ...ourList,
+      accountId: this.#accountId,
+      clientOrderId: `${this.#series}-${name}`,
+      ...this.#ourList,
       type: 'LIMIT',
       // Should nobody be able to cancel it, it ends with the day.
       timeInForce: 'DAY',
       quantity: '1',
       notional: null,
-      limitPrice,
+      limitPrice: this.#limitPrice,
       stopPrice: null,
       trailPercent: null,
       trailPrice: null,
@@ -285,20 +313,20 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
   }
 
   /** Sends `request`. Returns the broker's answer, also one that refuses or cannot be read; throws where there is none. */
-  async function send(request: NewOrder, idempotencyKey: string): Promise<PlaceAnswer | UpstreamError> {
+  async #send(request: NewOrder, idempotencyKey: string): Promise<PlaceAnswer | UpstreamError> {
     const { clientOrderId } = request
-    keysSent.add(clientOrderId)
-    lost.add(clientOrderId)
+    this.#keysSent.add(clientOrderId)
+    this.#lost.add(clientOrderId)
     const beforeSend = (): Promise<void> => Promise.resolve()
     try {
-      const answer = await patiently(() =>
-        broker.place(request, { idempotencyKey, sendBy: clock.now() + callMs, beforeSend }),
+      const answer = await this.#patiently(() =>
+        this.#broker.place(request, { idempotencyKey, sendBy: this.#clock.now() + callMs, beforeSend }),
       )
-      lost.delete(clientOrderId)
-      if (before.has(answer.orderId)) {
+      this.#lost.delete(clientOrderId)
+      if (this.#before.has(answer.orderId)) {
         throw new ProbeError(`The broker answered a placement with order ${answer.orderId}, which was there before.`)
       }
-      ours.set(answer.orderId, answer.order ?? ours.get(answer.orderId) ?? null)
+      this.#ours.set(answer.orderId, answer.order ?? this.#ours.get(answer.orderId) ?? null)
       if (answer.status === 'REJECTED') {
         throw new ProbeError(`The broker rejected an order: ${answer.rejection?.reason ?? 'it gave no reason'}.`)
       }
@@ -306,47 +334,53 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error
       // 409: there is one already, and what there is of ours is known.
-      if (error.effect === 'none' || error.status === 409) lost.delete(clientOrderId)
+      if (error.effect === 'none' || error.status === 409) this.#lost.delete(clientOrderId)
       if (error.kind === 'refused' || error.kind === 'unreadable') return error
       throw error
     }
   }
 
-  async function cancel(order: Order): Promise<Order | null> {
-    return await patiently(() => broker.cancel(order, clock.now() + callMs))
+  async #cancel(order: Order): Promise<Order | null> {
+    return await this.#patiently(() => this.#broker.cancel(order, this.#clock.now() + callMs))
   }
 
   /** The rows in the order of the list. */
-  async function readList(list: Pick<ScanQuery, 'symbol' | 'side'>, isForCancel = false): Promise<Scan> {
+  async #readList(list: Pick<ScanQuery, 'symbol' | 'side'>, isForCancel = false): Promise<Scan> {
     // As before a send: of a small rate, the share of lookups would not show what is there right after a write.
-    const query = { accountId, ...list, since, purpose: 'snapshot' as const }
-    return await patiently(() => broker.scan(query, toScope(isForCancel)))
+    const query = { accountId: this.#accountId, ...list, since: this.#since, purpose: 'snapshot' as const }
+    return await this.#patiently(() => this.#broker.scan(query, this.#toScope(isForCancel)))
   }
 
   /** By a single read; null where the broker says that there is none. */
-  async function readOne(id: string, isForCancel = false): Promise<Order | null> {
-    const key = { broker: broker.id, id, accountId, mustBeWhole: true }
-    return await patiently(async () => {
-      const [answer = null] = await broker.orders([key], toScope(isForCancel))
+  async #readOne(id: string, isForCancel = false): Promise<Order | null> {
+    const key = { broker: this.#broker.id, id, accountId: this.#accountId, mustBeWhole: true }
+    return await this.#patiently(async () => {
+      const [answer = null] = await this.#broker.orders([key], this.#toScope(isForCancel))
       if (answer instanceof UpstreamError) throw answer
       return answer
     })
   }
 
   // Our own signal ends no call: what is under way is soon over.
-  function toScope(isForCancel: boolean): ReadScope {
-    return { signal: neverAborted, deadline: clock.now() + callMs, isForCancel, caller: null, tally: createTally() }
+  #toScope(isForCancel: boolean): ReadScope {
+    return {
+      signal: neverAborted,
+      deadline: this.#clock.now() + callMs,
+      isForCancel,
+      caller: null,
+      tally: createTally(),
+    }
   }
 
   // A small rate leaves little, and another program may be using it.
-  async function patiently<T>(work: () => Promise<T>): Promise<T> {
+  async #patiently<T>(work: () => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       try {
         return await work()
       } catch (error) {
         const isLater = error instanceof UpstreamError && error.kind === 'throttled' && error.effect === 'none'
         if (!isLater || tries === triesMax) throw error
-        await clock.sleep(error.retryAfterMs ?? pollMs)
+        await this.#clock.sleep(error.retryAfterMs ?? pollMs)
       }
     }
   }
@@ -354,108 +388,108 @@ export async function certify(options: CertifyOptions): Promise<Certificate> {
   // ---- which orders are ours ------------------------------------------------------------------------------------------
 
   /** Those of `rows` that are ours though no answer named them. */
-  async function findStrangers(rows: readonly Order[], isForCancel = false): Promise<Order[]> {
+  async #findStrangers(rows: readonly Order[], isForCancel = false): Promise<Order[]> {
     const strangers: Order[] = []
-    for (const row of rows.filter(({ id }) => !before.has(id) && !ours.has(id))) {
-      const isAlike = fitsTerms(toRequest('1'), row)
+    for (const row of rows.filter(({ id }) => !this.#before.has(id) && !this.#ours.has(id))) {
+      const isAlike = fitsTerms(this.#toRequest('1'), row)
       const isTold = typeof row.clientOrderId === 'string'
       // A single read may tell whose it is where the list does not.
-      const order = isTold || !isAlike ? row : ((await readOne(row.id, isForCancel)) ?? row)
+      const order = isTold || !isAlike ? row : ((await this.#readOne(row.id, isForCancel)) ?? row)
       if (typeof order.clientOrderId !== 'string') {
-        if (isAlike) suspects.add(order.id)
+        if (isAlike) this.#suspects.add(order.id)
         continue
       }
-      const key = findKey(order.clientOrderId)
+      const key = this.#findKey(order.clientOrderId)
       if (key === null) continue
-      ours.set(order.id, order)
-      lost.delete(key)
+      this.#ours.set(order.id, order)
+      this.#lost.delete(key)
       strangers.push(order)
     }
     return strangers
   }
 
   /** Returns the sent client order id that `theirs` is, unchanged or as the broker changed it; null if none matches. */
-  function findKey(theirs: string): string | null {
+  #findKey(theirs: string): string | null {
     const isChanged = (key: string): boolean => compareClientOrderIds(key, theirs) === 'changed'
-    return keysSent.has(theirs) ? theirs : ([...keysSent].find(isChanged) ?? null)
+    return this.#keysSent.has(theirs) ? theirs : ([...this.#keysSent].find(isChanged) ?? null)
   }
 
   /** The order as it was seen last, or as soon as it can be read. */
-  async function toKnown(id: string): Promise<Order> {
-    const until = clock.monotonic() + waitMs
+  async #toKnown(id: string): Promise<Order> {
+    const until = this.#clock.monotonic() + waitMs
     for (;;) {
-      const order = ours.get(id) ?? (await refresh(id))
+      const order = this.#ours.get(id) ?? (await this.#refresh(id))
       if (order !== null) return order
-      if (clock.monotonic() >= until) throw new ProbeError(`Order ${id} was placed, and cannot be read.`)
-      await pause(pollMs)
+      if (this.#clock.monotonic() >= until) throw new ProbeError(`Order ${id} was placed, and cannot be read.`)
+      await this.#pause(pollMs)
     }
   }
 
-  async function refresh(id: string, isForCancel = false): Promise<Order | null> {
-    const order = await readOne(id, isForCancel)
-    if (order !== null) ours.set(id, order)
+  async #refresh(id: string, isForCancel = false): Promise<Order | null> {
+    const order = await this.#readOne(id, isForCancel)
+    if (order !== null) this.#ours.set(id, order)
     return order
   }
 
   // ---- leaving nothing behind -----------------------------------------------------------------------------------------
 
   /** Cancels what is ours and open, and tells what is left. Never throws, and goes on when it is told to end. */
-  async function cleanUp(): Promise<string[]> {
-    if (keysSent.size === 0) return []
-    const unread = await findLost()
+  async #cleanUp(): Promise<string[]> {
+    if (this.#keysSent.size === 0) return []
+    const unread = await this.#findLost()
     const open: string[] = []
-    for (const [id, order] of ours) {
-      const why = order?.state === 'CLOSED' ? null : await end(id)
+    for (const [id, order] of this.#ours) {
+      const why = order?.state === 'CLOSED' ? null : await this.#end(id)
       if (why !== null) open.push(`Order ${id} may still be open: ${why} Cancel it by hand.`)
     }
-    const traded = [...ours].flatMap(([id, order]) => {
+    const traded = [...this.#ours].flatMap(([id, order]) => {
       const filled = order?.filledQuantity
       const hasTraded = order?.status === 'FILLED' || (typeof filled === 'string' && /[1-9]/.test(filled))
-      return hasTraded ? [`Order ${id} has bought ${symbol}: take a lower --limit-price.`] : []
+      return hasTraded ? [`Order ${id} has bought ${this.#symbol}: take a lower --limit-price.`] : []
     })
-    const like = [...suspects].map((id) => `Order ${id} is like ours and does not say whose it is: look at it.`)
-    const missing = [...lost].map(
+    const like = [...this.#suspects].map((id) => `Order ${id} is like ours and does not say whose it is: look at it.`)
+    const missing = [...this.#lost].map(
       (key) => `A placement was not answered, and no order of it was found: look for the client order id ${key}.`,
     )
     return [...open, ...traded, ...like, ...missing, ...(unread === null ? [] : [unread])]
   }
 
   /** Looks for orders that no answer named; null once it has looked, else why it could not. */
-  async function findLost(): Promise<string | null> {
-    const until = clock.monotonic() + waitMs
+  async #findLost(): Promise<string | null> {
+    const until = this.#clock.monotonic() + waitMs
     for (;;) {
       let failure: string | null = null
       try {
-        await findStrangers((await readList(ourList, true)).orders, true)
+        await this.#findStrangers((await this.#readList(this.#ourList, true)).orders, true)
       } catch (error) {
         failure = `The list cannot be read, so there may be more orders of ours. ${toSentence(error)}`
       }
-      const isKnown = failure === null && (lost.size === 0 || suspects.size > 0)
-      if (isKnown || clock.monotonic() >= until) return failure
-      await clock.sleep(pollMs)
+      const isKnown = failure === null && (this.#lost.size === 0 || this.#suspects.size > 0)
+      if (isKnown || this.#clock.monotonic() >= until) return failure
+      await this.#clock.sleep(pollMs)
     }
   }
 
   /** Null once the broker says that the order is over, else why it may not be. */
-  async function end(id: string): Promise<string | null> {
-    onStep(`Canceling order ${id}.`)
-    const until = clock.monotonic() + waitMs
+  async #end(id: string): Promise<string | null> {
+    this.#onStep(`Canceling order ${id}.`)
+    const until = this.#clock.monotonic() + waitMs
     let why = 'the broker goes on showing it.'
     for (let cancels = 1; ; cancels++) {
       try {
-        const order = ours.get(id) ?? (await refresh(id, true))
-        if (order !== null && cancels <= cancelsMax) await cancel(order)
+        const order = this.#ours.get(id) ?? (await this.#refresh(id, true))
+        if (order !== null && cancels <= cancelsMax) await this.#cancel(order)
       } catch (error) {
         // It may have been canceled before, and refuse this one; what is read next decides.
         why = toSentence(error)
       }
       try {
-        if ((await refresh(id, true))?.state === 'CLOSED') return null
+        if ((await this.#refresh(id, true))?.state === 'CLOSED') return null
       } catch (error) {
         why = toSentence(error)
       }
-      if (clock.monotonic() >= until) return why
-      await clock.sleep(pollMs)
+      if (this.#clock.monotonic() >= until) return why
+      await this.#clock.sleep(pollMs)
     }
   }
 }

@@ -1866,6 +1866,6 @@ test('the sandbox imports nothing of ours and no package', () => {
   const folder = new URL('../../sandbox/', import.meta.url)
   for (const file of readdirSync(folder)) {
     const text = readFileSync(new URL(file, folder), 'utf8')
-    for (const [, from = ''] of text.matchAll(/from '([^']+)'/g)) expect(from).toMatch(/^(node:|\.\/[a-z]+\.ts$)/)
+    for (const [, from = ''] of text.matchAll(/from '([^']+)'/g)) expect(from).toMatch(/^(node:|\.\/[a-zA-Z]+\.ts$)/)
   }
 })
