@@ -15,13 +15,14 @@ import { within } from '../domain/clock.ts'
 import type { Clock } from '../domain/clock.ts'
 import { isTombstone, StoreError } from '../store/store.ts'
 import type { CancelKey, Store } from '../store/store.ts'
+import { CancelCalls } from './cancelCalls.ts'
+import type { CancelProgress } from './cancelCalls.ts'
 import { createCancelRequests, listTries } from './cancelRequests.ts'
 import { compareClientOrderIds } from './placement/clientOrderId.ts'
 import { isIdPart } from '../domain/ids.ts'
 import { accountInOrderId, brokerOf, isAccountId, isOrderId } from '../brokers/registry.ts'
 import type { Order } from '../domain/order.ts'
 import {
-  isAboutTheOrder,
   toCancelKept,
   toCancelPending,
   toCancelRefused,
@@ -34,15 +35,8 @@ import type { CancelOrderResult, CancelRefused } from './outcomes.ts'
 import { isSettled, isCancelPending } from './placement/placement.ts'
 import type { Placement } from './placement/placement.ts'
 import type { OnTrouble, Records } from './records.ts'
-import { createProblem } from './validate.ts'
-import type { OrderInputProblem } from './validate.ts'
-
-/** The order to cancel: by its id, or by the key of its placement. */
-interface CancelInput {
-  orderId: string | null
-  accountId: string | null
-  clientOrderId: string | null
-}
+import { createProblem, findCancelProblems } from './validate.ts'
+import type { CancelInput } from './validate.ts'
 
 /** The caller that cancels. */
 interface Canceler {
@@ -92,8 +86,8 @@ export interface Cancels {
   close(): Promise<void>
 }
 
-// One cancel of an order. It runs when a caller that may see the order has joined.
-interface Flight {
+/** One cancel of an order. It runs when a caller that may see the order has joined. */
+interface CancelTask extends CancelProgress {
   /** The account that its first caller named; null if none. */
   accountId: string | null
   /** The placement that is bound to the order; null if no placement is, or if the store cannot be read. */
@@ -101,14 +95,6 @@ interface Flight {
   /** The order before the cancel, or why it could not be read. */
   before: Promise<Order | null | UpstreamError>
   result: Promise<CancelOrderResult> | null
-  seen: Order | null
-  isAsked: boolean
-  /** Whether the broker accepted a cancel call, or probably did. */
-  isAccepted: boolean
-  /** Monotonic ms. */
-  deadline: number
-  /** Counts the upstream calls for the first caller. */
-  tally: Tally
 }
 
 /** An order to cancel, and the caller who cancels it. */
@@ -120,22 +106,17 @@ interface Target {
 
 /** A caller that waits for a cancel. */
 interface Caller {
-  flight: Flight
+  task: CancelTask
   /** Whether the caller got its answer before a cancel call was made for it. */
   hasLeft: boolean
   /** Whether the caller may see the order's account. */
   isOwner: boolean
 }
 
-const postsMax = 3
-const backoffMs = { first: 200, longest: 1_000 }
-const pollMs = { first: 250, longest: 2_000 }
 // Maximum time of one read of the order, before or after the cancel.
 const readMs = 8_000
 // Maximum time of the read before the cancel if the record of the placement can replace it.
 const readBeforeMs = 1_000
-
-const neverAborted = new AbortController().signal
 
 /** The cancels over `brokers`. */
 export function createCancels(options: CancelsOptions): Cancels {
@@ -148,16 +129,16 @@ class OrderCancels implements Cancels {
   readonly #store
   readonly #records
   readonly #clock
-  readonly #random
   readonly #replyMs
   readonly #onTrouble
-  readonly #flights = new Map<string, Flight>()
+  readonly #tasks = new Map<string, CancelTask>()
   readonly #followed = new Map<string, Promise<void>>()
   // Ids of the placements with a cancel request for which the broker accepted no cancel call yet.
-  readonly #unasked = new Set<string>()
+  readonly #unsent = new Set<string>()
   readonly #underWay = new Set<Promise<unknown>>()
   readonly #closing = new AbortController()
   readonly #requests
+  readonly #calls: CancelCalls
 
   constructor(options: CancelsOptions) {
     this.#options = options
@@ -166,7 +147,7 @@ class OrderCancels implements Cancels {
     this.#store = store
     this.#records = records
     this.#clock = clock
-    this.#random = random
+    this.#calls = new CancelCalls(clock, random)
     this.#replyMs = replyMs
     this.#onTrouble = onTrouble
     this.#requests = createCancelRequests({
@@ -206,7 +187,7 @@ class OrderCancels implements Cancels {
 
   async cancel(input: CancelInput, timeoutMs: number | null, by: Canceler = anybody): Promise<CancelOrderResult> {
     const { orderId, accountId, clientOrderId } = input
-    const problems = findProblems(input)
+    const problems = findCancelProblems(input)
     const named = orderId ?? accountId
     const broker = named === null ? undefined : this.#brokers.get(brokerOf(named))
     if (problems.length === 0 && !broker) {
@@ -237,9 +218,9 @@ class OrderCancels implements Cancels {
     { orderId, accountId, by }: { orderId: string; accountId: string | null; by: Canceler },
     until: number,
   ): Promise<CancelOrderResult> {
-    if (this.#closing.signal.aborted && !this.#flights.has(orderId)) return toStopping(orderId)
-    const flight = this.#flights.get(orderId) ?? this.#startFlight(broker, { orderId, accountId, by })
-    const caller: Caller = { flight, hasLeft: false, isOwner: false }
+    if (this.#closing.signal.aborted && !this.#tasks.has(orderId)) return toStopping(orderId)
+    const task = this.#tasks.get(orderId) ?? this.#startTask(broker, { orderId, accountId, by })
+    const caller: Caller = { task, hasLeft: false, isOwner: false }
     const target = { orderId, accountId, by }
     const result = await within<CancelOrderResult | null>(
       this.#clock,
@@ -249,18 +230,18 @@ class OrderCancels implements Cancels {
     )
     if (result !== null) return result
     // The caller's time has run out.
-    if (caller.flight.isAsked && caller.isOwner) return toCancelPending(orderId, caller.flight.seen)
-    const placement = await this.#findOwnPlacement(caller.flight, target)
-    const isKept = placement !== null && (await this.#keepWish(placement, by)) !== null
+    if (caller.task.hasCalled && caller.isOwner) return toCancelPending(orderId, caller.task.seen)
+    const placement = await this.#findOwnPlacement(caller.task, target)
+    const isKept = placement !== null && (await this.#recordRequest(placement, by)) !== null
     // The cancel continues without its caller.
-    if (isKept) return toCancelKept(orderId, caller.flight.seen)
+    if (isKept) return toCancelKept(orderId, caller.task.seen)
     caller.hasLeft = true
     return await this.#keepRequest(broker, target, toUnread(orderId))
   }
 
   /** Returns the placement that is bound to the order; null if there is none that the caller may cancel. */
-  async #findOwnPlacement(flight: Flight, { accountId, by }: Target): Promise<Placement | null> {
-    const placement = await flight.placement
+  async #findOwnPlacement(task: CancelTask, { accountId, by }: Target): Promise<Placement | null> {
+    const placement = await task.placement
     if (placement === null || !by.sees(placement.accountId)) return null
     return accountId === null || accountId === placement.accountId ? placement : null
   }
@@ -284,30 +265,30 @@ class OrderCancels implements Cancels {
     }
   }
 
-  #startFlight(broker: Broker, { orderId, accountId, by }: Target): Flight {
+  #startTask(broker: Broker, { orderId, accountId, by }: Target): CancelTask {
     const deadline = this.#clock.monotonic() + this.#replyMs
     const placement = this.#findPlacement(broker, orderId)
     const { tally = createTally() } = by
     const before = this.#track(this.#readBefore(broker, { orderId, accountId, placement, tally }, deadline))
-    const flight: Flight = {
+    const task: CancelTask = {
       accountId,
       placement,
       before,
       result: null,
       seen: null,
-      isAsked: false,
+      hasCalled: false,
       isAccepted: false,
       deadline,
       tally,
     }
-    this.#flights.set(orderId, flight)
+    this.#tasks.set(orderId, task)
     const forget = (): void => {
-      if (this.#flights.get(orderId) === flight) this.#flights.delete(orderId)
+      if (this.#tasks.get(orderId) === task) this.#tasks.delete(orderId)
     }
     // A caller that joins runs the cancel as soon as the order has been read. If no caller did, the cancel ends there.
-    const forgetWhenRun = (): void => void (flight.result ?? Promise.resolve()).then(forget, forget)
+    const forgetWhenRun = (): void => void (task.result ?? Promise.resolve()).then(forget, forget)
     before.then(() => setImmediate(forgetWhenRun), forget)
-    return flight
+    return task
   }
 
   async #readBefore(
@@ -317,29 +298,29 @@ class OrderCancels implements Cancels {
       accountId,
       placement,
       tally,
-    }: Pick<Target, 'orderId' | 'accountId'> & Pick<Flight, 'placement' | 'tally'>,
+    }: Pick<Target, 'orderId' | 'accountId'> & Pick<CancelTask, 'placement' | 'tally'>,
     deadline: number,
   ): Promise<Order | null | UpstreamError> {
     const known = await placement
     const until = known === null ? deadline : Math.min(deadline, this.#clock.monotonic() + readBeforeMs)
     const key = { id: orderId, accountId: accountId ?? known?.accountId ?? null }
-    return await this.#readOrder(broker, key, until, tally)
+    return await this.#calls.readOrder(broker, key, until, tally)
   }
 
   async #join(broker: Broker, caller: Caller, target: Target): Promise<CancelOrderResult> {
     const { orderId, accountId, by } = target
-    let before = await caller.flight.before
-    if ((before === null || before instanceof AccountNeeded) && caller.flight.accountId !== accountId) {
+    let before = await caller.task.before
+    if ((before === null || before instanceof AccountNeeded) && caller.task.accountId !== accountId) {
       // The order was read under another account, which proves nothing if the broker reads orders only under their account.
       if (caller.hasLeft) return toUnread(orderId)
-      caller.flight = this.#startFlight(broker, target)
-      before = await caller.flight.before
+      caller.task = this.#startTask(broker, target)
+      before = await caller.task.before
     }
     if (before instanceof AccountNeeded) return toAccountNeeded(orderId)
     const toMissing = () => toCancelRefused(orderId, null, 'NOT_FOUND', 'There is no such order.')
     if (before === null) {
       // Complete lists lack the order, and the broker has not shown it for longer than its replicas lag.
-      const placement = await this.#findOwnPlacement(caller.flight, target)
+      const placement = await this.#findOwnPlacement(caller.task, target)
       if (placement !== null && isCancelPending(placement)) await this.#settle(placement, null)
       const keptFor = accountInOrderId(orderId) ?? accountId
       if (keptFor !== null && by.sees(keptFor)) {
@@ -355,125 +336,65 @@ class OrderCancels implements Cancels {
       const isOther = accountId !== null && accountId !== before.accountId
       if (isOther || !by.sees(before.accountId)) return toForeign()
     }
-    const { flight } = caller
+    const { task } = caller
     if (before instanceof UpstreamError) {
-      const placement = await this.#findOwnPlacement(flight, target)
+      const placement = await this.#findOwnPlacement(task, target)
       if (placement === null) {
         // An order of another account gets the same answer as an unknown order, so that the answer reveals nothing.
-        if (!isFindable && (await flight.placement) !== null) return toAccountNeeded(orderId)
+        if (!isFindable && (await task.placement) !== null) return toAccountNeeded(orderId)
         if (caller.hasLeft) return toUnread(orderId)
         return await this.#keepRequest(broker, withAccount(target, before), toUnreachable(orderId, null, before))
       }
       caller.isOwner = true
-      return await (flight.result ??= this.#track(
-        this.#run(broker, toTarget(placement, orderId), { flight, by, before: null }),
+      return await (task.result ??= this.#track(
+        this.#run(broker, toTarget(placement, orderId), { task, by, before: null }),
       ))
     }
     const isTheirs = (accountId === null || before.account.id === accountId) && by.sees(before.account.id)
     if (!isTheirs) return toForeign()
     caller.isOwner = true
     // No cancel call is made for a caller whose answer said that none was made.
-    if (caller.hasLeft && flight.result === null) return toUnread(orderId)
-    return await (flight.result ??= this.#track(this.#run(broker, before, { flight, by, before })))
+    if (caller.hasLeft && task.result === null) return toUnread(orderId)
+    return await (task.result ??= this.#track(this.#run(broker, before, { task, by, before })))
   }
 
   /** Cancels the order. `before` is the order as it was read; null if only the record of its placement is known. */
   async #run(
     broker: Broker,
     target: CancelTarget,
-    { flight, by, before }: { flight: Flight; by: Canceler; before: Order | null },
+    { task, by, before }: { task: CancelTask; by: Canceler; before: Order | null },
   ): Promise<CancelOrderResult> {
-    flight.seen = before
-    const placement = await flight.placement
+    task.seen = before
+    const placement = await task.placement
     if (before?.state === 'CLOSED') {
       if (placement !== null && isCancelPending(placement)) await this.#settle(placement, before)
       await this.#requests.settle(toCancelKey(broker, target))
       return toFinal(before, true)
     }
-    const wish = placement === null ? null : await this.#keepWish(placement, by)
-    const result = await this.#askAndRead(broker, target, flight)
+    const requested = placement === null ? null : await this.#recordRequest(placement, by)
+    const result = await this.#calls.run(broker, target, task)
     // Without an answer that accepts the cancel call, it may have been lost, so it is made again.
-    const isUnanswered = result.outcome === 'PENDING' && !flight.isAccepted
-    if (wish === null) {
+    const isUnanswered = result.outcome === 'PENDING' && !task.isAccepted
+    if (requested === null) {
       // The record cannot be written, so it cannot keep the cancel request either.
       if (placement !== null) return result
-      if (!isUnasked(result) && !isUnanswered) {
+      if (!wasNotSent(result) && !isUnanswered) {
         if (result.outcome !== 'PENDING') await this.#requests.settle(toCancelKey(broker, target))
         return result
       }
       const kept = await this.#keepRequest(broker, { orderId: target.id, accountId: target.account.id, by }, result)
       return isUnanswered ? result : kept
     }
-    if (isUnasked(result)) {
-      this.#unasked.add(wish.opId)
-      this.#followUp(broker, wish)
-      return toCancelKept(target.id, flight.seen)
+    if (wasNotSent(result)) {
+      this.#unsent.add(requested.opId)
+      this.#followUp(broker, requested)
+      return toCancelKept(target.id, task.seen)
     }
-    if (isUnanswered) this.#unasked.add(wish.opId)
-    else this.#unasked.delete(wish.opId)
-    if (result.outcome === 'PENDING') this.#followUp(broker, wish)
-    else await this.#settle(wish, result.order)
+    if (isUnanswered) this.#unsent.add(requested.opId)
+    else this.#unsent.delete(requested.opId)
+    if (result.outcome === 'PENDING') this.#followUp(broker, requested)
+    else await this.#settle(requested, result.order)
     return result
-  }
-
-  /** Sends a cancel call, reads the order, and repeats both until the order is final or the deadline has passed. */
-  async #askAndRead(broker: Broker, target: CancelTarget, flight: Flight): Promise<CancelOrderResult> {
-    const { id } = target
-    const { deadline } = flight
-    flight.isAsked = true
-    let refusal: UpstreamError | null = null
-    let unreached: UpstreamError | null = null
-    let hasReached = false
-    // Whether an earlier call may have reached the order. A refusal or a canceled order may then be the result of that call.
-    let mayBeTaken = false
-    let mayAskAgain = true
-    let posts = 0
-    for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
-      if (mayAskAgain && posts < postsMax) {
-        posts++
-        const answer = await this.#ask(broker, target, flight)
-        // A refusal after a call that may have reached the order is probably the result of that call.
-        flight.isAccepted ||= !(answer instanceof UpstreamError) || (mayBeTaken && isRefusal(answer))
-        if (answer !== null && !(answer instanceof UpstreamError)) {
-          flight.seen = answer
-          if (answer.state === 'CLOSED') return toFinal(answer, false)
-        }
-        const isUnreached = answer instanceof UpstreamError && answer.effect === 'none' && !isAboutTheOrder(answer)
-        hasReached ||= !isUnreached
-        unreached = isUnreached ? answer : null
-        refusal = answer instanceof UpstreamError && isAboutTheOrder(answer) && !mayBeTaken ? answer : null
-        mayBeTaken ||= !isUnreached && refusal === null
-        // A cancel that was accepted or refused is not sent again, and neither is one that cannot succeed by a repeat.
-        mayAskAgain =
-          answer instanceof UpstreamError && !isAboutTheOrder(answer) && (!isUnreached || answer.kind === 'not_sent')
-        if (unreached !== null && !hasReached && (!mayAskAgain || posts === postsMax)) {
-          return toUnreachable(id, flight.seen, unreached)
-        }
-      }
-      // The state of the order decides, and not the answer to the cancel call.
-      if (unreached === null || hasReached) {
-        const after = await this.#readOrder(broker, { id, accountId: target.account.id }, deadline, flight.tally)
-        if (after !== null && !(after instanceof UpstreamError)) {
-          flight.seen = after
-          if (after.state === 'CLOSED') return toFinal(after, refusal !== null)
-          if (refusal !== null) {
-            const { brokerCode, reason } = refusal
-            const message = 'The broker refused to cancel the order; the last read still shows it as open.'
-            return { ...toCancelRefused(id, after, 'BROKER_REFUSED', message), brokerCode, reason }
-          }
-        }
-      }
-      // Full jitter before the next call, because cancels that failed together would otherwise be repeated together.
-      const pauseMs =
-        mayAskAgain && posts < postsMax
-          ? this.#random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (posts - 1))
-          : waitMs
-      if (this.#clock.monotonic() + pauseMs >= deadline) {
-        if (unreached !== null && !hasReached) return toUnreachable(id, flight.seen, unreached)
-        return toCancelPending(id, flight.seen)
-      }
-      await this.#clock.sleep(pauseMs)
-    }
   }
 
   // ---- by the key of its placement ----------------------------------------------------------------------------------
@@ -488,11 +409,11 @@ class OrderCancels implements Cancels {
           ? toNeverPlaced()
           : await this.#cancelById(broker, { orderId: found.orderId, accountId, by }, until)
       }
-      const wished = isSettled(found)
+      const recorded = isSettled(found)
         ? found
         : await this.#records.change(found, { type: 'cancel_requested' }, by.principal)
       // With the request recorded, the order is canceled as soon as the send or a lookup finds it.
-      const placement = isSettled(wished) ? wished : await this.#records.settled(wished, until)
+      const placement = isSettled(recorded) ? recorded : await this.#records.settled(recorded, until)
       if (placement.orderId !== null) {
         return await this.#cancelById(broker, { orderId: placement.orderId, accountId, by }, until)
       }
@@ -515,7 +436,7 @@ class OrderCancels implements Cancels {
     const { accountId, clientOrderId, by } = key
     const query = { accountId, symbol: null, side: null, since: '0000-01-01T00:00:00Z', purpose: 'lookup' as const }
     try {
-      const scan = await broker.scan(query, { ...this.#toScope(until, by.tally), isForCancel: false })
+      const scan = await broker.scan(query, { ...this.#calls.toScope(until, by.tally), isForCancel: false })
       // The placement may have been recorded meanwhile.
       const found = await this.#store.find({ broker: broker.id, accountId, clientOrderId })
       if (found !== null) return await this.#cancelByKey(broker, key, until)
@@ -543,7 +464,7 @@ class OrderCancels implements Cancels {
     return await this.#store.findByOrder(broker.id, orderId).catch(this.#noteUnrecorded('a cancel'))
   }
 
-  async #keepWish(placement: Placement, by: Canceler): Promise<Placement | null> {
+  async #recordRequest(placement: Placement, by: Canceler): Promise<Placement | null> {
     const event = { type: 'cancel_requested' as const }
     return await this.#records.change(placement, event, by.principal).catch(this.#noteUnrecorded(toName(placement)))
   }
@@ -555,20 +476,20 @@ class OrderCancels implements Cancels {
     }
   }
 
-  async #settle(wish: Placement, order: Order | null): Promise<void> {
+  async #settle(requested: Placement, order: Order | null): Promise<void> {
     const event = { type: 'cancel_settled' as const, orderStatus: order?.status ?? 'UNKNOWN' }
-    await this.#records.change(wish, event).catch(this.#noteUnrecorded(toName(wish)))
+    await this.#records.change(requested, event).catch(this.#noteUnrecorded(toName(requested)))
   }
 
   // ---- going on without the caller ----------------------------------------------------------------------------------
-  #followUp(broker: Broker, wish: Placement): void {
-    const { opId } = wish
+  #followUp(broker: Broker, requested: Placement): void {
+    const { opId } = requested
     if (this.#followed.has(opId) || this.#closing.signal.aborted) return
-    const work = this.#lookOn(broker, wish)
-      .catch((error: unknown) => this.#onTrouble(`${toName(wish)} is not looked after any more`, error))
+    const work = this.#watch(broker, requested)
+      .catch((error: unknown) => this.#onTrouble(`${toName(requested)} is not looked after any more`, error))
       .finally(() => {
         this.#followed.delete(opId)
-        this.#unasked.delete(opId)
+        this.#unsent.delete(opId)
       })
     this.#followed.set(opId, work)
   }
@@ -577,30 +498,30 @@ class OrderCancels implements Cancels {
    * Reads the order until it is final, so that later callers get the outcome of the cancel. Cancels it again as long as the
    * broker accepted no cancel call.
    */
-  async #lookOn(broker: Broker, wish: Placement): Promise<void> {
-    const { orderId } = wish
+  async #watch(broker: Broker, requested: Placement): Promise<void> {
+    const { orderId } = requested
     if (orderId === null) return
     const beganAt = this.#clock.monotonic()
-    for (const dueMs of listTries(this.#options.lateMs, () => this.#unasked.has(wish.opId))) {
+    for (const dueMs of listTries(this.#options.lateMs, () => this.#unsent.has(requested.opId))) {
       await this.#clock.sleep(beganAt + dueMs - this.#clock.monotonic(), this.#closing.signal)
       if (this.#closing.signal.aborted) return
       // The cancel may have been settled meanwhile, and is not sent again then.
-      const current = await this.#store.read(wish.opId).catch(() => wish)
+      const current = await this.#store.read(requested.opId).catch(() => requested)
       if (current === null || !isCancelPending(current)) return
-      if (this.#unasked.has(wish.opId)) {
+      if (this.#unsent.has(requested.opId)) {
         await this.#cancelById(
           broker,
-          { orderId, accountId: wish.accountId, by: ourselves },
+          { orderId, accountId: requested.accountId, by: ourselves },
           this.#clock.monotonic() + this.#replyMs,
         )
         continue
       }
-      const key = { id: orderId, accountId: wish.accountId }
-      const order = await this.#readOrder(broker, key, this.#clock.monotonic() + readMs)
+      const key = { id: orderId, accountId: requested.accountId }
+      const order = await this.#calls.readOrder(broker, key, this.#clock.monotonic() + readMs)
       if (order === null || order instanceof UpstreamError || order.state !== 'CLOSED') continue
-      return await this.#settle(wish, order)
+      return await this.#settle(requested, order)
     }
-    this.#onTrouble(`ALARM: ${toName(wish)} was never confirmed`, null)
+    this.#onTrouble(`ALARM: ${toName(requested)} was never confirmed`, null)
   }
 
   resume(placement: Placement): void {
@@ -613,65 +534,13 @@ class OrderCancels implements Cancels {
     )
   }
 
-  async #carryOut(broker: Broker, wish: Placement, orderId: string): Promise<void> {
-    const target = { orderId, accountId: wish.accountId, by: ourselves }
+  async #carryOut(broker: Broker, requested: Placement, orderId: string): Promise<void> {
+    const target = { orderId, accountId: requested.accountId, by: ourselves }
     const result = await this.#cancelById(broker, target, this.#clock.monotonic() + this.#replyMs)
-    if (!isUnasked(result)) return
-    this.#unasked.add(wish.opId)
-    this.#followUp(broker, wish)
+    if (!wasNotSent(result)) return
+    this.#unsent.add(requested.opId)
+    this.#followUp(broker, requested)
   }
-
-  // ---- the broker -----------------------------------------------------------------------------------------------------
-  async #ask(broker: Broker, order: CancelTarget, { deadline, tally }: Flight): Promise<Order | null | UpstreamError> {
-    try {
-      const answer = await broker.cancel(order, this.#toEpoch(deadline))
-      tally.calls++
-      return answer
-    } catch (error) {
-      if (error instanceof UpstreamError && error.kind !== 'not_sent') tally.calls++
-      if (error instanceof UpstreamError) return error
-      throw error
-    }
-  }
-
-  async #readOrder(
-    broker: Broker,
-    { id, accountId }: { id: string; accountId: string | null },
-    deadline: number,
-    tally?: Tally,
-  ): Promise<Order | null | UpstreamError> {
-    const key = { broker: broker.id, id, accountId, mustBeWhole: false }
-    const [order = null] = await broker.orders([key], this.#toScope(deadline, tally))
-    return order
-  }
-
-  #toScope(deadline: number, tally = createTally()) {
-    return { signal: neverAborted, deadline: this.#toEpoch(deadline), isForCancel: true, caller: null, tally }
-  }
-
-  #toEpoch(deadline: number): number {
-    return this.#clock.now() + Math.max(0, deadline - this.#clock.monotonic())
-  }
-}
-
-function findProblems({ orderId, accountId, clientOrderId }: CancelInput): OrderInputProblem[] {
-  const problems: OrderInputProblem[] = []
-  if (orderId === null && clientOrderId === null) {
-    problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId, or the accountId with the clientOrderId.'))
-  }
-  if (orderId !== null && clientOrderId !== null) {
-    problems.push(createProblem('clientOrderId', 'CONFLICT', 'Give the orderId or the clientOrderId, not both.'))
-  }
-  if (orderId === null && clientOrderId !== null && accountId === null) {
-    problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
-  }
-  const garbled = (field: string, source: string): void => {
-    problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: take ${source}.`))
-  }
-  if (orderId !== null && !isOrderId(orderId)) garbled('orderId', 'the `id` of an order as it was answered')
-  if (accountId !== null && !isAccountId(accountId)) garbled('accountId', 'one that `tradingAccounts` lists')
-  if (clientOrderId !== null && !isIdPart(clientOrderId)) garbled('clientOrderId', 'the one the order was placed with')
-  return problems
 }
 
 // Names a cancel in the log by its placement, because the id of an order at Aries names its account.
@@ -680,18 +549,13 @@ function toName({ opId }: Placement): string {
 }
 
 /** Whether the cancel was not sent, or the broker did not process it. */
-function isUnasked(result: CancelOrderResult): result is CancelRefused {
+function wasNotSent(result: CancelOrderResult): result is CancelRefused {
   if (result.outcome !== 'REFUSED') return false
   return result.refusalCode === 'BROKER_UNAVAILABLE' || result.refusalCode === 'RATE_LIMITED'
 }
 
 function toCancelKey(broker: Broker, { id, account }: CancelTarget): CancelKey {
   return { broker: broker.id, orderId: id, accountId: account.id }
-}
-
-/** Whether the broker refused to cancel an order that it knows. */
-function isRefusal(error: UpstreamError): boolean {
-  return isAboutTheOrder(error) && error.status !== 404
 }
 
 /** Makes the cancel target from the record of a placement. Blotter places only shares and funds, so there are no legs. */

@@ -1,8 +1,9 @@
-// A placement's rules, checked before anything is recorded or sent: all problems at once, so that a form can mark
-// every field in one go. Pure.
+// The rules of placements and cancels, checked before anything is recorded or sent. All problems are returned at once, so that a
+// form can mark all fields. Pure.
 
 import { compareDecimals, countDigits, decimalDigitsMax, decimalHelp, isWrittenDecimal } from '../domain/decimal.ts'
-import { isAccountId } from '../brokers/registry.ts'
+import { isAccountId, isOrderId } from '../brokers/registry.ts'
+import { isIdPart } from '../domain/ids.ts'
 import type { NewOrder, OrderTypeSent } from '../domain/order.ts'
 
 export type OrderInputProblemCode =
@@ -183,4 +184,32 @@ function quote(text: string): string {
   const shown = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '�')
   const isShort = shown.length <= quotedCharactersMax
   return JSON.stringify(isShort ? shown : `${shown.slice(0, quotedCharactersMax)}…`.toWellFormed())
+}
+
+/** The order to cancel: by its id, or by the key of its placement. */
+export interface CancelInput {
+  orderId: string | null
+  accountId: string | null
+  clientOrderId: string | null
+}
+
+/** Returns the problems of a cancel; empty if it names one order. */
+export function findCancelProblems({ orderId, accountId, clientOrderId }: CancelInput): OrderInputProblem[] {
+  const problems: OrderInputProblem[] = []
+  if (orderId === null && clientOrderId === null) {
+    problems.push(createProblem('orderId', 'REQUIRED', 'Give the orderId, or the accountId with the clientOrderId.'))
+  }
+  if (orderId !== null && clientOrderId !== null) {
+    problems.push(createProblem('clientOrderId', 'CONFLICT', 'Give the orderId or the clientOrderId, not both.'))
+  }
+  if (orderId === null && clientOrderId !== null && accountId === null) {
+    problems.push(createProblem('accountId', 'REQUIRED', 'A clientOrderId needs the accountId that it was used for.'))
+  }
+  const garbled = (field: string, source: string): void => {
+    problems.push(createProblem(field, 'BAD_FORMAT', `This cannot be an id: take ${source}.`))
+  }
+  if (orderId !== null && !isOrderId(orderId)) garbled('orderId', 'the `id` of an order as it was answered')
+  if (accountId !== null && !isAccountId(accountId)) garbled('accountId', 'one that `tradingAccounts` lists')
+  if (clientOrderId !== null && !isIdPart(clientOrderId)) garbled('clientOrderId', 'the one the order was placed with')
+  return problems
 }
