@@ -19,8 +19,7 @@ import { CancelCalls } from './cancelCalls.ts'
 import type { CancelProgress } from './cancelCalls.ts'
 import { createCancelRequests, listTries } from './cancelRequests.ts'
 import { compareClientOrderIds } from './placement/clientOrderId.ts'
-import { isIdPart } from '../domain/ids.ts'
-import { accountInOrderId, brokerOf, isAccountId, isOrderId } from '../brokers/registry.ts'
+import { accountInOrderId, brokerOf } from '../brokers/registry.ts'
 import type { Order } from '../domain/order.ts'
 import {
   toCancelKept,
