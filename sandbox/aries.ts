@@ -17,9 +17,10 @@ import {
   withExtraRows,
 } from './dialect.ts'
 import type { Answer, Asked, BrokerRequest, Dialect } from './dialect.ts'
-import { averagePrice, isOpen, remainingQuantity } from './exchange.ts'
+import { averagePrice, isOpen, remainingQuantity } from './orders.ts'
 import { changeTerms, showClientOrderId, showSymbol } from './changes.ts'
-import type { Account, AccountStatus, Exchange, Leg, NewOrder, Order, OrderType, Refusal } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
+import type { Account, AccountStatus, Leg, NewOrder, Order, OrderType, Refusal } from './orders.ts'
 import type { Whims } from './faults.ts'
 import { letters } from './seed.ts'
 import type { Switches } from './switches.ts'

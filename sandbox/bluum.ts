@@ -3,8 +3,9 @@
 
 import { decimalPattern, isOneOf, isPositive, succeed, toTime } from './dialect.ts'
 import type { Answer, BrokerRequest } from './dialect.ts'
-import { accountStatuses, averagePrice, commissionTypes, orderStatuses, remainingQuantity } from './exchange.ts'
-import type { Account, Asset, Exchange, NewOrder, Order, Position, Refusal } from './exchange.ts'
+import { accountStatuses, averagePrice, commissionTypes, orderStatuses, remainingQuantity } from './orders.ts'
+import type { Exchange } from './exchange.ts'
+import type { Account, Asset, NewOrder, Order, Position, Refusal } from './orders.ts'
 import { noPath, noResource, parseFields, parseNewOrder, toProblem, unknownValue } from './front.ts'
 import type { Front, Generation, PlacementWords, Problem } from './front.ts'
 

@@ -1,7 +1,7 @@
 // Changes that a broker makes to an order on its own: to its client order id and to its terms. Real brokers make each of these.
 
 import { round, toDecimal, toText } from './amounts.ts'
-import type { NewOrder } from './exchange.ts'
+import type { NewOrder } from './orders.ts'
 
 /** How answers show a client order id: as it was sent, with a prefix, cut to ten characters, in capitals and so on. */
 export const clientOrderIdForms = [

@@ -1,7 +1,8 @@
 // What the server knows of a dialect, and what all of them share: the rate limit, what a rule makes of a list, and a few
 // words. A dialect is paths, credentials, words and envelopes of one broker's document.
 
-import type { Account, Exchange, Order } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
+import type { Account, Order } from './orders.ts'
 import type { Whims } from './faults.ts'
 
 /** A request as it came. */

@@ -23,208 +23,32 @@ import {
   zero,
 } from './amounts.ts'
 import type { Decimal } from './amounts.ts'
-
-export const orderSides = ['buy', 'sell'] as const
-export const orderTypes = ['market', 'limit', 'stop', 'stop_limit', 'trailing_stop'] as const
-export const timesInForce = ['day', 'gtc', 'opg', 'cls', 'ioc', 'fok'] as const
-export const orderStatuses = ['accepted', 'partially_filled', 'filled', 'canceled', 'rejected'] as const
-export const commissionTypes = ['notional', 'qty', 'bps'] as const
-export const accountStatuses = ['ACTIVE', 'INACTIVE', 'SUSPENDED', 'PENDING', 'SUBMITTED'] as const
-/** What the closed market does with a new order: let it wait, refuse the request, or take it in as rejected. */
-export const marketModes = ['open', 'closed-waits', 'closed-refuses', 'closed-rejects'] as const
-
-export type OrderSide = (typeof orderSides)[number]
-export type OrderType = (typeof orderTypes)[number]
-type TimeInForce = (typeof timesInForce)[number]
-type OrderStatus = (typeof orderStatuses)[number]
-type CommissionType = (typeof commissionTypes)[number]
-export type AccountStatus = (typeof accountStatuses)[number]
-type MarketMode = (typeof marketModes)[number]
-/** Whose API an account and its orders are reached by. */
-export type Broker = 'bluum' | 'aries'
-
-/** A wanted order whose shape has been checked: exactly one of quantity and notional, prices where the type needs them. */
-export interface NewOrder {
-  symbol: string
-  side: OrderSide
-  type: OrderType
-  timeInForce: TimeInForce
-  quantity: string | null
-  notional: string | null
-  limitPrice: string | null
-  stopPrice: string | null
-  trailPercent: string | null
-  trailPrice: string | null
-  extendedHours: boolean
-  clientOrderId: string | null
-  commission: string | null
-  commissionType: CommissionType | null
-  /** A sell of shares that are borrowed, or a buy that gives them back: every account here is a cash account. */
-  short?: true
-}
-
-/** One option of an order. */
-export interface Leg {
-  side: OrderSide
-  /** Contracts of this leg for each one of the order. */
-  ratio: string
-  right: 'put' | 'call'
-  strike: string
-  /** A date, such as 2026-09-18. */
-  maturity: string
-  effect: 'open' | 'close'
-}
-
-/** An order. Decimals are text exactly as the caller sent them; times are ms since 1970. */
-export interface Order extends NewOrder {
-  id: string
-  accountId: string
-  status: OrderStatus
-  filledQuantity: string
-  /** Sum of price x quantity over all fills, exact. */
-  filledValue: string
-  submittedAt: number
-  filledAt: number | null
-  canceledAt: number | null
-  rejectReason: string | null
-  /** What kind of no the reason is, where the exchange said it. */
-  refused?: Refusal['refused']
-  /** Canceled by its time in force, not by anybody. */
-  expired?: true
-  /** When a caller last saw it change; of the seeded past that is not kept. */
-  changedAt?: number
-  /**
-   * It is an order for options on its symbol. Options have no market here, so it is always manual, and filling it moves
-   * neither cash nor shares.
-   */
-  legs?: readonly Leg[]
-  /** The price at which cash is held for the unfilled part of a buy by quantity. */
-  heldPrice: string
-  /** A stop_limit whose stop was reached is a limit order from then on. */
-  triggered: boolean
-  /** The best price, in cents, that a trailing stop has seen. */
-  bestPriceCents: string | null
-  /** Taken in, and unknown to every reader until it enters the book at submittedAt. */
-  coming?: true
-  /** In the book, and not yet at the custodian: it does not trade. One that failed before stays so. */
-  queued?: true
-  /** When the custodian has it, where that is not when it was submitted. */
-  custodyAt?: number
-  /** When a cancel that was taken in takes effect; until then the order lives on. */
-  cancelAt?: number
-  /** Moved only from outside: it holds nothing, never trades by itself and outlives its day. */
-  manual?: true
-}
-
-export interface Account {
-  id: string
-  broker: Broker
-  number: string
-  walletId: string
-  status: AccountStatus
-  cashCents: string
-  createdAt: number
-}
-
-export interface Position {
-  id: string
-  accountId: string
-  symbol: string
-  quantity: string
-  /** What the held shares cost in all. */
-  cost: string
-  createdAt: number
-  changedAt: number
-}
-
-export interface Asset {
-  id: string
-  symbol: string
-  name: string
-  venue: string
-  tradable: boolean
-  fractionable: boolean
-}
-
-/** The instruments and their price at any time, in cents; the same question always has the same answer. */
-export interface Market {
-  asset(symbol: string): Asset | undefined
-  priceCents(symbol: string, atMs: number): bigint
-}
-
-/** Where the exchange keeps what must outlive the process. `transaction` may be nested; the outermost one commits. */
-export interface Ledger {
-  load(): { accounts: Account[]; positions: Position[]; orders: Order[]; offsetMs: number; evaluatedAt: number }
-  saveAccount(account: Account): void
-  savePosition(position: Position): void
-  removePosition(position: Position): void
-  saveOrder(order: Order): void
-  removeOrder(order: Order): void
-  saveClock(offsetMs: number, evaluatedAt: number): void
-  transaction<T>(work: () => T): T
-}
-
-/** Why the exchange says no. The dialect turns it into the broker's code. */
-export interface Refusal {
-  refused:
-    | 'accountNotApproved'
-    | 'accountRestricted'
-    | 'unknownAsset'
-    | 'notTradable'
-    | 'marketClosed'
-    | 'funds'
-    | 'shares'
-    | 'shortSale'
-    | 'final'
-  message: string
-}
-
-export interface PlaceOptions {
-  /** The order is held and answered now, and enters the book, as submitted then, so long afterwards. */
-  delayMs?: number | null
-  /** The order reaches the custodian, where it trades, so long after it was submitted. */
-  custodyMs?: number
-  /**
-   * What makes a rejected order, not a refusal: nothing; too little cash or shares, an untradable asset and a closed
-   * market; or those and an account that may not trade, an unknown symbol and a short sale.
-   */
-  takeIn?: 'nothing' | 'tradable' | 'everything'
-}
+import { Book } from './book.ts'
+import type { Window } from './book.ts'
+import { Holds, toHold } from './holds.ts'
+import { byAge, deadlineOf, isOpen, remainingQuantity } from './orders.ts'
+import type {
+  Account,
+  AccountStatus,
+  Asset,
+  Broker,
+  Ledger,
+  Market,
+  MarketMode,
+  NewOrder,
+  Order,
+  OrderStatus,
+  PlaceOptions,
+  Position,
+  Refusal,
+} from './orders.ts'
 
 // A limit order of this many shares or more finds only half of them at first; the rest fills in a later second.
 const largeOrderShares = 1000n
-// A catch-up over any stretch of time looks at the price at most this often (plus once per open or close that matters).
+// Maximum prices that one catch-up looks at, over any stretch of time, besides each open or close that matters.
 const samplesMax = 500
-const dayMs = 86_400_000
-// Of each order the first state is remembered and this many of its latest, for readers who see the past.
-const versionsMax = 16
-// Every day is a trading day with one open and one close: there are no weekends or holidays here.
-const openOfDayMs = 14.5 * 3_600_000
-const closeOfDayMs = 21 * 3_600_000
 
-export function isOpen(order: Order): boolean {
-  return order.status === 'accepted' || order.status === 'partially_filled'
-}
-
-/** Shares still to trade. Nobody knows them for an order by cash amount before it fills, so there it is 0. */
-export function remainingQuantity(order: Order): string {
-  if (order.quantity === null) return '0'
-  // Untouched orders answer with the digits they were sent with: "10.50" stays "10.50".
-  if (order.filledQuantity === '0') return order.quantity
-  return toText(subtract(toDecimal(order.quantity), toDecimal(order.filledQuantity)))
-}
-
-/** "0.00" before the first fill; exact when every fill had one price, else rounded to six decimals. */
-export function averagePrice(order: Order): string {
-  const quantity = toDecimal(order.filledQuantity)
-  if (quantity.units === 0n) return '0.00'
-  const value = toDecimal(order.filledValue)
-  const average = divide(value, quantity, value.scale + order.filledQuantity.length + 7)
-  const exact = compare(multiply(average, quantity), value) === 0
-  return toText(exact ? average : round(average, 6), 2)
-}
-
-/** A new identifier: the prefix and so many lower-case letters and digits. Random, so a wiped state repeats none. */
+/** Returns a new id: the prefix and so many lower-case letters and digits. Random, so that a wiped state repeats none. */
 function newId(prefix: string, length: number): string {
   const alphabet = 'abcdefghijklmnopqrstuvwxyz0123456789'
   let id = prefix
@@ -232,49 +56,22 @@ function newId(prefix: string, length: number): string {
   return id
 }
 
-/** The first 14:30 or 21:00 UTC strictly after `afterMs`. */
-function nextTimeOfDay(timeOfDayMs: number, afterMs: number): number {
-  const today = Math.floor(afterMs / dayMs) * dayMs + timeOfDayMs
-  return today > afterMs ? today : today + dayMs
-}
-
-/** When the trading day decides about this order: day and cls at the next close, opg at the next open. */
-export function deadlineOf(order: Pick<Order, 'timeInForce' | 'submittedAt'>): number | null {
-  if (order.timeInForce === 'day' || order.timeInForce === 'cls') return nextTimeOfDay(closeOfDayMs, order.submittedAt)
-  if (order.timeInForce === 'opg') return nextTimeOfDay(openOfDayMs, order.submittedAt)
-  return null
-}
-
 function isAuction(order: Order): boolean {
   return order.timeInForce === 'opg' || order.timeInForce === 'cls'
 }
-
-export type Exchange = ReturnType<typeof createExchange>
 
 /**
  * Opens the book kept in `ledger`. The caller closes the ledger. Time is `now()` plus an offset that `advance` grows;
  * it never runs backwards, and starts no earlier than the book's last evaluation, also after a restart.
  */
-export function createExchange(options: { ledger: Ledger; market: Market; now: () => number }) {
-  return new SandboxExchange(options)
-}
-
-class SandboxExchange implements Exchange {
+export class Exchange {
   readonly #ledger
   readonly #market
   readonly #now
   readonly #accounts = new Map<string, Account>()
-  readonly #orders = new Map<string, Order>()
-  readonly #books = new Map<string, Order[]>() // per account, oldest first, ties by id
-  readonly #positions = new Map<string, Map<string, Position>>() // per account, by symbol
-  readonly #open = new Set<Order>() // those the market decides about, in the order of submission
-  readonly #canceling = new Set<Order>() // open orders with a cancelAt
-  readonly #coming = new Set<Order>() // orders not yet in any book
-  readonly #queued = new Set<Order>() // open orders not yet at the custodian
-  readonly #versions = new Map<string, { at: number; order: Order }[]>() // per order, oldest first
-  readonly #heldCents = new Map<string, bigint>() // per account
-  readonly #heldShares = new Map<string, Decimal>() // per account and symbol
-  readonly #holds = new Map<string, { cents: bigint; shares: Decimal }>() // per open order
+  readonly #book = new Book()
+  readonly #holds = new Holds()
+  readonly #positions = new Map<string, Map<string, Position>>() // by account and symbol
   #mode: MarketMode = 'open'
   #offsetMs = 0
   #evaluatedAt = 0
@@ -309,14 +106,13 @@ class SandboxExchange implements Exchange {
   /** The order now, or as it was `lagMs` ago; the past is a copy and cannot be changed. */
   order(id: string, lagMs = 0): Order | undefined {
     this.catchUp()
-    const order = this.#orders.get(id)
-    return order === undefined ? undefined : this.#asOf(order, lagMs)
+    const order = this.#book.find(id)
+    return order === undefined || lagMs === 0 ? order : this.#book.asOf(order, this.clock() - lagMs)
   }
 
   /** Whether the account has an order with this reference, of whatever status, in its book or to come. */
   hasClientOrderId(accountId: string, clientOrderId: string): boolean {
-    const taken = (order: Order): boolean => order.accountId === accountId && order.clientOrderId === clientOrderId
-    return this.#books.get(accountId)?.some(taken) === true || [...this.#coming].some(taken)
+    return this.#book.hasClientOrderId(accountId, clientOrderId)
   }
 
   positions(accountId: string): readonly Position[] {
@@ -356,88 +152,35 @@ class SandboxExchange implements Exchange {
   }
 
   #readLedger(): void {
-    for (const map of [
-      this.#accounts,
-      this.#orders,
-      this.#books,
-      this.#positions,
-      this.#heldCents,
-      this.#heldShares,
-      this.#holds,
-      this.#versions,
-    ])
-      map.clear()
-    this.#open.clear()
-    this.#canceling.clear()
-    this.#coming.clear()
-    this.#queued.clear()
+    this.#accounts.clear()
+    this.#positions.clear()
+    this.#book.reset()
+    this.#holds.clear()
     const loaded = this.#ledger.load()
     for (const account of loaded.accounts) {
       this.#accounts.set(account.id, account)
-      this.#books.set(account.id, [])
+      this.#book.addAccount(account.id)
       this.#positions.set(account.id, new Map())
     }
     for (const position of loaded.positions) this.#positions.get(position.accountId)?.set(position.symbol, position)
-    for (const order of loaded.orders.sort((a, b) => this.#byAge(a, b))) {
-      this.#hold(order)
+    for (const order of loaded.orders.sort(byAge)) {
+      this.#holds.update(order)
       if (order.coming === true) {
-        this.#coming.add(order)
+        this.#book.coming.add(order)
         continue
       }
-      this.#enter(order)
+      this.#book.enter(order)
       // What it went through before is not on file: to a reader of the past it was always like this.
-      this.#remember(order, order.submittedAt)
+      this.#book.remember(order, order.submittedAt)
     }
     this.#evaluatedAt = loaded.evaluatedAt
     this.#offsetMs = Math.max(loaded.offsetMs, this.#evaluatedAt - this.#now())
     this.#latest = Math.max(this.#latest, this.#evaluatedAt)
   }
 
-  #byAge(a: Order, b: Order): number {
-    return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)
-  }
-
-  #enter(order: Order): void {
-    this.#orders.set(order.id, order)
-    const book = this.#books.get(order.accountId)
-    if (book === undefined) throw new Error(`order ${order.id} belongs to no account`)
-    let place = book.length
-    for (; place > 0; place--) {
-      const before = book[place - 1]
-      if (before === undefined || this.#byAge(before, order) < 0) break
-    }
-    book.splice(place, 0, order)
-    this.#watch(order)
-  }
-
   #leaveQueue(order: Order, at: number): void {
     if (order.queued === true) order.custodyAt = at
     delete order.queued
-  }
-
-  #watch(order: Order): void {
-    if (isOpen(order) && order.manual !== true) this.#open.add(order)
-    else this.#open.delete(order)
-    if (isOpen(order) && order.cancelAt !== undefined) this.#canceling.add(order)
-    else this.#canceling.delete(order)
-    if (isOpen(order) && order.queued === true) this.#queued.add(order)
-    else this.#queued.delete(order)
-  }
-
-  /** Keeps the order's state as of `at`. In memory only: a restart forgets all but the present. */
-  #remember(order: Order, at: number): void {
-    const kept = this.#versions.get(order.id) ?? []
-    this.#versions.set(order.id, kept)
-    kept.push({ at, order: { ...order } })
-    // The first stays, as it tells when the order came; a reader of what is dropped here sees a state still older.
-    if (kept.length > versionsMax + 1) kept.splice(1, 1)
-  }
-
-  /** The order as it was `lagMs` ago; undefined if it had not come yet. */
-  #asOf(order: Order, lagMs: number): Order | undefined {
-    if (lagMs === 0) return order
-    const at = this.clock() - lagMs
-    return this.#versions.get(order.id)?.findLast((version) => version.at <= at)?.order
   }
 
   /** Runs `work` in one transaction. When it throws, memory is read again from the file, which kept nothing of it. */
@@ -457,41 +200,17 @@ class SandboxExchange implements Exchange {
   }
 
   // --- holds ---
-  #wantedHold(order: Order): { cents: bigint; shares: Decimal } {
-    if (!isOpen(order) || order.manual === true) return { cents: 0n, shares: zero }
-    if (order.side === 'sell') return { cents: 0n, shares: toDecimal(remainingQuantity(order)) }
-    if (order.notional !== null) return { cents: ceilCents(toDecimal(order.notional)), shares: zero }
-    const spent = toDecimal(order.filledValue)
-    const rest = multiply(toDecimal(remainingQuantity(order)), toDecimal(order.heldPrice))
-    return { cents: ceilCents(add(spent, rest)) - ceilCents(spent), shares: zero }
-  }
-
-  /** Makes the account's holds match what the order needs now; to be called after every change of an order. */
-  #hold(order: Order): void {
-    const before = this.#holds.get(order.id) ?? { cents: 0n, shares: zero }
-    const after = this.#wantedHold(order)
-    const shareKey = `${order.accountId} ${order.symbol}`
-    this.#heldCents.set(order.accountId, (this.#heldCents.get(order.accountId) ?? 0n) - before.cents + after.cents)
-    this.#heldShares.set(shareKey, add(subtract(this.#heldShares.get(shareKey) ?? zero, before.shares), after.shares))
-    if (isOpen(order)) this.#holds.set(order.id, after)
-    else this.#holds.delete(order.id)
-  }
-
-  #freeCents(account: Account): bigint {
-    return BigInt(account.cashCents) - (this.#heldCents.get(account.id) ?? 0n)
-  }
-
-  #freeShares({ accountId, symbol }: Order): Decimal {
-    const owned = toDecimal(this.#positions.get(accountId)?.get(symbol)?.quantity ?? '0')
-    return subtract(owned, this.#heldShares.get(`${accountId} ${symbol}`) ?? zero)
+  #freeShares(order: Order): Decimal {
+    const owned = toDecimal(this.#positions.get(order.accountId)?.get(order.symbol)?.quantity ?? '0')
+    return this.#holds.freeShares(order, owned)
   }
 
   /** To be called after every change of an order that a caller can see; `at` is when it changed. */
   #save(order: Order, at: number): void {
     order.changedAt = at
-    this.#watch(order)
-    this.#hold(order)
-    this.#remember(order, at)
+    this.#book.watch(order)
+    this.#holds.update(order)
+    this.#book.remember(order, at)
     this.#ledger.saveOrder(order)
   }
 
@@ -529,7 +248,7 @@ class SandboxExchange implements Exchange {
     const cash = BigInt(account.cashCents)
     if (moves && order.side === 'buy') {
       const cost = ceilCents(value) - ceilCents(valueBefore)
-      if (cost > this.#freeCents(account) + (this.#holds.get(order.id)?.cents ?? 0n)) return false
+      if (cost > this.#holds.freeCents(account) + this.#holds.centsOf(order)) return false
       account.cashCents = String(cash - cost)
     } else if (moves) {
       account.cashCents = String(cash + floorCents(value) - floorCents(valueBefore))
@@ -672,15 +391,15 @@ class SandboxExchange implements Exchange {
   catchUp(): void {
     const at = this.clock()
     const seconds = Math.floor(at / 1000) - Math.floor(this.#evaluatedAt / 1000)
-    const cancels = [...this.#canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
-    const arrivals = [...this.#coming].filter((order) => order.submittedAt <= at)
-    const reaching = [...this.#queued, ...arrivals]
+    const cancels = [...this.#book.canceling].map(({ cancelAt = 0 }) => cancelAt).filter((time) => time <= at)
+    const arrivals = [...this.#book.coming].filter((order) => order.submittedAt <= at)
+    const reaching = [...this.#book.queued, ...arrivals]
       .map(({ custodyAt = Infinity }) => custodyAt)
       .filter((time) => time <= at)
     if (seconds <= 0 && cancels.length === 0 && arrivals.length === 0 && reaching.length === 0) return
     this.transaction(() => {
       const times = new Set<number>()
-      const watched = [...this.#open, ...arrivals]
+      const watched = [...this.#book.open, ...arrivals]
       if (watched.length > 0 && seconds > 0) {
         const stepMs = Math.ceil(seconds / samplesMax) * 1000
         const last = Math.floor(at / 1000) * 1000
@@ -694,10 +413,10 @@ class SandboxExchange implements Exchange {
       }
       const moments = new Set([...times, ...cancels, ...reaching, ...arrivals.map(({ submittedAt }) => submittedAt)])
       for (const time of [...moments].sort((a, b) => a - b)) {
-        for (const order of this.#canceling) if ((order.cancelAt ?? at) <= time) this.#endCanceled(order, time)
+        for (const order of this.#book.canceling) if ((order.cancelAt ?? at) <= time) this.#endCanceled(order, time)
         for (const order of arrivals) if (order.submittedAt === time) this.#arrive(order)
-        for (const order of this.#queued) if ((order.custodyAt ?? Infinity) <= time) this.#reach(order, time)
-        if (times.has(time)) for (const order of this.#open) this.#evaluate(order, time)
+        for (const order of this.#book.queued) if ((order.custodyAt ?? Infinity) <= time) this.#reach(order, time)
+        if (times.has(time)) for (const order of this.#book.open) this.#evaluate(order, time)
       }
       this.#evaluatedAt = at
       this.#ledger.saveClock(this.#offsetMs, this.#evaluatedAt)
@@ -746,8 +465,8 @@ class SandboxExchange implements Exchange {
     this.transaction(() => {
       if (delayMs === null) return this.#arrive(order)
       order.coming = true
-      this.#coming.add(order)
-      this.#hold(order)
+      this.#book.coming.add(order)
+      this.#holds.update(order)
       this.#ledger.saveOrder(order)
     })
     return order
@@ -772,8 +491,8 @@ class SandboxExchange implements Exchange {
     if (!asset.tradable) return { refused: 'notTradable', message: 'Asset cannot be traded.' }
     if (!asset.fractionable && !whole) return { refused: 'notTradable', message: 'Asset trades in whole shares only.' }
     if (this.#mode === 'closed-refuses') return { refused: 'marketClosed', message: 'Market is closed.' }
-    const needs = this.#wantedHold(order)
-    if (needs.cents > 0n && needs.cents > this.#freeCents(account))
+    const needs = toHold(order)
+    if (needs.cents > 0n && needs.cents > this.#holds.freeCents(account))
       return { refused: 'funds', message: 'Not enough cash.' }
     if (compare(needs.shares, this.#freeShares(order)) > 0)
       return { refused: 'shares', message: 'Not enough shares to sell.' }
@@ -783,14 +502,14 @@ class SandboxExchange implements Exchange {
   /** An order's first moment in the book. */
   #arrive(order: Order): void {
     const at = order.submittedAt
-    this.#coming.delete(order)
+    this.#book.coming.delete(order)
     delete order.coming
     if (this.#mode === 'closed-rejects' && isOpen(order)) {
       order.status = 'rejected'
       order.rejectReason = 'Market is closed.'
       order.refused = 'marketClosed'
     }
-    this.#enter(order)
+    this.#book.enter(order)
     this.#save(order, at)
     if (order.queued !== true) this.#attemptFirst(order, at)
   }
@@ -899,7 +618,7 @@ class SandboxExchange implements Exchange {
       manual: true,
     }
     this.transaction(() => {
-      this.#enter(order)
+      this.#book.enter(order)
       this.#save(order, at)
     })
     return order
@@ -943,15 +662,11 @@ class SandboxExchange implements Exchange {
   clear(accountId: string): void {
     this.catchUp()
     this.transaction(() => {
-      const unborn = [...this.#coming].filter((order) => order.accountId === accountId)
-      for (const order of [...(this.#books.get(accountId)?.splice(0) ?? []), ...unborn]) {
-        // An order that is final holds nothing and nobody watches it.
+      for (const order of this.#book.removeAll(accountId)) {
+        // A final order holds nothing, and the market does not look at it.
         order.status = 'canceled'
-        this.#watch(order)
-        this.#coming.delete(order)
-        this.#hold(order)
-        this.#orders.delete(order.id)
-        this.#versions.delete(order.id)
+        this.#book.watch(order)
+        this.#holds.update(order)
         this.#ledger.removeOrder(order)
       }
     })
@@ -961,32 +676,9 @@ class SandboxExchange implements Exchange {
    * One page of an account's orders that `keep` keeps, newest first (ties by id, descending) unless asked otherwise: those
    * behind so many of them, or those whose place is behind the order `after`, which need not be kept itself.
    */
-  page(
-    accountId: string,
-    keep: (order: Order) => boolean,
-    window: { offset?: number; after?: Order | undefined; limit: number; oldestFirst?: boolean; lagMs?: number },
-  ): { rows: Order[]; hasMore: boolean } {
+  page(accountId: string, keep: (order: Order) => boolean, window: Window): { rows: Order[]; hasMore: boolean } {
     this.catchUp()
-    const { offset = 0, after, oldestFirst = false } = window
-    const book = this.#books.get(accountId) ?? []
-    const rows: Order[] = []
-    let skipped = 0
-    for (let i = 0; i < book.length; i++) {
-      const present = book[oldestFirst ? i : book.length - 1 - i]
-      if (present !== undefined && after !== undefined) {
-        const place = this.#byAge(present, after)
-        if (oldestFirst ? place <= 0 : place >= 0) continue
-      }
-      const order = present === undefined ? undefined : this.#asOf(present, window.lagMs ?? 0)
-      if (order === undefined || !keep(order)) continue
-      if (skipped < offset) {
-        skipped++
-        continue
-      }
-      if (rows.length === window.limit) return { rows, hasMore: true }
-      rows.push(order)
-    }
-    return { rows, hasMore: false }
+    return this.#book.page(accountId, keep, window, this.clock())
   }
 
   /** An account's cash, in cents as decimal text with two decimals: all of it, what is held, and what is free. */
@@ -994,8 +686,8 @@ class SandboxExchange implements Exchange {
     this.catchUp()
     return {
       balance: toText(fromCents(BigInt(account.cashCents)), 2),
-      reserved: toText(fromCents(this.#heldCents.get(account.id) ?? 0n), 2),
-      available: toText(fromCents(this.#freeCents(account)), 2),
+      reserved: toText(fromCents(this.#holds.heldCents(account.id)), 2),
+      available: toText(fromCents(this.#holds.freeCents(account)), 2),
     }
   }
 

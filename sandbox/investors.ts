@@ -6,8 +6,9 @@
 
 import { isOneOf, laterMs, succeed, toTime } from './dialect.ts'
 import type { Answer, BrokerRequest } from './dialect.ts'
-import { averagePrice, isOpen, orderStatuses, remainingQuantity } from './exchange.ts'
-import type { Account, AccountStatus, Exchange, NewOrder, Order, Refusal } from './exchange.ts'
+import { averagePrice, isOpen, orderStatuses, remainingQuantity } from './orders.ts'
+import type { Exchange } from './exchange.ts'
+import type { Account, AccountStatus, NewOrder, Order, Refusal } from './orders.ts'
 import { noPath, noResource, parseFields, parseNewOrder, toProblem, unknownValue } from './front.ts'
 import type { Front, Generation, PlacementWords, Problem } from './front.ts'
 import { letters } from './seed.ts'

@@ -4,19 +4,8 @@
 import { createHash } from 'node:crypto'
 import { add, divide, floorCents, multiply, subtract, toDecimal, toText } from './amounts.ts'
 import type { Decimal } from './amounts.ts'
-import { deadlineOf, isOpen, orderTypes, remainingQuantity, timesInForce } from './exchange.ts'
-import type {
-  Account,
-  Asset,
-  Broker,
-  Leg,
-  Market,
-  NewOrder,
-  Order,
-  OrderSide,
-  OrderType,
-  Position,
-} from './exchange.ts'
+import { deadlineOf, isOpen, orderTypes, remainingQuantity, timesInForce } from './orders.ts'
+import type { Account, Asset, Broker, Leg, Market, NewOrder, Order, OrderSide, OrderType, Position } from './orders.ts'
 
 // Prices are of the right size and otherwise made up.
 const instruments = [

@@ -8,8 +8,8 @@ import { createAries, fromClOrdId, hasSecretBody, isOfAries, toClOrdId } from '.
 import { createBluum } from './bluum.ts'
 import { bodyBytesMax } from './dialect.ts'
 import type { Dialect } from './dialect.ts'
-import { createExchange } from './exchange.ts'
-import type { Account, Order } from './exchange.ts'
+import { Exchange } from './exchange.ts'
+import type { Account, Order } from './orders.ts'
 import { createFront } from './front.ts'
 import { createFaults, run } from './faults.ts'
 import { createInvestors, isOfInvestors, toInvestorId } from './investors.ts'
@@ -132,7 +132,7 @@ class SandboxServer {
     const market = createMarket(seed)
     this.#seeded = seedHistory(seed, market)
     this.#state = openState(stateFile, seed, Math.floor(now()), () => this.#seeded)
-    this.#exchange = createExchange({ ledger: this.#state, market, now })
+    this.#exchange = new Exchange({ ledger: this.#state, market, now })
     this.#switches = createSwitches(this.#state.readSetting('switches') ?? null, (values) => {
       this.#exchange.transaction(() => this.#state.saveSetting('switches', JSON.stringify(values)))
       this.#exchange.setMode(values.market)

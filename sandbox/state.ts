@@ -4,7 +4,7 @@
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import type { Account, Ledger, Order, Position } from './exchange.ts'
+import type { Account, Ledger, Order, Position } from './orders.ts'
 import type { Seeded } from './seed.ts'
 
 // Raised when the meaning of stored rows changes. A file of the format before, which had Bluum's accounts only, is brought

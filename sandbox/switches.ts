@@ -2,7 +2,7 @@
 // restart.
 
 import { clientOrderIdForms, termChanges } from './changes.ts'
-import { marketModes } from './exchange.ts'
+import { marketModes } from './orders.ts'
 
 /** What each may be; the first is the default. */
 const switchValues = {

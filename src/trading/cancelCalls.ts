@@ -23,7 +23,7 @@ export interface CancelProgress {
   tally: Tally
 }
 
-const callsMax = 3
+const cancelCallsMax = 3
 const backoffMs = { first: 200, longest: 1_000 }
 const pollMs = { first: 250, longest: 2_000 }
 
@@ -53,7 +53,7 @@ export class CancelCalls {
     let mayAskAgain = true
     let calls = 0
     for (let waitMs = pollMs.first; ; waitMs = Math.min(waitMs * 2, pollMs.longest)) {
-      if (mayAskAgain && calls < callsMax) {
+      if (mayAskAgain && calls < cancelCallsMax) {
         calls++
         const answer = await this.#send(broker, target, task)
         // A refusal after a call that may have reached the order is probably the result of that call.
@@ -70,7 +70,7 @@ export class CancelCalls {
         // A cancel that was accepted or refused is not sent again, and neither is one that cannot succeed by a repeat.
         mayAskAgain =
           answer instanceof UpstreamError && !isAboutTheOrder(answer) && (!isUnreached || answer.kind === 'not_sent')
-        if (unreached !== null && !hasReached && (!mayAskAgain || calls === callsMax)) {
+        if (unreached !== null && !hasReached && (!mayAskAgain || calls === cancelCallsMax)) {
           return toUnreachable(id, task.seen, unreached)
         }
       }
@@ -89,7 +89,7 @@ export class CancelCalls {
       }
       // Full jitter before the next call, because cancels that failed together would otherwise be repeated together.
       const pauseMs =
-        mayAskAgain && calls < callsMax
+        mayAskAgain && calls < cancelCallsMax
           ? this.#random() * Math.min(backoffMs.longest, backoffMs.first * 2 ** (calls - 1))
           : waitMs
       if (this.#clock.monotonic() + pauseMs >= deadline) {
