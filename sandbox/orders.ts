@@ -13,7 +13,7 @@ export const marketModes = ['open', 'closed-waits', 'closed-refuses', 'closed-re
 
 export type OrderSide = (typeof orderSides)[number]
 export type OrderType = (typeof orderTypes)[number]
-export type TimeInForce = (typeof timesInForce)[number]
+type TimeInForce = (typeof timesInForce)[number]
 export type OrderStatus = (typeof orderStatuses)[number]
 type CommissionType = (typeof commissionTypes)[number]
 export type AccountStatus = (typeof accountStatuses)[number]
