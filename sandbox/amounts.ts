@@ -84,7 +84,7 @@ export function round(value: Decimal, scale: number): Decimal {
   return { units: (value.units + half) / unit, scale }
 }
 
-/** Whether nothing stands behind the point. */
+/** Whether no digit follows the point. */
 export function isWhole(value: Decimal): boolean {
   return value.units % power(value.scale) === 0n
 }

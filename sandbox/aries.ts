@@ -1,7 +1,7 @@
-// Aries' order API over the exchange: its paths, words and envelopes, read from the vendor's document (the reconstruction
-// of 2026-06) and from nothing else. Replacing, previews, balances, positions, symbols and the legacy list are not here.
+// Aries' order API over the exchange: its paths, words and envelopes, read only from the vendor's document (the reconstruction of
+// 2026-06). It has no replacing, previews, balances, positions, symbols and legacy list.
 //
-// Where the document is silent the comment says what we chose; where its pages contradict each other there is a switch.
+// If the document says nothing, a comment says what we chose. If its pages contradict each other, a switch chooses.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { compare, toDecimal } from './amounts.ts'
@@ -91,7 +91,7 @@ const rejectReasons: Record<Refusal['refused'], string> = {
   final: 'ORDER_IS_FINAL',
 }
 
-/** Of these only OPEN is in a sample. */
+/** Only OPEN is in a sample. */
 const accountStatusNames: Record<AccountStatus, string> = {
   ACTIVE: 'OPEN',
   PENDING: 'PENDING',
@@ -149,7 +149,7 @@ export function fromClOrdId(clOrdId: string): string | null {
 
 // --- requests ---
 
-/** What is wrong with a request; the message is for its sender. */
+/** The problem with a request; the message is for its sender. */
 class BadRequest extends Error {
   override readonly name = 'BadRequest'
 }
@@ -309,7 +309,7 @@ function endedAt(order: Order): number {
   return order.filledAt ?? order.canceledAt ?? order.changedAt ?? order.submittedAt
 }
 
-/** "The answer acknowledges receipt": a new order as it was taken in, whatever became of it at once. */
+/** "The answer acknowledges receipt": returns a new order as it was taken in, before the market changed it. */
 function asTakenIn(order: Order): Order {
   const { expired: _, ...rest } = order
   return { ...rest, status: 'accepted', filledQuantity: '0', filledValue: '0', filledAt: null, canceledAt: null }
@@ -396,7 +396,7 @@ class AriesApi {
     const [, id = '', list] = /^\/v2\/accounts\/([^/]+)\/(orders|orders\/history)$/.exec(path) ?? []
     if (request.method !== 'GET' || list === undefined) return fail('not_found', 'Path is not known')
     const account = this.#findAccount(id)
-    // The lists document no 404. For whoever's account it is, and whether there is one, the answer is the same.
+    // The lists document no 404. The answer is the same for an account of another client and for a missing one.
     if (account === undefined) return fail('forbidden', 'Account is not yours')
     return list === 'orders' ? this.#listActive(account, query, whims) : this.#listHistory(account, query, whims)
   }
@@ -521,7 +521,7 @@ class AriesApi {
       if (account === undefined) return
       this.#exchange.place(account, { ...wanted, clientOrderId: null }, { custodyMs: this.#custodyMs() })
     } catch (error) {
-      // A request that asks for no order has no twin.
+      // A request without an order gives no second order.
       if (!(error instanceof BadRequest)) throw error
     }
   }
@@ -566,7 +566,7 @@ class AriesApi {
     const { legs = [] } = order
     if (wish.isOption !== legs.length > 0) return 'securityType'
     const [leg, ...others] = legs
-    // What names the options of a spread is not documented: nothing does here.
+    // The document does not say what names the options of a spread, so no field does.
     if (leg === undefined || others.length > 0) return null
     if (wish.right !== leg.right) return 'putCall'
     // "60.00" in a request is "60" in a leg.
@@ -615,13 +615,13 @@ class AriesApi {
     return Math.floor(this.#exchange.clock() / dayMs) * dayMs
   }
 
-  /** "List open orders and what ended today". Whose day is not said; ours is that of UTC. */
+  /** "List open orders and what ended today". The document does not say whose day; ours is that of UTC. */
   #listActive(account: Account, query: URLSearchParams, whims: Whims): Answer {
     const source = readChoice(query, 'source', ['cache', 'db'])
     const today = this.#startOfToday()
     const cacheLagMs = source === 'cache' && this.#switches.ariesCacheLag === 'seconds' ? lagOfSwitchesMs : 0
     return this.#list(account, query, whims, {
-      // "Keep source the same while paging": a cursor of the one is none of the other.
+      // "Keep source the same while paging": a cursor of one source is not valid for the other.
       name: `active ${source}`,
       keep: (order) => isOpen(order) || endedAt(order) >= today,
       oldestFirst: this.#switches.ariesActiveOrder === 'oldestFirst',

@@ -1,5 +1,5 @@
-// Bluum's accounts dialect over the exchange: paths, JSON and envelopes, read from the vendor's document (the account
-// generation, 2026-03) and from nothing else; and the control port's orders, which are told in its words.
+// Bluum's accounts dialect over the exchange: paths, JSON and envelopes, read only from the vendor's document (the account
+// generation, 2026-03). The orders of the control port use its words.
 
 import { decimalPattern, isOneOf, isPositive, succeed, toTime } from './dialect.ts'
 import type { Answer, BrokerRequest } from './dialect.ts'
@@ -112,7 +112,7 @@ class BluumApi {
     return this.#exchange.insert(account.id, wanted, at)
   }
 
-  /** Makes an order say what it is told: the order, or a status and why not. */
+  /** Sets the status of an order. Returns the order, or a problem. */
   setStatus(orderId: string, status: unknown): Order | Problem {
     const known = orderStatuses.filter((one) => one !== 'partially_filled')
     if (!isOneOf(known, status)) {
@@ -236,7 +236,7 @@ class BluumApi {
     return succeed(this.#switches.listEnvelope === 'array' ? data : { object: 'list', data, has_more: page.hasMore })
   }
 
-  /** A real answer also carries contact, identity and agreement blocks; nobody lives behind these accounts. */
+  /** A real answer also has contact, identity and agreement blocks, which these accounts lack. */
   toAccountJson(account: Account): Record<string, unknown> {
     return {
       id: account.id,

@@ -1,5 +1,5 @@
-// What the server knows of a dialect, and what all of them share: the rate limit, what a rule makes of a list, and a few
-// words. A dialect is paths, credentials, words and envelopes of one broker's document.
+// The interface of a dialect, and what all dialects share: the rate limit, the effect of a rule on a list, and a few words. A dialect
+// is the paths, credentials, words and envelopes of one broker's document.
 
 import type { Exchange } from './exchange.ts'
 import type { Account, Order } from './orders.ts'
@@ -28,7 +28,7 @@ export interface Answer {
 }
 
 export interface Dialect {
-  /** What one request is answered with; never throws for a caller's mistake. All its changes are one transaction. */
+  /** Answers one request. Never throws for a caller's mistake. All its changes are one transaction. */
   answer(request: BrokerRequest): Answer
   /** Whether the request asks for a new order. */
   places(method: string, url: string): boolean
@@ -38,7 +38,7 @@ export interface Dialect {
   refuse(status: number, message: string): Answer
   /** Those whose orders this dialect tells of. */
   accounts(): readonly Account[]
-  /** What an order is called in this dialect. */
+  /** Returns the id of an order in this dialect. */
   idOf(order: Order): string
   toOrderJson(order: Order): Record<string, unknown>
 }
@@ -88,8 +88,8 @@ export function createRateLimit(exchange: Exchange, requestsPerSecond: number) {
 }
 
 /**
- * A page of a list with so many rows too many: half of them are the list's next ones; the others repeat its first ones,
- * each beside its twin. `read` reads a page of so many rows.
+ * Returns a page of a list with too many rows: half of the additional rows are the next ones of the list; the others repeat its
+ * first ones, each next to the original. `read` reads a page of a number of rows.
  */
 export function withExtraRows<Page extends { rows: Order[] }>(
   limit: number,

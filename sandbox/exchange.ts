@@ -1,10 +1,10 @@
-// A small exchange: accounts, orders, holds and fills under an injected clock and market. It imports nothing of
-// ours and knows no HTTP. Nothing here runs by itself: every call first brings the book up to the clock's now, so an
-// order that crossed while nobody looked is found filled at the time it crossed.
+// A small exchange: accounts, orders, holds and fills under an injected clock and market. It knows no HTTP. It has no timers: every
+// call first brings the book up to the present, so that an order that crossed in between is found filled at the time when it
+// crossed.
 //
-// Money and quantities are bigints with a decimal scale; a Number never holds one. Cash moves in whole cents: what a
-// buy costs is rounded up, what a sell brings is rounded down, over the order's whole value and not fill by fill, so
-// a hold always covers its order.
+// Money and quantities are bigints with a decimal scale, never a Number. Cash moves in whole cents: the cost of a buy is rounded up
+// and the proceeds of a sell are rounded down, over the whole value of the order and not per fill, so that a hold always covers its
+// order.
 
 import { randomInt } from 'node:crypto'
 import {
@@ -110,7 +110,7 @@ export class Exchange {
     return order === undefined || lagMs === 0 ? order : this.#book.asOf(order, this.clock() - lagMs)
   }
 
-  /** Whether the account has an order with this reference, of whatever status, in its book or to come. */
+  /** Whether the account has an order with this client order id, of any status, in its book or to come. */
   hasClientOrderId(accountId: string, clientOrderId: string): boolean {
     return this.#book.hasClientOrderId(accountId, clientOrderId)
   }
@@ -129,7 +129,7 @@ export class Exchange {
     return toText(round(total, 2), 2)
   }
 
-  /** Orders that wait are looked at again from this moment on; what the price did while closed is past. */
+  /** Orders that wait trade from this moment on; prices while the market was closed do not count. */
   setMode(next: MarketMode): void {
     this.catchUp()
     this.#mode = next
@@ -170,7 +170,7 @@ export class Exchange {
         continue
       }
       this.#book.enter(order)
-      // What it went through before is not on file: to a reader of the past it was always like this.
+      // The file has no earlier states, so a reader of the past sees the present state.
       this.#book.remember(order, order.submittedAt)
     }
     this.#evaluatedAt = loaded.evaluatedAt
@@ -383,10 +383,9 @@ export class Exchange {
   }
 
   /**
-   * Brings the book up to the clock. Prices change once a second; a longer stretch is looked at in at most 500 evenly
-   * spread seconds, and at every open or close that decides about an order, so a short spike can be missed. An order
-   * or a cancel that was taken in takes effect, and an order reaches the custodian, at its own millisecond; what would
-   * have filled before has filled.
+   * Brings the book up to the clock. Prices change once a second. A longer stretch is checked at no more than 500 evenly spread
+   * seconds, and at every open or close that decides about an order, so a short spike can be missed. A delayed order or cancel
+   * takes effect, and an order reaches the custodian, at its own millisecond; fills before that stay.
    */
   catchUp(): void {
     const at = this.clock()
@@ -472,7 +471,7 @@ export class Exchange {
     return order
   }
 
-  /** Why there can be no such order at all, whatever the account has; null when there can. */
+  /** Returns why such an order is not possible for any account; null if it is possible. */
   #bar(account: Account, wanted: NewOrder): Refusal | null {
     if (account.status === 'PENDING' || account.status === 'SUBMITTED') {
       return { refused: 'accountNotApproved', message: 'Account has not passed verification.' }
@@ -522,7 +521,7 @@ export class Exchange {
     if (deadline === null || at < deadline) this.#attemptFirst(order, at)
   }
 
-  /** The first look at an order, which is the only one that ioc and fok get. */
+  /** Tries to fill an order for the first time, which is the only time for ioc and fok. */
   #attemptFirst(order: Order, at: number): void {
     if (!isOpen(order) || isAuction(order)) return
     if (this.#mode === 'open') this.#attempt(order, at)
@@ -570,8 +569,8 @@ export class Exchange {
   }
 
   /**
-   * Fills an open order from outside, whatever the market says: by `quantity` (all that is left by default) at `price`
-   * (the market's, or the limit where the market is beyond it). Returns why not, as text, when it cannot.
+   * Fills an open order from outside, independent of the market: by `quantity` (the whole rest by default) at `price` (the market's,
+   * or the limit if the market is beyond it). Returns a text with the reason if that is not possible.
    */
   fill(order: Order, quantity?: string, atPrice?: string): Order | string {
     this.catchUp()
@@ -579,7 +578,7 @@ export class Exchange {
     if (!isOpen(order)) return `order ${order.id} is ${order.status}`
     const marketPrice = this.#price(order.symbol, at)
     const limit = order.limitPrice === null ? null : toDecimal(order.limitPrice)
-    // What an option is worth is nothing that its underlying's price tells.
+    // The price of the underlying does not give the price of an option.
     const beyond =
       limit !== null && (order.legs !== undefined || (order.side === 'buy') === compare(marketPrice, limit) > 0)
     const tradePrice = atPrice !== undefined ? toDecimal(atPrice) : limit !== null && beyond ? limit : marketPrice
@@ -597,7 +596,7 @@ export class Exchange {
       : 'the account has not enough cash'
   }
 
-  /** Puts an order into the book as it is, whatever it costs and whenever it came: it rests until moved from outside. */
+  /** Puts an order into the book without checks. It rests until it is moved from outside. */
   insert(accountId: string, wanted: NewOrder, submittedAt: number | null): Order {
     this.catchUp()
     const at = this.clock()
@@ -625,9 +624,9 @@ export class Exchange {
   }
 
   /**
-   * Makes the order say what it is told, final or not before, and leaves it to be moved only from outside. Neither cash
-   * nor shares move. Accepted and rejected mean nothing filled; filled means all of it, the rest at its limit or else
-   * the market's price; canceled keeps what had filled of it, unless that was all.
+   * Sets the status of an order, also of a final one, which then changes only from outside. Neither cash nor shares move. Accepted
+   * and rejected mean that nothing filled. Filled means all of it, the rest at its limit or else at the market's price. Canceled
+   * keeps what had filled, unless that was all.
    */
   setStatus(order: Order, status: Exclude<OrderStatus, 'partially_filled'>): void {
     this.catchUp()
@@ -658,7 +657,7 @@ export class Exchange {
     })
   }
 
-  /** Removes every order of an account with its holds, those to come too. What they traded stays traded. */
+  /** Removes all orders of an account with their holds, those to come too. Their trades remain. */
   clear(accountId: string): void {
     this.catchUp()
     this.transaction(() => {

@@ -43,24 +43,24 @@ const faultKinds = {
   invalidJson: [],
   /** The true answer, padded inside its last bracket to so many bytes; chunked, so no length warns of it. */
   huge: ['bytes!'],
-  /** The same as a small gzip body, whatever the request accepts. */
+  /** The same as a small gzip body, also if the request does not accept it. */
   gzipBomb: ['bytes!'],
   /** The true answer under two different lengths, behind 40 KB of headers, or with a chunk whose size is no number. */
   badHeaders: ['how!'],
-  /** The true answer, and behind it an unasked 200 with another order: in the same write, or `ms` later. */
+  /** The true answer, and behind it a second 200 with another order: in the same write, or `ms` later. */
   extraResponse: ['ms'],
-  /** A refusal before anything is looked at, 429 by default, in the broker's envelope with this Retry-After. */
+  /** A refusal before the request is processed, 429 by default, in the broker's envelope with this Retry-After. */
   retryAfter: ['value!', 'status'],
-  /** So many unknown fields, of every JSON type, on each row or on the one object of the answer. */
+  /** Adds so many unknown fields, of every JSON type, to each row or to the one object of the answer. */
   extraFields: ['count!'],
   /** Status, symbol and side of a list's query, or the times of a history's, are checked and then ignored. */
   ignoreFilter: [],
-  /** So many rows (4 by default) beyond the list's limit: half of them are its next ones, the others repeat its first. */
+  /** Adds so many rows (4 by default) beyond the list's limit: half are its next ones, the others repeat its first ones. */
   extraRows: ['rows'],
   /** Lists, or single reads (Aries has none), show orders as they were so long ago on the exchange's clock. */
   listLag: ['ms!'],
   getLag: ['ms!'],
-  /** So many requests in any second of the exchange's clock, instead of the usual limit. */
+  /** Limits requests per second of the exchange's clock to this number, instead of the usual limit. */
   maxRps: ['perSecond!'],
   /**
    * A cancel answers 200 with the order still open, which Aries calls PENDING_CANCEL, and takes effect so long afterwards
@@ -68,10 +68,9 @@ const faultKinds = {
    */
   asyncCancel: ['ms!'],
   /**
-   * A placement is checked and answered at once, with an order that nobody can read yet, or ends as another rule says;
-   * the order enters the book so long afterwards on the exchange's clock, and was submitted then. It comes after any
-   * end that follows the reading of the body, `beforeCommit` too: only the answer is lost. After a retryAfter none
-   * comes.
+   * A placement is checked and answered at once, with an order that cannot be read yet, or ends as another rule says. The order
+   * enters the book so long afterwards on the exchange's clock, and was submitted then. It comes after any end that follows the
+   * reading of the body, also after `beforeCommit`, so that only the answer is lost. After a retryAfter it does not come.
    */
   commitDelay: ['ms!'],
   /**
@@ -80,8 +79,8 @@ const faultKinds = {
    */
   dedupe: [],
   /**
-   * Just before a placement is handled, or ends without that, an order like it but without a client order id comes from
-   * another channel and trades like any other. Where the body is not read, none comes.
+   * Just before a placement is processed, or ends before that, an order with the same terms but without a client order id comes from
+   * another channel and trades like any other order. It does not come if the body is not read.
    */
   twin: [],
 } as const
@@ -128,7 +127,7 @@ interface Rule {
   fault: Fault
 }
 
-/** What the dialect is asked to do wrong. */
+/** The deviations of a dialect for one request. */
 export interface Whims {
   /** Null, here and in both lags: as the switches have it. */
   listOrder: (typeof listOrders)[number] | null
@@ -143,7 +142,7 @@ export interface Whims {
   cancelDelayMs: number | null
   /** Null: a placement enters the book before it is answered. */
   commitDelayMs: number | null
-  /** Client order ids are unique, whatever the switches say. */
+  /** Client order ids are unique, independent of the switches. */
   dedupe: boolean
   /** Null: the usual rate limit holds. */
   requestsPerSecond: number | null
@@ -169,15 +168,15 @@ export interface Call {
   response: ServerResponse
   /** Resolves when the body has been read: false if the caller went away first. */
   read: () => Promise<boolean>
-  /** Does what was asked, for good. */
+  /** Processes the request. Its effect is permanent. */
   work: () => Answer
   /** Whether the request asks for a new order. */
   places: boolean
-  /** Places the order that was asked for, as another channel would; nothing if none was. */
+  /** Places the requested order as another channel would; does nothing if the request asks for no order. */
   placeTwin: () => void
   /** The broker's own refusal for too many requests, with nothing done. */
   throttle: (status: number) => Answer
-  /** JSON of an order that neither was asked for nor is named in the text; null if there is none. */
+  /** Returns JSON of an order that the request and the text do not name; null if no such order exists. */
   strangeOrder: (text: string) => unknown
   /** Closes the listener and every connection. */
   refuse: () => void
@@ -363,7 +362,7 @@ export function createFaults(accountNames: (url: string) => readonly string[]) {
   let rules: { rule: Rule; path: RegExp | null; seen: number; applied: number }[] = []
 
   return {
-    /** Replaces all rules; counting starts anew. Throws an Error naming what is wrong, having changed nothing. */
+    /** Replaces all rules and resets the counts. Throws an Error that names the problem, and then changes nothing. */
     replace(body: unknown): void {
       if (!Array.isArray(body)) throw new Error('rules is not an array')
       if (body.length > rulesMax) throw new Error(`more than ${rulesMax} rules`)
@@ -373,7 +372,7 @@ export function createFaults(accountNames: (url: string) => readonly string[]) {
       })
     },
     list: (): Rule[] => rules.map(({ rule }) => rule),
-    /** True when a rule refuses every connection, whatever would be asked on it. */
+    /** Whether a rule refuses every connection, independent of the request. */
     refusesAll: (): boolean =>
       rules.some(({ rule }) => rule.fault.kind === 'refuse' && Object.keys(rule.match).length === 0),
     /** Counts the request for every rule and says what is to happen to it. To be called once per request. */
@@ -478,7 +477,7 @@ export function createFaults(accountNames: (url: string) => readonly string[]) {
 
 // --- one request ---
 
-/** Waits `ms`, or for ever. True when the time is over, false as soon as the caller is gone. */
+/** Waits `ms`, or without end. Returns true when the time is over, false as soon as the caller has left. */
 function pause(response: ServerResponse, ms: number | null): Promise<boolean> {
   return new Promise((resolve) => {
     if (response.destroyed || response.socket === null || response.socket.destroyed) {
@@ -537,7 +536,7 @@ export async function run(plan: Plan, call: Call): Promise<void> {
     send(call, status, all, Buffer.from(JSON.stringify(body), 'utf8'))
     return
   }
-  // An order that enters the book later comes whatever ends its request, so it is taken in before any end.
+  // An order that enters the book later comes after any end of its request, so it is taken in before.
   const taken = plan.whims.commitDelayMs !== null && call.places ? call.work() : null
   if (fault?.kind === 'rstAfterRead') {
     socket?.resetAndDestroy()
@@ -565,7 +564,7 @@ export async function run(plan: Plan, call: Call): Promise<void> {
     const part = body.subarray(0, Math.min(fault?.bytes ?? Math.floor(body.length / 2), body.length - 1))
     call.answering(answer.status)
     response.writeHead(answer.status, { ...headers, 'content-length': String(body.length) })
-    // Of an empty part only flushing sends the head.
+    // If the part is empty, only flushing sends the head.
     response.flushHeaders()
     response.write(part, () => socket?.destroySoon())
   } else if (kind === 'drip') {
@@ -584,7 +583,7 @@ export async function run(plan: Plan, call: Call): Promise<void> {
   } else if (kind === 'emptyBody') {
     send(call, fault?.status ?? answer.status, headers, Buffer.alloc(0))
   } else if (kind === 'invalidJson') {
-    // Of the right length, and readable almost to the end.
+    // Has the right length, and is readable almost to the end.
     send(call, answer.status, headers, Buffer.concat([body.subarray(0, -1), Buffer.from(',')]))
   } else {
     const hangs = kind === 'hang' && when === 'afterCommit'
@@ -641,7 +640,7 @@ async function gather(source: Readable): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-/** Afterwards the connection is open and would serve another request: whoever reuses it is not stopped by us. */
+/** Leaves the connection open, so that a client that reuses it gets an answer. */
 function sendBroken(fault: Fault, call: Call, status: number, headers: Record<string, string>, body: Buffer): void {
   const { response } = call
   const { socket } = response

@@ -1,8 +1,7 @@
-// What both dialects of Bluum share: credentials, the rate limit, the answers kept for keys, the rules for placements,
-// the whims of lists and cancels. A generation of its API is paths, words and envelopes.
+// The parts that both dialects of Bluum share: credentials, the rate limit, the answers kept for keys, the rules of placements, the
+// deviations of lists and cancels. A generation of its API is paths, words and envelopes.
 //
-// Where the vendor's documents are silent the comment says what we chose; where its pages contradict each other there
-// is a switch.
+// If the vendor's documents say nothing, a comment says what we chose. If its pages contradict each other, a switch chooses.
 
 import { createHash, randomBytes } from 'node:crypto'
 import {
@@ -44,7 +43,7 @@ export interface Generation {
   toOrderJson: (order: Order) => Record<string, unknown>
 }
 
-/** What a dialect calls the fields and values of a placement. */
+/** The names of the fields and values of a placement in a dialect. */
 export interface PlacementWords {
   quantity: string
   commissionTypes: ReadonlyMap<unknown, NonNullable<NewOrder['commissionType']>>
@@ -207,7 +206,7 @@ function readWhole(
 
 export type Front = ReturnType<typeof createFront>
 
-/** What stands between HTTP and the exchange, whatever the dialect. */
+/** The part between HTTP and the exchange that is the same in all dialects. */
 export function createFront(options: {
   exchange: Exchange
   state: State

@@ -76,7 +76,7 @@ export function toInvestorId(accountId: string): string {
   return `inv_${letters(`investor ${accountId}`, 26)}`
 }
 
-/** A new order as it was taken in, whatever became of it at once. */
+/** Returns a new order as it was taken in, before the market changed it. */
 function asTakenIn(order: Order): Order {
   const untouched = { filledQuantity: '0', filledValue: '0', filledAt: null, canceledAt: null, rejectReason: null }
   return { ...order, ...untouched, status: 'accepted', queued: true }
@@ -168,7 +168,7 @@ class InvestorsApi {
       return this.#front.once(request, fail, () =>
         withOrder((account) => {
           const canceled = this.#front.cancel(account, orderId, whims, this.#switches.investorCancels === 'later')
-          // The order as it stands, which says nothing of a request under way. Only this success can be a 202.
+          // The present state of the order, which does not show a cancel under way. Only this success can be a 202.
           return 'id' in canceled ? succeed(this.#showOrder(canceled), this.#switches.cancelSuccess) : refuse(canceled)
         }),
       )
@@ -210,7 +210,7 @@ class InvestorsApi {
     return this.#switches.submittedAt === 'always' ? toTime(order.submittedAt) : null
   }
 
-  /** Which of null and absent a field uses is not documented: a switch. */
+  /** Null or absent: the document does not say which one a field uses, so a switch chooses. */
   #toOrderJson(order: Order): Record<string, unknown> {
     const { commissionType, filledAt, canceledAt } = order
     const reference = this.#switches.envelopeKeys === 'reference'
@@ -274,7 +274,7 @@ class InvestorsApi {
     if ('code' in wanted) return wanted
     const currency = fields.get('wallet_currency') ?? 'USD'
     if (typeof currency !== 'string' || !walletCurrencies.includes(currency)) return unknownValue('wallet_currency')
-    // Nobody here has another wallet, and what an empty one answers is not documented.
+    // No investor has another wallet, and the document does not say what an empty one answers.
     if (currency === 'USD') return wanted
     return { code: 'BLUM-422-001', message: `No ${currency} wallet.`, param: 'wallet_currency' }
   }
@@ -331,7 +331,7 @@ class InvestorsApi {
     )
   }
 
-  /** A real answer also carries personal data; nobody lives behind these investors. */
+  /** A real answer also has personal data, which these investors lack. */
   #toInvestorJson(account: Account): Record<string, unknown> {
     const cash = this.#exchange.cash(account)
     // The custodian's account comes with the approval.

@@ -1,5 +1,5 @@
-// What a seed stands for: the instruments with their price at any time, and two accounts of each broker with a past. All
-// of it is a function of the seed, so a restart computes the same again and nothing here needs to be stored.
+// The content of a seed: the instruments with their price at any time, and two accounts of each broker with a past. All of it is a
+// function of the seed, so a restart computes it again and nothing is stored.
 
 import { createHash } from 'node:crypto'
 import { add, divide, floorCents, multiply, subtract, toDecimal, toText } from './amounts.ts'
@@ -34,8 +34,8 @@ const instruments = [
   },
 ]
 
-// The price is the base price plus waves of several lengths between random points. Together they stay within 18 % of
-// the base, for ever: seeded orders at half or twice the base can rest without filling.
+// The price is the base price plus waves of several lengths between random points. Together they stay within 18 % of the base, so
+// that seeded orders at half or twice the base rest without filling.
 const waves = [
   { periodMs: 16 * 86_400_000, share: 0.12 },
   { periodMs: 86_400_000, share: 0.04 },
@@ -229,7 +229,7 @@ class PastMaker {
       number: String(500_000_000 + (hash(`${this.#name} number`) % 100_000_000)),
       walletId: `w_${letters(`${this.#name} wallet`, 12)}`,
       status: 'ACTIVE',
-      // What is left today. The deposits of the past are not kept, so nothing has to add up to it.
+      // The cash of today. The deposits of the past are not kept, so nothing has to add up to it.
       cashCents: String(this.#wanted.cashCents),
       createdAt: Date.UTC(2026, 0, 2, 9),
     }
@@ -339,7 +339,7 @@ class PastMaker {
       stopPrice: type === 'stop' || type === 'stop_limit' ? stop : null,
       trailPercent: percent ? (rests ? '60' : '3.5') : null,
       trailPrice: type === 'trailing_stop' && !percent ? '2.50' : null,
-      // Aries has extended hours as a time in force beside DAY.
+      // Aries has extended hours as a time in force in addition to DAY.
       extendedHours: this.#isBluum ? i % 13 === 6 : timeInForce === 'day' && i % 3 === 0,
       clientOrderId: i % 5 === 4 ? null : `history-${this.#number}-${String(i + 1).padStart(4, '0')}`,
       commission: commission?.commission ?? null,
@@ -366,12 +366,12 @@ class PastMaker {
       const bought = divide(toDecimal(order.notional ?? '0'), toDecimal(priceText), 9)
       this.#fill(order, order.quantity ?? toText(bought), priceText)
     } else if (outcome === 'partially_filled' || (outcome === 'canceled' && i % 3 === 0)) {
-      // Nobody traded at half the price in this market; the part that filled is the past's own business.
+      // The market never had half the price, but the part that filled belongs to the invented past.
       const part = divide(toDecimal(quantity), { units: 2n, scale: 0 }, 0)
       if (part.units > 0n) this.#fill(order, toText(part), order.limitPrice ?? priceText)
       else if (outcome === 'partially_filled') order.status = 'accepted'
     }
-    // Aries tells an order that its day ended from one that somebody canceled.
+    // Aries distinguishes an order that expired from one that was canceled.
     const deadline = this.#isBluum || order.status !== 'canceled' ? null : deadlineOf(order)
     if (deadline !== null) {
       order.expired = true

@@ -30,11 +30,11 @@ export interface SandboxOptions {
   port?: number
   /** The loopback port of the control API; 0, the default, picks a free one. */
   controlPort?: number
-  /** Of the key pair; 1000 by default. */
+  /** Rate of the key pair; 1000 by default. */
   requestsPerSecond?: number
   apiKey?: string
   apiSecret?: string
-  /** Ms since 1970, Date.now by default. What `POST /advance` adds comes on top. */
+  /** Ms since 1970, Date.now by default. `POST /advance` adds to it. */
   now?: () => number
 }
 
@@ -50,11 +50,11 @@ export interface Sandbox {
   investors: readonly string[]
   /** Orders of the first account, and a limit price far below the market for a buy that rests. */
   demo: { filledOrderId: string; openOrderId: string; symbol: string; limitPrice: string }
-  /** What Aries' dialect of the same broker is used with. Its accounts and orders are not those of Bluum. */
+  /** The access to Aries' dialect of the same broker. Its accounts and orders are not those of Bluum. */
   aries: Credentials & {
     /** The base URL, without /v1. */
     url: string
-    /** Which column of an account names it in order calls, as the switch was at the start. */
+    /** The column of an account that names it in order calls, as the switch was at the start. */
     tradingId: Switches['tradingId']
     /** Ids of the seeded accounts, the one to show first; the second has orders for options. */
     accounts: readonly string[]
@@ -76,7 +76,7 @@ const ariesCredentials: Credentials = {
 const controlBodyBytesMax = 67_108_864
 const advanceMsMax = 10 * 366 * 86_400_000
 
-/** The fields that the control port knows in a body; where nothing is said, the body is looked at elsewhere. */
+/** The fields of each body of the control port; bodies that are not listed are checked elsewhere. */
 const controlFields = new Map<string, readonly string[]>([
   ['advance', ['ms']],
   ['orders fill', ['quantity', 'price']],
@@ -182,7 +182,7 @@ class SandboxServer {
           const headers = { ...entry.headers }
           if (request.headers.authorization !== undefined) headers['authorization'] = request.headers.authorization
           const answer = dialect.answer({ method, url, headers, body, whims: plan.whims })
-          // What is left of a body that nobody read cannot share the connection with the next request.
+          // The rest of a body that was not read cannot share the connection with the next request.
           if (body === null) answer.headers['connection'] = 'close'
           return answer
         },
@@ -190,7 +190,7 @@ class SandboxServer {
         placeTwin: () => dialect.placeTwin({ method, url, body }),
         throttle: (status) => dialect.refuse(status, 'Slow down.'),
         strangeOrder: (text) => {
-          // The oldest one that is not named, as nobody will ask for it next.
+          // The oldest order that is not named, because it is the least likely one to be requested next.
           const order = this.#readBook(dialect.accounts()).findLast((one) => !(url + text).includes(dialect.idOf(one)))
           return order === undefined ? null : dialect.toOrderJson(order)
         },
@@ -287,7 +287,7 @@ class SandboxServer {
 
   // --- the control port ---
   async #answerControl(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // A page in somebody's browser can send requests here, under a name that it made point at loopback.
+    // A page in a browser can send requests to the port, under a name that it made point at loopback.
     const host = (request.headers.host ?? '').replace(/:\d+$/, '')
     const foreign = request.headers.origin !== undefined || (host !== '127.0.0.1' && host !== 'localhost')
     if (foreign) return sendJson(response, 403, { message: 'the control port is for local tools, not for web pages' })
@@ -390,7 +390,7 @@ class SandboxServer {
     return sendJson(response, 404, { message: `the control port has no ${request.method} ${path}` })
   }
 
-  /** Every order of the accounts, newest first and complete, whatever the switches say. */
+  /** Returns every order of the accounts, newest first and complete, independent of the switches. */
   #readBook(accounts: readonly Account[]): Order[] {
     const all = accounts.flatMap(({ id }) => this.#exchange.page(id, () => true, { limit: Infinity }).rows)
     return all.sort((a, b) => b.submittedAt - a.submittedAt || (a.id < b.id ? 1 : -1))

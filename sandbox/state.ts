@@ -145,7 +145,7 @@ export function openState(file: string, seed: string, nowMs: number, seeded: () 
         state.saveSetting('format', formatVersion)
         savePast(bluum)
         savePast(aries)
-        // The exchange opens after its past: a clock that stands before it is moved forward.
+        // The exchange opens after its past, so a clock before that is moved forward.
         state.saveClock(0, Math.max(nowMs, lastAt + 1000))
       })
       return

@@ -1,10 +1,10 @@
-// Where the vendors' pages disagree or are silent, what the sandbox does. Set through the control port, kept over a
-// restart.
+// The switches: the sandbox's behaviour in cases where the vendors' pages disagree or say nothing. The control port sets them, and
+// they survive a restart.
 
 import { clientOrderIdForms, termChanges } from './changes.ts'
 import { marketModes } from './orders.ts'
 
-/** What each may be; the first is the default. */
+/** The values of each switch; the first one is the default. */
 const switchValues = {
   // Of every dialect.
   /** Orders outside market hours: they wait, are refused (BLUM-422-002), or are taken in as rejected. */
@@ -12,8 +12,8 @@ const switchValues = {
   /** Whether an account may have a client order id twice, or a second one is refused: BLUM-409-001, or Aries' 400. */
   clientOrderIds: ['free', 'unique'],
   /**
-   * Which answers about an order carry its client_order_id; those to placements and cancels count as single reads. Aries
-   * has clientId in lists only.
+   * The answers about an order that have its client_order_id; those to placements and cancels count as single reads. Aries has
+   * clientId in lists only.
    */
   clientOrderIdEcho: ['everywhere', 'singleReads', 'nowhere'],
   /** How answers show client order ids; the broker's book keeps them as they were sent. */
@@ -31,7 +31,7 @@ const switchValues = {
   // Of both dialects of Bluum.
   /** A key used before, with the same request: its first answer again, or BLUM-409-001 for any reuse. */
   idempotencyReuse: ['replay', 'conflict'],
-  /** Whether an Idempotency-Key is looked at: a broker may document it and place the order again. */
+  /** Whether an Idempotency-Key is honored: a broker may document it and place the order again. */
   idempotencyKeys: ['honored', 'ignored'],
   /** Whether list rows leave out extended_hours, commission, commission_type and client_order_id. */
   partialRows: [false, true],
@@ -39,20 +39,20 @@ const switchValues = {
   /** A cancel of a canceled order: BLUM-409-003, or 200 with the order. Of one that filled it is always the former. */
   cancelOfCanceled: ['conflict', 'order'],
 
-  // Of the accounts dialect alone. Lists and errors of the investors dialect have one envelope each.
+  // For the accounts dialect only. Lists and errors of the investors dialect have one envelope each.
   listEnvelope: ['array', 'object'],
   errorEnvelope: ['flat', 'nested', 'status'],
   /** A cancel takes effect before it is answered, or a second later, answered with the order still open. */
   cancels: ['atOnce', 'later'],
 
-  // Of the investors dialect alone.
+  // For the investors dialect only.
   /** A placement is answered as pending and then is at the custodian, or a second later, or before it is answered. */
   custody: ['afterAnswer', 'later', 'atOnce'],
-  /** What an order that rests at the custodian is called; some of the vendor's pages know no open orders. */
+  /** The word for an order that rests at the custodian; some of the vendor's pages have no open orders. */
   restingStatus: ['open', 'pending'],
   /** Whether submitted_at is null while the custodian does not have the order, or its creation time, as in one sample. */
   submittedAt: ['byCustodian', 'always'],
-  /** What `cancels` is for the accounts dialect. */
+  /** The same as `cancels` for the accounts dialect. */
   investorCancels: ['later', 'atOnce'],
   cancelSuccess: [200, 202],
   /** Too little cash, too few shares, an untradable asset, a closed market: BLUM-422, or 201 and an order that fails. */
@@ -71,9 +71,9 @@ const switchValues = {
   templateLeftovers: [false, true],
 
   // Of Aries alone.
-  /** Which column of /v1/users/me/accounts names the account in order calls: not stated anywhere. */
+  /** The column of /v1/users/me/accounts that names the account in order calls; the document does not say. */
   tradingId: ['apex_account_id', 'id', 'fdid', 'sterling_account_id'],
-  /** What the account is called in the body of a placement or a cancel; it had one name in each release. */
+  /** The name of the account in the body of a placement or a cancel; each release had another one. */
   ariesAccountField: ['either', 'accountId', 'tradingAccountId'],
   /** Whether a cancel must say the side: on the newest pages, not on older ones. */
   ariesSideOnCancel: ['required', 'optional'],
@@ -87,7 +87,7 @@ const switchValues = {
   ariesCancelIds: ['own', 'original'],
   /** Optional fields of an order without a value are empty text, or left out. */
   ariesEmpty: ['text', 'absent'],
-  /** What stock is called in lists; some examples show EQUITY. */
+  /** The word for stock in lists; some examples show EQUITY. */
   ariesSecurityType: ['CS', 'EQUITY'],
   /** An order is at the custodian before it is answered, or PENDING_NEW for a second. */
   ariesCustody: ['atOnce', 'later'],

@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Switches } from './switches.ts'
 
-/** What a client is given once, and gives again at every start. */
+/** The credentials that a client gets once, and sends at every start. */
 export interface Credentials {
   clientId: string
   clientSecret: string
@@ -22,7 +22,7 @@ interface TokenProblem {
 
 // "refresh tokens 30 days" (Aries, 'Exchange a code or a refresh token for an access token').
 const refreshTokenSeconds = 30 * 86_400
-// Of each kind are kept; the oldest go first.
+// Maximum tokens of each kind; the oldest are removed first.
 const tokensMax = 1000
 
 export type Tokens = ReturnType<typeof createTokens>
@@ -34,7 +34,7 @@ export function createTokens(options: { credentials: Credentials; switches: Read
   const refreshTokens = new Map<string, number>()
   restore()
 
-  /** Makes the two fixed tokens valid again, whatever ended them. */
+  /** Makes the two fixed tokens valid again. */
   function restore(): void {
     accessTokens.set(credentials.accessToken, Infinity)
     refreshTokens.set(credentials.refreshToken, Infinity)
@@ -61,8 +61,8 @@ export function createTokens(options: { credentials: Credentials; switches: Read
       return token !== undefined && isValid(accessTokens, token)
     },
     /**
-     * The answer to a request for tokens. Of the grants there is the one for refreshing: nobody here signs in to get a
-     * code. Which of 400 and 401 a wrong secret or token answers is not documented; ours is 401 for both.
+     * Answers a token request. The only grant is the refresh token, because the sandbox has no sign-in that gives a code. The
+     * document does not say whether a wrong secret or token answers 400 or 401; ours is 401 for both.
      */
     refresh(fields: ReadonlyMap<string, unknown>): { issued: Record<string, unknown> } | TokenProblem {
       const read = (name: string): string => {

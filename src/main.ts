@@ -23,14 +23,14 @@ const usage = `Usage: blotter COMMAND
                  print the SDL of the subgraph; with --api that of the API alone, for frontend tools
   sandbox        run the sandbox broker alone
 
-Beside the service, or without it, on the store in DATA_DIR:
+With or without a running service, on the store in DATA_DIR:
 
   placements [--json]
                  list the placements that are not resolved
   placements show PLACEMENT | ACCOUNT CLIENT_ORDER_ID
                  show one, with its audit
   placements resolve PLACEMENT (--order ORDER | --never-placed) --by NAME
-                 settle one by hand, after a look at the broker's own pages
+                 resolve one by hand, after a check of the broker's own pages
   audit verify   check the audit of every placement
 
   --version      print the version
@@ -102,7 +102,7 @@ async function runPlacements(args: string[]): Promise<void> {
     return print(await resolvePlacement(process.env, { opId, orderId: order ?? null, by }))
   }
   const { json = false } = parse(args, { json: { type: 'boolean' } }).values
-  // Whoever reads the list may have seen enough of it.
+  // A pager that reads the list may end early.
   process.stdout.on('error', () => process.exit(0))
   await listPlacements(process.env, json, print)
 }
@@ -137,7 +137,7 @@ async function runCertify(args: string[]): Promise<void> {
   process.exitCode = isDone ? 0 : 1
 }
 
-/** What `args` say. Throws UsageError unless they are of `options`, with as many words beside them as `form` has. */
+/** Parses `args`. Throws UsageError unless they match `options`, and have as many words as `form` allows. */
 function parse<Options extends ParseArgsOptionsConfig>(args: string[], options: Options, form = noWords) {
   try {
     const { values, positionals: words } = parseArgs({ args, options, allowPositionals: true })
@@ -152,7 +152,7 @@ function parse<Options extends ParseArgsOptionsConfig>(args: string[], options: 
 
 const noWords = { min: 0, max: 0, text: 'This command takes options only.' }
 
-// Loaded here: the server and its schema take longer to load than a command beside it to run.
+// Loaded here, because the server and its schema take longer to load than other commands take to run.
 async function runService(): Promise<void> {
   // By default a small heap may grow fourfold before it is collected, and junk of 90 KB a request makes it: 3,000 of those
   // left 130 to 180 MB of garbage in the process. So they leave a third of it, for a few percent of CPU.
@@ -171,7 +171,7 @@ async function runPrintSchema(isApi: boolean): Promise<void> {
 
 async function runSandbox(): Promise<void> {
   const sandbox = await startSandboxAlone(process.env)
-  // First: whoever reads the address may stop it at once.
+  // Before the address is printed, because a script that reads it may stop the sandbox at once.
   closeOnSignal(sandbox)
   print(`The sandbox broker is on ${sandbox.url}, its control port on ${sandbox.controlUrl}.
   key       ${sandbox.apiKey}
@@ -215,8 +215,8 @@ function closeOnSignal(running: { close(signal: NodeJS.Signals): Promise<void>; 
   }
 }
 
-// What nothing caught leaves the process in a state that nobody thought of: it takes no more work, but finishes what is
-// under way, because an order may be. A second one does not wait for that.
+// After an error that no code caught, the state of the process is not known. It accepts no more work, but finishes the work under
+// way, because that may be an order. A second error ends it at once.
 function closeOnBug({ log, close }: Service): void {
   let isStopping = false
   async function stop(bug: unknown): Promise<void> {

@@ -158,7 +158,7 @@ export interface PageQuery {
   /** Instants as `parseInstant` returns them; the first is inclusive, the second exclusive. */
   submittedAfter: string | null
   submittedBefore: string | null
-  /** Where a walk over several lists stands, since an order can move between them; null for one list. */
+  /** The position of a walk over several lists, because an order can move between them; null for one list. */
   olderThan: Boundary | null
   /** Opaque to all but the adapter that wrote it; null starts at the beginning. */
   after: string | null
@@ -174,10 +174,10 @@ export interface Boundary {
   ids: readonly string[]
 }
 
-/** A row of a list, and where it stands in time: instants as `parseInstant` returns them, null where that cannot be told. */
+/** A row of a list with its times: instants as `parseInstant` returns them, null if they are not known. */
 interface PlacedRow {
   id: string
-  /** What the list is sorted by. */
+  /** The time by which the list is sorted. */
   at: string | null
   submittedAt: string | null
   value: Order | UpstreamError
@@ -215,11 +215,11 @@ export function isUndatedFor(
 
 export interface Page {
   rows: PageRow[]
-  /** Whether a row follows the last one; null when it was not asked and did not show by itself. */
+  /** Whether a row follows the last one; null if that was not wanted and the answer does not show it. */
   hasMore: boolean | null
   /** False when a bound ended the search before the filter could be proved complete. */
   isComplete: boolean
-  /** Where the search stands, also when it found nothing; null at the very start. */
+  /** The position of the search, also without rows; null at the very start. */
   position: string | null
 }
 
@@ -335,12 +335,12 @@ export interface Rejection {
   reason: string | null
 }
 
-/** Nothing was asked: the broker reads an order only under its account, and neither the key nor an earlier answer names it. */
+/** No call was made, because the broker reads an order only under its account, which neither the key nor an earlier answer names. */
 export class AccountNeeded extends UpstreamError {
   override readonly name = 'AccountNeeded'
 
   constructor() {
-    super('not_sent', 'the broker reads an order only under its account, which nobody has named')
+    super('not_sent', 'the broker reads an order only under its account, which is not known')
   }
 }
 

@@ -84,7 +84,7 @@ export function wordOf<Ours extends string>(table: Readonly<Record<string, Ours>
   return found[0]
 }
 
-/** A broker's free text: what a terminal or a log could take for a command goes, and so does what is too long to show. */
+/** Cleans a broker's free text: removes what a terminal or a log could read as a command, and cuts it to 200 characters. */
 export function cleanText(text: string): string {
   return text
     .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')

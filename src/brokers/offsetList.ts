@@ -14,7 +14,7 @@ import type { PageVerdict } from './pageCap.ts'
 /** A row with what places it in the list. */
 export interface ListRow<T> {
   id: string
-  /** When it was submitted, as `parseInstant` returned it; null where that cannot be told. */
+  /** When it was submitted, as `parseInstant` returned it; null if that is not known. */
   at: string | null
   value: T
 }
@@ -31,7 +31,7 @@ export interface ListAnswer<T> {
   isDoubtful?: boolean
 }
 
-/** What an adapter has observed of its broker's lists, kept across requests. Holds no rows. */
+/** Observations of an adapter about its broker's lists, kept across requests. Holds no rows. */
 export interface ListMemory {
   direction: 'newestFirst' | 'oldestFirst' | null
   readonly cap: PageCap
@@ -65,19 +65,19 @@ export interface ListQuery<T> {
   first: number
   /** Whether to find out if a row follows, even where that takes a call more. */
   wantsMore: boolean
-  /** True when rows have to be looked through, because the broker cannot filter by all that is wanted. */
+  /** True if the rows have to be filtered here, because the broker cannot filter by all that is wanted. */
   searches: boolean
-  /** What to do with a row: `end` says that it and all older ones are not wanted. */
+  /** Decides on a row: `end` says that it and all older rows are not wanted. */
   judge: (row: ListRow<T>) => 'take' | 'drop' | 'end'
 }
 
 export interface ListPage<T> {
   rows: { row: ListRow<T>; position: string }[]
-  /** Whether a wanted row follows; null when that was not asked and did not show by itself. */
+  /** Whether a wanted row follows; null if that was not wanted and the answer does not show it. */
   hasMore: boolean | null
   /** False when the bound on calls, or a list in no order, ended the search: rows may be missing. */
   isComplete: boolean
-  /** Where the search stands, also when it found nothing; null at the very start. */
+  /** The position of the search, also without rows; null at the very start. */
   position: string | null
 }
 
@@ -87,14 +87,14 @@ const callsPerPageMax = 20
 // Steps the other way, and none the known way, that show that a list has turned round.
 const stepsToTurn = 3
 
-// More rows of one instant than this are told apart by their offsets alone.
+// Maximum rows of one instant that a position names. Beyond that, offsets alone separate them.
 const tiesMax = 200
 
 interface Anchor {
   offset: number
-  /** Which way the list was taken to run when the offset was read; the offset says nothing if it runs the other way. */
+  /** The assumed direction of the list when the offset was read. In a list of the other direction the offset is useless. */
   isUp: boolean
-  /** The instant of the row it stands at; null when no row of the list has one. */
+  /** The instant of its row; null if no row of the list has one. */
   at: string | null
   /** The rows of that instant which were given, by digest. */
   given: string[]
@@ -167,7 +167,7 @@ interface Fetched<T> {
   rows: Placed<T>[]
   hasMore: boolean | null
   verdict: PageVerdict
-  /** An earlier short page that this answer proves to be the last of the list; null if there is none. */
+  /** An earlier short page that this answer proves to be the last one of the list; null otherwise. */
   whole: ShortPage<T> | null
 }
 
@@ -283,7 +283,7 @@ class BlockReader<T> {
   /** The rows behind `from`, about `count` of them; some of them may stand before it. Null at the bound on calls. */
   async readAfter(from: Anchor | null, count: number): Promise<Block<T> | null> {
     const isUp = this.#memory.direction !== 'oldestFirst'
-    // An offset of a list that ran the other way leads nowhere: the rows are looked through from the newest one.
+    // An offset from a list of the other direction is useless, so the rows are read from the newest one.
     const known = from?.isUp === isUp ? from : null
     const block = isUp ? await this.#readUp(known, count) : await this.#readDown(known, count)
     if (block === null || isUp === (this.#memory.direction !== 'oldestFirst')) return block && { ...block, isUp }
@@ -305,7 +305,7 @@ class BlockReader<T> {
       if (answer === null) return null
       const { rows, hasMore, verdict } = answer
       if (from !== null && this.#mayMove && start > 0 && !isJoined(rows[0], from)) {
-        // Rows have left before the anchor: what stood behind it stands before its offset now.
+        // Rows have left before the anchor, so the rows behind it are before its offset now.
         start = Math.max(0, start - step)
         wanted = this.#query.limitMax
         continue
@@ -331,12 +331,12 @@ class BlockReader<T> {
       const isShort = rows.length > 0 && rows.length < end - start
       const mayBeCut = verdict === 'maybe' || verdict === 'doubt'
       if (isShort && (hasMore === true || (mayBeCut && !isJoined(rows.at(-1), from)))) {
-        // The broker cuts its pages shorter than was asked: the rows next to the anchor are yet to come.
+        // The broker cuts its pages below the limit, so the rows next to the anchor are still missing.
         size = rows.length
         continue
       }
       if (rows.length === end - start && !isJoined(rows.at(-1), from)) {
-        // Rows have entered before the anchor: what is older than it stands behind its offset now.
+        // Rows have entered before the anchor, so the older rows are behind its offset now.
         end += step
         size = this.#limitOf(this.#query.limitMax)
         continue
@@ -348,7 +348,7 @@ class BlockReader<T> {
   // The newest rows of a list that is sorted oldest first: from where it ended the last time, or by doubling steps
   // until one overshoots, then halving between.
   async #readEnd(count: number): Promise<Omit<Block<T>, 'isUp'> | null> {
-    // One row less than an answer can hold, so that it comes short and thereby shows that it is the end.
+    // One row less than the maximum, so that a full answer is short of the limit and so shows that it is the end.
     const sizeOf = (): number => Math.min(this.#cap.toPageSize(this.#query.limitMax) - 1, count)
     let start = Math.max(this.#reach, (this.#memory.ends.get(this.#query.key) ?? 0) - sizeOf())
     let [lower, upper, step] = [this.#reach, Number.POSITIVE_INFINITY, this.#query.limitMax]
@@ -372,7 +372,7 @@ class BlockReader<T> {
         upper = start
         start = upper - lower <= this.#cap.toPageSize(limit) ? lower : Math.floor((lower + upper) / 2)
       } else {
-        // It ends just here, and what is wanted stands before.
+        // The list ends exactly here, and the wanted rows are before it.
         start = Math.max(0, start - sizeOf())
         ;[lower, upper, step] = [start, Number.POSITIVE_INFINITY, this.#query.limitMax]
       }
@@ -408,7 +408,7 @@ interface Placed<T> {
   at: string | null
 }
 
-// A row whose time cannot be told stands where its neighbour stands.
+// A row without a readable time takes the time of its neighbour.
 function place<T>(rows: readonly ListRow<T>[], offset: number): Placed<T>[] {
   const placed = rows.map((row, index) => ({ row, offset: offset + index, at: row.at }))
   for (let index = 1; index < placed.length; index++) {
@@ -422,7 +422,7 @@ function place<T>(rows: readonly ListRow<T>[], offset: number): Placed<T>[] {
   return placed
 }
 
-// Whether a row is older than where the anchor stands, or of the same instant and not given yet.
+// Whether a row is older than the anchor, or of the same instant and not given yet.
 function comesAfter(at: string | null, id: string, anchor: Anchor): boolean {
   if (at === null || anchor.at === null) return !anchor.given.includes(toDigest(id))
   const difference = compareInstants(at, anchor.at)

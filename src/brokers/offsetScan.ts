@@ -32,7 +32,7 @@ export interface ScanListOptions<T> {
   isWanted: (value: T) => boolean
 }
 
-/** What a search found. */
+/** The result of a search. */
 export interface ScanResult<T> {
   /** Each row once, as it was seen last. */
   values: T[]
@@ -40,10 +40,10 @@ export interface ScanResult<T> {
   isComplete: boolean
 }
 
-// So many rows may leave the list between two calls, and the pages still join.
+// Maximum rows that may leave the list between two calls so that the pages still join.
 const overlapMax = 10
 
-/** Searches the list. Throws whatever `fetch` throws: a search that had to stop has shown nothing. */
+/** Searches the list. Throws the errors of `fetch`; a search that throws proves nothing. */
 export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResult<T>> {
   const { fetch, limit, callsMax, doubtsEnd, since, isNewestFirst, isWanted } = options
   const { key = '', cap = new PageCap() } = options
@@ -73,7 +73,7 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
     let before: string | null = null
     for (const { id, at, value } of rows) {
       if (value instanceof UpstreamError) {
-        // Unless it says itself that it is too old, it could be the one that is looked for.
+        // A row without a readable time could be the order, unless the row itself says that it is too old.
         if (at === null || compareInstants(at, since) >= 0) isWhole = false
       } else if (isWanted(value)) {
         found.set(id, value)
@@ -99,7 +99,7 @@ export async function scanList<T>(options: ScanListOptions<T>): Promise<ScanResu
     // Nothing, and more to come: no offset leads there.
     if (rows.length === 0) return finish(false)
     if (isSeenSorted && oldest !== null && compareInstants(oldest, since) < 0) return finish(true)
-    // Half of a page that the broker cut short, so that the search moves on whatever happens.
+    // Half of a page that the broker cut short, so that the search always moves on.
     offset += rows.length - Math.min(overlapMax, Math.floor(rows.length / 2))
   }
   return finish(false)

@@ -92,7 +92,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
           ...toStatusPart(verdict.status === 'answer' ? order : seen.shown),
           ...toFillPart(verdict.fill === 'answer' ? order : seen.shown),
         }
-    // What was told of another status or fill does not stand in for a garbled field.
+    // A value of another status or fill does not replace a garbled field.
     const shown = withoutErrors(merged, isAlike ? seen.shown : nothing)
     if (!isEqual(shown, seen.shown)) seen.shown = structuredClone(shown)
     if (compareFill(order, seen) === 'more') seen.filled = structuredClone(readFill(order))
@@ -136,7 +136,7 @@ export function rememberOrders(broker: Broker, options: SeenOptions): Broker {
       const bound = await findBound(id)
       return bound && toMissing({ accountId: bound.accountId, ageMs: clock.now() - bound.boundAt })
     } catch (cause) {
-      return new UpstreamError('unreadable', 'the broker knows no such order, and our own record cannot be asked', {
+      return new UpstreamError('unreadable', 'the broker knows no such order, and our own record cannot be read', {
         cause,
       })
     }
@@ -209,7 +209,7 @@ interface Seen {
   accountId: string
   /** As it was last shown; holds no Errors. */
   shown: Moving
-  /** The largest fill that was ever told; `shown` lacks it where the status has changed since and no fill was told. */
+  /** The largest fill that any answer showed; `shown` lacks it if the status has changed since without a fill. */
   filled: string | null
   /** Monotonic ms of the last answer that showed the order. */
   shownAt: number
@@ -245,7 +245,7 @@ function judge(answer: Moving, seen: Seen): Verdict {
   return isSame ? fresh : { ...stale, alarm: 'otherFinal' }
 }
 
-// No fill was told yet: none is what every order begins with.
+// No answer showed a fill yet, and every order begins with none.
 function compareFill(answer: Moving, seen: Seen): 'less' | 'equal' | 'more' | 'untold' {
   const told = readFill(answer)
   if (told === null) return 'untold'
@@ -257,8 +257,8 @@ function readFill({ filledQuantity }: Moving): string | null {
   return filledQuantity instanceof Error ? null : filledQuantity
 }
 
-// Whether the answer tells nothing but what was shown, or less of it. What it leaves out holds as it was shown then: a
-// list may lack what a single read told of the same status and fill.
+// Whether the answer shows only what was shown before, or less. A field that it leaves out keeps its value, because a list may
+// lack what a single read showed of the same status and fill.
 function agrees(answer: Moving, shown: Moving): boolean {
   return movingFields.every((field) => {
     const told = answer[field]

@@ -1,6 +1,5 @@
-// What a broker can be relied on for, found out by trying it: a few small orders are placed where they cannot trade,
-// read, repeated and canceled. One call at a time, because several capabilities are about what comes right after what;
-// and whatever happens on the way, what was placed is canceled in the end.
+// Observes what a broker can be relied on for: places a few small orders that cannot trade, reads, repeats and cancels them. One
+// call at a time, because several capabilities are about the order of calls. All orders that were placed are canceled in the end.
 
 import { randomBytes, randomUUID } from 'node:crypto'
 import { brokerCapabilities } from '../brokers/broker.ts'
@@ -26,17 +25,17 @@ export interface CertifyOptions {
   clock: Clock
   /** Told of each step before it is taken. */
   onStep: (text: string) => void
-  /** Ends the probes early; what was placed is canceled all the same. */
+  /** Ends the probes early. The orders that were placed are canceled anyway. */
   signal: AbortSignal
 }
 
-/** What was found out. */
+/** The result of the probes. */
 export interface Certificate {
   /** Each capability once; empty when the probes broke off. */
   findings: readonly Finding[]
   /** Why the probes broke off, as a sentence; null when they came to their end. */
   trouble: string | null
-  /** What was left behind at the broker, or may have been, as sentences. */
+  /** Orders that were left at the broker, or may have been, as sentences. */
   leftovers: readonly string[]
 }
 
@@ -46,7 +45,7 @@ interface Finding extends Verdict {
 
 interface Verdict {
   holds: boolean
-  /** What was seen, for a person. */
+  /** The observation, in words. */
   seen: string
 }
 
@@ -60,7 +59,7 @@ export const probeOrders = { placed: 3, tried: 3 } as const
 
 // More than a second, so that a broker whose times are whole seconds tells the orders apart.
 const apartMs = 1_100
-// What a broker made of a repeated request has to show within this.
+// Wait after repeated requests, in ms, until their orders should show.
 const settleMs = 5_000
 const pollMs = 1_000
 // For what takes its time to show, or to come true.
@@ -101,7 +100,7 @@ class Certification {
   readonly #since
   readonly #ourList
   readonly #wholeList
-  // What was there before. Nothing is placed before that is known.
+  // The ids in the list before. Nothing is placed before they are known.
   #before: ReadonlySet<string> = new Set()
   readonly #keysSent = new Set<string>()
   // Our orders, as they were seen last; null where an answer did not show the order.
@@ -110,7 +109,7 @@ class Certification {
   readonly #lost = new Set<string>()
   // Orders that came meanwhile, are like ours and do not say whose they are.
   readonly #suspects = new Set<string>()
-  // What reads right after a write showed of it.
+  // How often reads right after a write showed it.
   readonly #looks = { shown: 0, missed: [] as string[] }
 
   constructor(options: CertifyOptions) {
@@ -145,7 +144,7 @@ class Certification {
     const start = await this.#readList(this.#ourList)
     if (!start.isComplete) {
       throw new ProbeError(
-        `The list of the account's ${this.#symbol} buys could not be read to its end, so our orders could not be told from ` +
+        `The list of the account's ${this.#symbol} buys could not be read to its end, so our orders could not be separated from ` +
           'others. Try another --symbol, or an account with fewer orders.',
       )
     }
@@ -173,7 +172,7 @@ class Certification {
     const singles: (Order | null)[] = []
     for (const { orderId } of mine) singles.push(await this.#readOne(orderId))
     const strangers = await this.#findStrangers(rows)
-    // What an answer that could not be read was about would be among those.
+    // The order of an answer that could not be read would be among those.
     this.#lost.clear()
     const findExtra = (...requests: NewOrder[]): string[] => {
       const named = strangers.filter((order) =>
@@ -242,7 +241,7 @@ class Certification {
       const isStillOpen = answer !== null && answer.state !== 'CLOSED'
       if (answer !== null) told++
       if (isStillOpen) open++
-      // What the answer itself shows as open may be read as open: the cancel only comes later.
+      // The cancel may come later, so the order may still be open.
       const isFitting = (order: Order | null): boolean =>
         order !== null && (isStillOpen || order.state === 'CLOSED' || order.status === 'PENDING_CANCEL')
       const single = await this.#readOne(id)
@@ -291,14 +290,14 @@ class Certification {
     if (this.#signal.aborted) throw new ProbeError('The probes were interrupted.')
   }
 
-  // ---- what is asked of the broker ------------------------------------------------------------------------------------
+  // ---- calls to the broker --------------------------------------------------------------------------------------------
   #toRequest(name: string): NewOrder {
     return {
       accountId: this.#accountId,
       clientOrderId: `${this.#series}-${name}`,
       ...this.#ourList,
       type: 'LIMIT',
-      // Should nobody be able to cancel it, it ends with the day.
+      // If it cannot be canceled, it ends with the day.
       timeInForce: 'DAY',
       quantity: '1',
       notional: null,
@@ -312,7 +311,7 @@ class Certification {
     }
   }
 
-  /** Sends `request`. Returns the broker's answer, also one that refuses or cannot be read; throws where there is none. */
+  /** Sends `request`. Returns the broker's answer, also a refusal or an unreadable one. Throws without an answer. */
   async #send(request: NewOrder, idempotencyKey: string): Promise<PlaceAnswer | UpstreamError> {
     const { clientOrderId } = request
     this.#keysSent.add(clientOrderId)
@@ -351,7 +350,7 @@ class Certification {
     return await this.#patiently(() => this.#broker.scan(query, this.#toScope(isForCancel)))
   }
 
-  /** By a single read; null where the broker says that there is none. */
+  /** Reads one order by its id. Returns null if the broker has no such order. */
   async #readOne(id: string, isForCancel = false): Promise<Order | null> {
     const key = { broker: this.#broker.id, id, accountId: this.#accountId, mustBeWhole: true }
     return await this.#patiently(async () => {
@@ -433,7 +432,7 @@ class Certification {
 
   // ---- leaving nothing behind -----------------------------------------------------------------------------------------
 
-  /** Cancels what is ours and open, and tells what is left. Never throws, and goes on when it is told to end. */
+  /** Cancels our open orders, and returns those that remain. Never throws, and ignores the signal to end. */
   async #cleanUp(): Promise<string[]> {
     if (this.#keysSent.size === 0) return []
     const unread = await this.#findLost()
@@ -566,7 +565,7 @@ function judgeOrder(mine: readonly Sent[], lists: readonly (readonly Order[])[])
     const times = list.map(({ submittedAt }) => (typeof submittedAt === 'string' ? submittedAt : null))
     if (times.includes(null)) return toNo('not all rows say when they were submitted')
     if (new Set(listed.map(({ submittedAt }) => submittedAt)).size < ids.length) {
-      return toNo(`orders that were placed ${apartMs} ms apart bear the same time`)
+      return toNo(`orders that were placed ${apartMs} ms apart have the same time`)
     }
     if (times.some((time, index) => isNewer(time, times[index - 1]))) return toNo('not all rows were newest first')
   }

@@ -38,7 +38,7 @@ import type { Log } from '../server/telemetry.ts'
 
 /** A running service. */
 export interface Service {
-  /** Where GraphQL is, such as `http://127.0.0.1:4000/graphql`. */
+  /** The address of GraphQL, such as `http://127.0.0.1:4000/graphql`. */
   url: string
   /** The embedded broker; null with a real one. */
   sandbox: Sandbox | null

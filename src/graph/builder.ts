@@ -32,8 +32,7 @@ export type BuilderTypes = typeof builder.$inferSchemaTypes
 
 builder.queryType({ description: 'Reads. Each root field can fail alone: it is then null with an error of its own.' })
 builder.mutationType({
-  description:
-    'Writes. What becomes of one is data, never an error: switch on `__typename` or `outcome`. Every outcome is HTTP 200.',
+  description: 'Writes. Outcomes are data, not errors: switch on `__typename` or `outcome`. Every outcome is HTTP 200.',
 })
 
 builder.scalarType('Decimal', {

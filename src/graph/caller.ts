@@ -1,4 +1,4 @@
-// Who a request is for, and what it may see. The server tells it from the token.
+// The caller of a request, and its permissions. The server reads both from the token.
 
 import type { GraphQLError } from 'graphql'
 
@@ -6,7 +6,7 @@ type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
 
 /** A caller of one request. */
 export interface Caller {
-  /** Names the caller in logs and in the audit, without telling who it is; null where nobody has to say who they are. */
+  /** Names the caller in logs and in the audit, without revealing its identity; null if callers need no token. */
   readonly id: string | null
   /** The accounts that the caller may see, where they are listed; null: all that the brokers show. */
   readonly accountIds: readonly string[] | null

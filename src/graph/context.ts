@@ -1,4 +1,4 @@
-// What a resolver may touch, built once per request.
+// The context that resolvers share, created once per request.
 
 import type { GraphQLError } from 'graphql'
 import type { Tally } from '../upstream/readScope.ts'
@@ -10,7 +10,7 @@ import type { Cursors } from './orders/cursors.ts'
 export interface Context {
   /** Names this request in the log and in every error of its answer. */
   readonly requestId: string
-  /** Who asks. */
+  /** The caller of the request. */
   readonly caller: Caller
   /** How long the caller waits, in ms, where it said so with `x-request-timeout-ms`. */
   readonly timeoutMs: number | null
@@ -19,7 +19,7 @@ export interface Context {
   readonly cursors: Cursors
   /** Why the caller may not query as a federation router, as a sentence; null if it may. */
   readonly routerTrouble: string | null
-  /** Adds an error to the answer, beside data that stands. */
+  /** Adds an error to an answer that keeps its data. */
   readonly report: (error: GraphQLError) => void
   /** Writes; they outlive the client. */
   readonly commands: Commands

@@ -1,6 +1,5 @@
-// Every code that a client can meet in `errors[].extensions.code`, and the one function that turns anything thrown
-// into one of them. A person's mistake and a broker's trouble are told apart; everything else is a bug of ours and
-// says nothing but where to look for it in the log.
+// The codes of `errors[].extensions.code`, and the function that turns anything thrown into one of them. A caller's mistake and a
+// broker's failure have codes of their own. Everything else is a bug: the client gets a request id, the log the cause.
 
 import { GraphQLError, responsePathAsArray } from 'graphql'
 import type { AnswerRefusal } from '../upstream/errors.ts'
@@ -31,7 +30,7 @@ export const errorCodes = {
 } as const
 type ErrorCode = keyof typeof errorCodes
 
-/** What ends the reads of a request whose caller's time is over. */
+/** Ends the reads of a request when the time of its caller is over. */
 export class DeadlineExceeded extends Error {
   override readonly name = 'DeadlineExceeded'
 }
@@ -46,7 +45,7 @@ export function createInputError(
 
 const unauthenticated = { status: 401, headers: { 'www-authenticate': 'Bearer' } }
 
-/** What a caller may not do, or who could not be told who it is; HTTP says the latter too. */
+/** The caller lacks a permission, or did not prove its identity; the latter is HTTP 401 as well. */
 export function createAccessError(code: 'UNAUTHENTICATED' | 'FORBIDDEN', message: string): GraphQLError {
   return new GraphQLError(message, {
     extensions: { code, ...(code === 'UNAUTHENTICATED' && { http: unauthenticated }) },
@@ -65,8 +64,8 @@ export function createRateError(retryAfterMs: number): GraphQLError {
 }
 
 /**
- * Anything thrown while a request was served, as the client may see it. `isBug` is true when the cause has to be
- * logged, because the client is told nothing of it. Never throws.
+ * Returns anything thrown while a request was served as the client may see it. `isBug` says that the cause must be logged,
+ * because the client does not get it. Never throws.
  */
 export function toClientError(thrown: unknown): { error: GraphQLError; isBug: boolean } {
   const located = thrown instanceof GraphQLError ? thrown : undefined
@@ -94,7 +93,7 @@ export function findRefusal(thrown: unknown): AnswerRefusal | null {
   return cause instanceof UpstreamError ? cause.refusal : null
 }
 
-/** An error beside an answer that stands without `what`, because of a broker's trouble. */
+/** Creates an error for an answer that lacks `what` because of a broker's failure, and keeps the rest. */
 export function createPartialError(cause: UpstreamError, what: string, info: GraphQLResolveInfo): GraphQLError {
   const { message, extensions } = describeUpstream(cause)
   const { fieldNodes: nodes, path } = info
@@ -154,7 +153,7 @@ function describeUpstream(error: UpstreamError): Description {
       if (error.rejection === null && error.status === 401) {
         return describe('BROKER_UNAVAILABLE', "The broker does not take this service's credential.")
       }
-      // Brokers answer so to a right that is missing, and some to an account of somebody else.
+      // Brokers answer so if a right is missing, and some if the account belongs to another customer.
       if (error.rejection === null && error.status === 403) {
         return describe(
           'BROKER_UNAVAILABLE',
@@ -185,8 +184,8 @@ function findCause(thrown: unknown): unknown {
   return cause
 }
 
-// What graphql says quotes what was sent, once for each mistake in it: ten of them made 900 KB of a body of 90. What is
-// wrong stands at the end, and so does a suggestion, which is never as long as what is kept there.
+// Messages of graphql quote the document, once for each mistake in it: ten mistakes in 90 KB made 900 KB. The mistake is named at
+// the end of a message, and so is a suggestion, which is shorter than the part that is kept.
 const messageLengthMax = 600
 const messageHeadLength = 200
 

@@ -35,7 +35,7 @@ function buildSchema(): GraphQLSchema {
 // A router does not split them.
 const representationsMax = 1_000
 
-// At the fields, so that it holds whatever the document looks like and whichever way it came in.
+// Checked at the fields, so that the check holds for every document and every way in.
 function guardForRouter(
   field: GraphQLField<unknown, Context, { representations?: unknown[] }>,
   entities: ReadonlySet<unknown>,
@@ -49,8 +49,8 @@ function guardForRouter(
       throw createInputError(`representations: at most ${representationsMax} at once.`)
     }
     if (args.representations === undefined) return resolve(source, args, context, info)
-    // Each by itself. The library throws at the first one of a type that it does not know, with the promises of those before
-    // it in its hands: one that is rejected later is then nobody's, which ends the process.
+    // Resolved one by one. The library throws at the first reference of an unknown type and drops the promises of those before
+    // it. A promise that rejects later would be unhandled, which ends the process.
     return args.representations.map(async (representation) => {
       if (!entities.has(toTypeName(representation))) {
         throw createInputError('representations: each needs the __typename of an entity of this graph.')

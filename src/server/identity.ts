@@ -1,5 +1,5 @@
-// Who is calling, and what they may do. A token is checked whole before anything of it is believed; what it does not
-// grant is answered like what does not exist, or refused before anybody is asked.
+// The identity and the permissions of a caller. A token is verified whole before any of its claims is used. An account that it
+// does not grant is answered like one that does not exist, or refused before any call to a broker.
 
 import { createHash, createPublicKey } from 'node:crypto'
 import { createRemoteJWKSet, customFetch, errors, jwtVerify } from 'jose'
@@ -16,8 +16,8 @@ import { findProxy } from '../upstream/proxy.ts'
 /** Tells who is calling, from the header Authorization. */
 export interface Identity {
   /**
-   * Throws a GraphQLError, UNAUTHENTICATED, whose status is 401. Asks nobody but the issuer for its keys. A router that has
-   * shown its secret may come for the schema without a token, and reads nothing else then.
+   * Throws a GraphQLError, UNAUTHENTICATED, with status 401. Calls only the issuer, for its keys. A router with the right
+   * secret may read the schema without a token, and nothing else.
    */
   identify(authorization: string | null, hasShownRouterSecret: boolean): Promise<Caller>
 }
@@ -103,8 +103,8 @@ export function createIdentity(
         const trouble = 'url' in keys ? toIssuerTrouble(error) : null
         if (trouble !== null && !isTroubled) listener.onKeysTrouble(trouble)
         isTroubled ||= trouble !== null
-        // Whatever it is, it is about the token or about the keys of its issuer: an outage there is no bug of ours. Which
-        // check it was tells the owner of a token what to mend, and who forges one nothing that is secret.
+        // The error is about the token or about the keys of its issuer, so it is not a bug. The failed check tells the owner of
+        // a token what to mend, and reveals no secret to others.
         throw createAccessError('UNAUTHENTICATED', `The token is not taken: ${toReason(error)}.`)
       }
     },
@@ -153,7 +153,7 @@ function requireSubject(payload: JWTPayload): string {
   throw new errors.JWTClaimValidationFailed('not a name', payload, 'sub')
 }
 
-// What is about the keys' address and not about a token: no answer, or one that holds no keys that can be used.
+// Failures of the address of the keys, and not of a token: no answer, or an answer without usable keys.
 function toIssuerTrouble(error: unknown): string | null {
   if (!(error instanceof Error)) return String(error)
   if (!(error instanceof errors.JOSEError)) return error.cause instanceof Error ? error.cause.message : error.message
@@ -172,7 +172,7 @@ function toReason(error: unknown): string {
 
 // ---- what a token grants ----------------------------------------------------------------------------------------------
 
-/** The words that a claim lists. `trouble` says why there are none if the claim is missing or has another form. */
+/** Returns the words that a claim lists. `trouble` says why the list is empty if the claim is missing or has another form. */
 interface Grant {
   words: readonly string[]
   trouble: string | null
@@ -242,8 +242,8 @@ function toWords(text: string): string[] {
 }
 
 /**
- * Returns the claim with this name or at this dotted path; undefined if there is none. A name may contain dots, such as
- * `https://example.com/accounts`, so the longest name is tried first.
+ * Returns the claim with this name or at this dotted path; undefined if the token has no such claim. A name may contain dots,
+ * such as `https://example.com/accounts`, so the longest name is tried first.
  */
 function findClaim(claims: object, path: string): unknown {
   if (Object.hasOwn(claims, path)) return Reflect.get(claims, path)

@@ -13,15 +13,14 @@ import { isLoopback } from '../domain/setting.ts'
 // and type names, which are 205 bytes with the longest ids in use.
 const bodyBytesMax = 256_000
 
-// As they stand in a request, letter by letter. Yoga would take whatever ends in the path of GraphQL, also behind a `?`,
-// and puts its URL together out of the header host and a target that may name another host: what cannot be read then is
-// answered with 500 and a stack.
+// Compared letter by letter. Yoga accepts every path that ends like that of GraphQL, also behind a `?`, and makes its URL from the
+// header host and a target that may name another host. A URL that cannot be parsed is then a 500 with a stack.
 const paths = ['/graphql', '/health', '/ready', '/']
 
 // Of requests that wait for the answer to one before them, on all connections together.
 const waitingMax = 10_000
 
-// How often answers are looked through for those that nobody reads.
+// Interval of the search for answers that no client reads.
 const watchMs = 250
 
 export interface ListenerOptions {
@@ -46,13 +45,13 @@ export interface Listener {
   drain(): void
   /** Takes no new connection; resolves when the last of those there are has its answer. */
   stop(): Promise<void>
-  /** Cuts whatever is left. */
+  /** Closes all connections at once. */
   closeAll(): void
 }
 
 /**
- * Listens for what `answer` is asked. A body that came without its length stands read in `request.body`, where Yoga
- * looks for it.
+ * Creates a listener that answers with `answer`. A body that came without its length is read into `request.body`, where Yoga
+ * expects it.
  */
 export function createListener(answer: RequestListener, options: ListenerOptions): Listener {
   const { isLoopbackOnly, publicHosts = [], corsOrigins = [], keepAliveMs = 65_000 } = options
@@ -66,12 +65,12 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   const http = createHttpServer(
     {
       headersTimeout: 10_000,
-      // With the interval it is looked at in: a client that sends its request byte by byte is closed within 15 s.
+      // With the interval of the check, a client that sends its request byte by byte is closed within 15 s.
       requestTimeout: 13_000,
       connectionsCheckingInterval: 2_000,
       keepAliveTimeout: keepAliveMs,
       maxHeaderSize: 16_384,
-      // Asked for in `admit`: node refuses a request without it, and hands over those that came behind it all the same.
+      // Checked in `admit`, because node refuses a request without it but passes on the requests that came behind it.
       requireHostHeader: false,
     },
     lineUp,
@@ -85,8 +84,8 @@ export function createListener(answer: RequestListener, options: ListenerOptions
   })
   const watch = setInterval(giveUpUnread, watchMs).unref()
 
-  // What a client sends without waiting for answers is taken one by one. Hundreds of requests fit into one read, and
-  // their answers would all be made before the first of them could be sent.
+  // Requests that a client sends without waiting for answers are served one by one. Hundreds of requests fit into one read, and
+  // their answers would all be made before the first one could be sent.
   function lineUp(request: IncomingMessage, response: ServerResponse): void {
     const { socket } = request
     const line = lines.get(socket)
@@ -110,9 +109,9 @@ export function createListener(answer: RequestListener, options: ListenerOptions
     return waiting
   }
 
-  // A client that does not read its answer, or a byte at a time, would keep it here for ever. Looked for from outside:
-  // Yoga's promise is settled only when all is sent, and node's timeout of a socket would cut a placement that waits for
-  // its broker. What the kernel has taken counts as sent. Tells whether it gave up any.
+  // A client that does not read its answer, or reads it byte by byte, would keep it in memory without end. The check runs outside of
+  // the answer, because Yoga's promise settles only when all is sent, and node's timeout of a socket would cut a placement that
+  // waits for its broker. Bytes that the kernel has taken count as sent. Returns whether it gave up an answer.
   function giveUpUnread(): boolean {
     const now = performance.now()
     let unsentBytes = 0
@@ -150,7 +149,7 @@ export function createListener(answer: RequestListener, options: ListenerOptions
       return refuse(request, response, 404, 'BAD_USER_INPUT', `There is nothing here; GraphQL is at ${paths[0]}.`)
     }
     if (expect !== undefined && !/^100-continue$/i.test(expect)) {
-      return refuse(request, response, 417, 'BAD_USER_INPUT', 'Of the header expect only 100-continue is known.')
+      return refuse(request, response, 417, 'BAD_USER_INPUT', 'The header expect may only be 100-continue.')
     }
     const problem = await readBody(request, response)
     if (problem !== null) return refuse(request, response, problem.status, 'BAD_USER_INPUT', problem.message)
@@ -204,7 +203,7 @@ export const safeHeaders = {
   'cross-origin-resource-policy': 'same-origin',
 }
 
-/** The caller's own id for its request, or a new one where it is none, or one that could forge a log line. */
+/** Returns the caller's own id of its request; a new one without it, or if it could forge a log line. */
 export function toRequestId(header: string | string[] | null | undefined): string {
   return typeof header === 'string' && /^[\w.:-]{1,64}$/.test(header) ? header : randomUUID()
 }
@@ -288,8 +287,8 @@ function sendRefusal(request: IncomingMessage, response: ServerResponse, refusal
     'x-request-id': requestId,
   })
   if (request.readableEnded || request.headers.expect !== undefined) return void response.end(body)
-  // The end closes the connection, and a client that still sends its body would be reset before it reads the answer.
-  // What it sends until then is not kept, and it may send for as long as any request may.
+  // The end closes the connection, and a client that still sends its body would be reset before it reads the answer. Bytes until
+  // then are dropped, and the client may send for as long as any request may.
   if (request.method !== 'HEAD') response.write(body)
   request.once('end', () => response.end()).resume()
 }

@@ -1,6 +1,5 @@
-// What a document may cost before any resolver runs: its size, its shape and its price. A document is measured once per
-// text, however often its fragments are used, so that the measure is not the burden; the price is a formula that is kept
-// with it, because what `first` and `ids` ask for stands in the variables.
+// Limits of documents, checked before any resolver runs: size, shape and price. A document is measured once per text, however
+// often its fragments are used. Its price is kept as a formula, because `first` and `ids` may be variables.
 
 import { GraphQLError, Kind, OperationTypeNode, parse } from 'graphql'
 import type {
@@ -19,7 +18,7 @@ import type {
 const documentCharactersMax = 10_000
 /** Tokens of it, while it is parsed. */
 const tokensMax = 1_000
-/** Of what is told of a document that does not fit the schema. */
+/** Maximum length of the messages about a document that does not fit the schema. */
 export const errorsMax = 10
 
 const depthMax = 8
@@ -36,7 +35,7 @@ const pageSizeDefault = 50
 // counts the work of brokers, which rows of one account share. This many rows are 3 MB, whose JSON takes 20 ms in one piece.
 const rowsMax = 5_000
 
-// By field, wherever it stands: an order and a page of orders are calls at a broker, a write is one that counts.
+// By field, at any depth: an order and a page of orders are calls to a broker, and a write is a call that matters.
 const fieldCosts = new Map<string, number>([
   ['order', 10],
   ['orders', 10],
@@ -47,14 +46,14 @@ const fieldCosts = new Map<string, number>([
   ['cancelOrder', 50],
 ])
 
-/** What a selection comes to, its fragments included. */
+/** The measure of a selection, its fragments included. */
 interface Measure {
   depth: number
   aliases: number
   directives: number
   fields: number
   cost: number
-  /** What the variables add to the cost. */
+  /** The terms that the variables add to the cost. */
   terms: Term[]
   /** Whether it has a list of rows. */
   hasRows: boolean
@@ -66,7 +65,7 @@ interface Measure {
 interface Term {
   variable: string
   kind: 'number' | 'length'
-  /** Where the variable is absent. */
+  /** The value if the variable is absent. */
   byDefault: number
 }
 
@@ -84,7 +83,7 @@ const nothing: Measure = {
 const countMax = 1_000_000
 const termsMax = 1_000
 
-/** Throws a GraphQLError for a text that is too long to be looked at. */
+/** Throws a GraphQLError if the text is too long to be parsed. */
 export function checkText(text: string): void {
   if (text.length <= documentCharactersMax) return
   throw createLimitError(
@@ -104,8 +103,8 @@ export function parseWithin(text: string | Source, options: ParseOptions = {}): 
 }
 
 /**
- * What of the shape of its operations is beyond a limit. To be asked before the document is validated: validating compares
- * fields with fields, and takes ten times as long for what would be refused anyway.
+ * Returns what exceeds a limit in the shape of the operations. Must be called before validation, which compares fields with
+ * fields and takes ten times as long for a document that is refused anyway.
  */
 export function findShapeErrors(document: DocumentNode): GraphQLError[] {
   return document.definitions.flatMap((operation) => {
@@ -138,11 +137,11 @@ export function checkCost(
   let { cost } = price
   for (const { variable, kind, byDefault } of price.terms) {
     const value = Object.hasOwn(variables, variable) ? variables[variable] : undefined
-    // What is no list is taken for a list of one.
+    // A value that is not a list counts as a list of one.
     if (kind === 'length') cost += value === undefined ? byDefault : Array.isArray(value) ? value.length : 1
     else cost += typeof value === 'number' && value > 0 ? value : byDefault
   }
-  // Few documents have lists in lists, and only those are looked through each time.
+  // Few documents have lists in lists, and only those are checked with each request.
   if (cost <= costMax && price.nests && countRows(document, operation, variables) > rowsMax) {
     throw createLimitError(
       `This operation asks for more than ${rowsMax} rows, those of lists within lists counted each time: ask for fewer.`,
@@ -243,7 +242,7 @@ function measureSelections(
       const name = selection.name.value
       const { cost, terms } = priceField(name, selection.arguments ?? [])
       total = add(total, {
-        // What introspects may go deeper, as GraphiQL's own document does, and takes nothing beside it along.
+        // Introspection may go deeper, as GraphiQL's own document does, but brings no other fields along.
         depth: name === '__schema' || name === '__type' ? 1 : inner.depth + 1,
         aliases: inner.aliases + (selection.alias === undefined ? 0 : 1),
         directives: inner.directives + directives,

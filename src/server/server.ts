@@ -28,8 +28,8 @@ import type { Log } from './telemetry.ts'
 // All reads of a request together, where the caller does not say how long it waits.
 const readsMs = 12_000
 
-// By so much the edge plans beyond a caller's time, which the signal ends. At the same instant a call's own timer could
-// come first, and the caller would hear of a slow broker what is true of its own hurry.
+// Time by which our deadlines exceed that of the caller, which the signal ends. With equal times, the timer of a call could fire
+// first, and the caller would get the error of a slow broker for its own short deadline.
 const planningMs = 100
 
 export interface ServerOptions {
@@ -41,7 +41,7 @@ export interface ServerOptions {
   /** Logs why a broker's answer could not be used for an operation. */
   noteRefusal: NoteRefusal
   identity: Identity
-  /** What a federation router has to send in `x-router-secret`; null asks nobody. */
+  /** The secret that a federation router sends in `x-router-secret`; null lets every router ask. */
   routerSecret: string | null
   introspection: boolean
   /** The origins whose pages may ask from a browser, each with its scheme; the page of GraphiQL needs none. */
@@ -70,7 +70,7 @@ export interface Server {
   close(): Promise<void>
 }
 
-/** What is known of a request before it is parsed. */
+/** The state of a request before it is parsed. */
 interface RequestState {
   requestId: string
   startedAt: number
@@ -80,7 +80,7 @@ interface RequestState {
   /** Whether it was let through as one that cancels, which shows when it is parsed. */
   passedAsCancel?: boolean
   tally: Tally
-  /** Errors beside data that stands. */
+  /** Errors of an answer that keeps its data. */
   reported: GraphQLError[]
   /** Ends the wait of a caller that said how long it waits. */
   timer?: NodeJS.Timeout
@@ -151,7 +151,7 @@ export function createServer(options: ServerOptions): Server {
   }
 }
 
-// Who asks says so with a token, never with a cookie.
+// Callers prove their identity with a token, never with a cookie.
 const corsOptions = {
   credentials: false,
   methods: ['POST', 'GET'],
@@ -313,8 +313,8 @@ function useSafeHeaders(): ServerPlugin {
       for (const [name, value] of Object.entries(safeHeaders)) response.headers.set(name, value)
       const isPage = response.headers.get('content-type')?.startsWith('text/html')
       if (isPage) response.headers.set('content-security-policy', graphiqlPolicy)
-      // What the kernel has taken is out of the listener's sight: a client that does not read it would idle on for as
-      // long as a good one may. No more is kept for it than the kernel's own buffers.
+      // The listener does not see bytes that the kernel has taken: a client that does not read them would keep the connection as
+      // long as a good client may. No more than the kernel's own buffers is kept for it.
       const bytes = Number(response.headers.get('content-length'))
       if (bytes > keptBytesMax) response.headers.set('connection', 'close')
     },
@@ -364,7 +364,7 @@ function useNoForms(corsOrigins: readonly string[]): ServerPlugin {
         }
         return setRequestParser(parseJsonBody)
       }
-      // What is neither is refused by Yoga.
+      // Yoga refuses every other request.
       if (request.method !== 'GET') return
       if (!isFromOwnPage(request, corsOrigins) && !preflightHeaders.some((name) => request.headers.has(name))) {
         throw createHttpError(
@@ -445,7 +445,7 @@ function useCallerRates(rates: CallerRates | null): ServerPlugin {
     if (waitMs > 0) throw createRateError(waitMs)
   }
   return {
-    // A refusal costs no parser anything. What a document does is not known yet: the word alone lets it pass as a cancel.
+    // A refusal needs no parser. The document is not parsed yet, so the word alone makes it count as a cancel.
     onParams({ params, context }) {
       context.passedAsCancel = typeof params.query === 'string' && params.query.includes('cancelOrder')
       take(context.passedAsCancel ? rates.cancels : rates.operations, context)
@@ -459,7 +459,7 @@ function useCallerRates(rates: CallerRates | null): ServerPlugin {
   }
 }
 
-// Whoever writes a cancel by hand or generates one puts it there, and not in a fragment.
+// A cancel that is written by hand or generated is in the operation, and not in a fragment.
 function isCancelOnly(operation: OperationDefinitionNode | null | undefined): boolean {
   const selections = operation?.selectionSet.selections ?? []
   return selections.every((selection) => selection.kind === Kind.FIELD && selection.name.value === 'cancelOrder')
@@ -493,7 +493,7 @@ function useLimits(): ServerPlugin {
   }
 }
 
-// What throws before execution takes the request down with it; here it is the answer.
+// An error that is thrown before execution would end the request without an answer; here it becomes the answer.
 function findThrown(check: () => void): GraphQLError | null {
   try {
     check()
@@ -576,11 +576,11 @@ function toAnswered(
   const { error, isBug } = toClientError(thrown)
   const refusal = findRefusal(thrown)
   if (refusal !== null) noteRefusal(refusal, requestId)
-  // What graphql suggests are names of the schema, one guess at a time.
+  // The suggestions of graphql reveal names of the schema, one guess at a time.
   if (!maySuggest) error.message = error.message.replaceAll(/ Did you mean [^?]*\?/g, '')
   if (isBug) log.error({ requestId, path: error.path, err: thrown.originalError ?? thrown }, 'a request met a bug')
   Object.assign(error.extensions, { requestId })
-  // A bug beside data is told beside it; without a path there is no data, and HTTP has to say so.
+  // A bug in one field is an error of that field. Without a path the answer has no data, and HTTP has to say so.
   if (isBug && error.path === undefined) Object.assign(error.extensions, { http: { status: 500 } })
   return error
 }

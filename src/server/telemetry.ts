@@ -1,4 +1,4 @@
-// What the service says about itself: JSON lines on stdout. It listens, the work does not call it.
+// The log: JSON lines on stdout. It subscribes to events, and the code that works does not call it.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { pino } from 'pino'
@@ -14,8 +14,8 @@ export interface Log {
   close(): void
 }
 
-// JSON escapes the control characters of ASCII alone. Others move the cursor of a terminal too, end a line for some readers,
-// or turn round what stands beside them; and a caller's own words, as the name of an operation, can have them.
+// JSON escapes only the control characters of ASCII. Others move the cursor of a terminal too, end a line for some readers, or
+// reverse the text around them, and text of a caller, such as the name of an operation, can contain them.
 const unprintable = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
 
 /** A log at `level` that also tells of every upstream call, at debug. The caller closes it. */

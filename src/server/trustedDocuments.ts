@@ -1,5 +1,5 @@
-// Trusted documents: the operations that frontends were built with, under the ids that their build gave them. They are
-// looked through whole before anybody is served: a document that no longer fits shows at the start, not at its user.
+// Trusted documents: the operations that frontends were built with, by the ids of their build. All of them are checked at the
+// start, so that a document that no longer fits the schema shows before a user sends it.
 
 import { usePersistedOperations } from '@graphql-yoga/plugin-persisted-operations'
 import { GraphQLError, Kind, NoSchemaIntrospectionCustomRule, specifiedRules, validate } from 'graphql'
@@ -71,7 +71,7 @@ export const documentParameters = ['documentId', 'doc_id', 'id']
 
 // Apollo's clients, urql's and those of graphql-codegen's pages send it as a hash among the extensions.
 function findDocumentId(params: object, { method, url }: Request): string | null {
-  // Of a GET, only the usual four have been read.
+  // Only the usual four fields of a GET have been read.
   const named = method === 'GET' ? Object.fromEntries(new URL(url).searchParams) : {}
   const { documentId, doc_id: relayId, id: name, extensions }: Record<string, unknown> = { ...named, ...params }
   const persisted = isObject(extensions) && isObject(extensions['persistedQuery']) ? extensions['persistedQuery'] : {}

@@ -1,5 +1,5 @@
-// What must survive a crash: placements and the chain of what happened to them. Asynchronous, and without anything
-// that only one process can do, so that a database which several share can stand behind it.
+// The store: placements and the chain of their changes, which must survive a crash. Asynchronous, and without anything that only
+// one process can do, so that a database which several processes share can implement it.
 
 import { createHash } from 'node:crypto'
 import type { BrokerId } from '../domain/order.ts'
@@ -16,7 +16,7 @@ export interface PlacementKey {
 export interface Tombstone extends PlacementKey {
   opId: string
   fingerprint: string
-  /** The id of the placed order; null if there is none or it was rejected. */
+  /** The id of the placed order; null without an order, or if it was rejected. */
   orderId: string | null
   createdAt: number
   resolvedAt: number
@@ -43,11 +43,11 @@ export const cancelRequestsMax = { perAccount: 100, all: 1_000 } as const
 
 /** One change of a placement, as it is kept with it. */
 export interface AuditEntry {
-  /** Who made it: `caller`, `service` or `operator`. */
+  /** The author of the change: `caller`, `service` or `operator`. */
   principal: string
   from: PlacementState | null
   to: PlacementState
-  /** What happened, as JSON. Holds neither credentials nor more of the order than its id. */
+  /** The event, as JSON. Contains no credentials, and nothing of the order but its id. */
   detail: Readonly<Record<string, unknown>>
 }
 
@@ -56,15 +56,15 @@ export interface AuditRow extends AuditEntry {
   opId: string
   seq: number
   at: number
-  /** Of the whole placement after the change, so that a record changed behind the chain's back shows. */
+  /** Hash of the whole placement after the change, so that a change of the record without the chain shows. */
   recordHash: string
   prevHash: string
   hash: string
 }
 
 /**
- * Placements and their audit. Every method may throw StoreError, which proves that nothing was changed; all that
- * changes something is on the disk when it resolves. Whoever opened it calls `close`.
+ * Placements and their audit. Every method may throw StoreError, which proves that nothing was changed. A change is on the disk
+ * when its method resolves. The code that opened it calls `close`.
  */
 export interface Store {
   /**
@@ -86,11 +86,11 @@ export interface Store {
   findDuplicateCandidates(broker: BrokerId, accountId: string, fingerprint: string): Promise<Placement[]>
   /** Returns all placements of the account that are SENDING, UNKNOWN or AMBIGUOUS, oldest first. */
   findUnresolved(broker: BrokerId, accountId: string): Promise<Placement[]>
-  /** Which of `orderIds` are bound to a placement other than `opId`. */
+  /** Returns those of `orderIds` that are bound to a placement other than `opId`. */
   findBound(broker: BrokerId, orderIds: readonly string[], opId: string): Promise<string[]>
   /**
-   * What somebody still has to do something about, oldest first, from `after` (an opId) on, at most `limit`: RESERVED,
-   * SENDING, UNKNOWN, AMBIGUOUS; NOT_PLACED with a `nextCheckAt`; and a cancel that was asked for and has not settled.
+   * Returns the placements that still need work, oldest first, from `after` (an opId) on, at most `limit`: RESERVED, SENDING,
+   * UNKNOWN, AMBIGUOUS; NOT_PLACED with a `nextCheckAt`; and those with a cancel request that is not settled.
    */
   findUnfinished(after: string | null, limit: number): Promise<Placement[]>
   /**
@@ -98,7 +98,7 @@ export interface Store {
    * nothing, if `cancelRequestsMax` are kept already.
    */
   keepCancel(request: CancelRequest): Promise<boolean>
-  /** Deletes the cancel request of an order and account; does nothing if there is none. */
+  /** Deletes the cancel request of an order and account, if it exists. */
   settleCancel(request: CancelKey): Promise<void>
   /** Returns all kept cancel requests, oldest first. */
   findCancels(): Promise<CancelRequest[]>
@@ -115,7 +115,7 @@ export interface Store {
   close(): Promise<void>
 }
 
-/** What a check of all chains found: the counts, and the first row or record that does not fit, if any. */
+/** The result of a check of all chains: the counts, and the first row or record that does not fit, if any. */
 export interface AuditReport {
   placements: number
   rows: number

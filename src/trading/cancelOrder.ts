@@ -238,7 +238,7 @@ class OrderCancels implements Cancels {
     return await this.#keepRequest(broker, target, toUnread(orderId))
   }
 
-  /** Returns the placement that is bound to the order; null if there is none that the caller may cancel. */
+  /** Returns the placement that is bound to the order, if the caller may cancel it; null otherwise. */
   async #findOwnPlacement(task: CancelTask, { accountId, by }: Target): Promise<Placement | null> {
     const placement = await task.placement
     if (placement === null || !by.sees(placement.accountId)) return null
@@ -328,7 +328,7 @@ class OrderCancels implements Cancels {
       return toMissing()
     }
     // An order of another account gets the answer for a missing order. If the order can be found only with its account, that
-    // answer would reveal that it exists, so the caller is asked for the account instead.
+    // answer would reveal that it exists, so the caller has to name the account instead.
     const isFindable = accountId !== null || broker.features.readsOne !== 'underAccount'
     const toForeign = () => (isFindable ? toMissing() : toAccountNeeded(orderId))
     if (before instanceof OrderWithheld) {
@@ -447,7 +447,7 @@ class OrderCancels implements Cancels {
       // An order that shows no client order id may be the one with this key.
       if (scan.isComplete && scan.orders.every((row) => typeof row.clientOrderId === 'string')) return toNeverPlaced()
       const message =
-        'No order with this clientOrderId was found, but not all orders could be looked at; nothing was canceled. ' +
+        'No order with this clientOrderId was found, but not all orders could be read; nothing was canceled. ' +
         'Cancel by orderId.'
       return toCancelRefused(null, null, 'BROKER_UNAVAILABLE', message)
     } catch (error) {

@@ -1,5 +1,4 @@
-// What became of a write, as it is told: the outcomes of placing and canceling, and which of them an answer of the broker
-// amounts to. Pure.
+// The outcomes of placing and canceling as callers get them, and the outcome that follows from an answer of the broker. Pure.
 
 import type { UpstreamError } from '../upstream/errors.ts'
 import { isTombstone } from '../store/store.ts'
@@ -10,7 +9,7 @@ import type { OrderInputProblem } from './validate.ts'
 
 export type PlaceOrderOutcome = 'PLACED' | 'REJECTED' | 'INVALID' | 'NOT_PLACED' | 'UNKNOWN'
 
-/** What `placeOrder` answers. `order` is null where it is not at hand; `orderId` is set whenever the order exists. */
+/** The result of `placeOrder`. `order` is null if it was not read; `orderId` is set whenever the order exists. */
 interface PlaceResult {
   clientOrderId: string
   outcome: PlaceOrderOutcome
@@ -58,7 +57,7 @@ export type CancelRefusalCode =
   | 'SHUTTING_DOWN'
   | 'READ_ONLY'
 
-/** What `cancelOrder` answers; `order` as it was read after the attempt, null where it could not be. */
+/** The result of `cancelOrder`; `order` as it was read after the attempt, null if it could not be read. */
 interface CancelResult {
   outcome: CancelOrderOutcome
   orderId: string | null
@@ -130,7 +129,7 @@ export function toPlaceResult(
   }
 }
 
-/** The answer where it cannot be told whether an order exists; `retryAfterMs` null where asking again is of no use. */
+/** The result if an order may exist; `retryAfterMs` is null if another query is of no use. */
 export function toUnknown(clientOrderId: string, retryAfterMs: number | null): OrderOutcomeUnknown {
   const message =
     'The order may have been sent, and its outcome is not known yet: it may exist. It is being looked for; ask ' +
@@ -149,7 +148,7 @@ function toUndecided({ clientOrderId, evidence }: Placement): OrderOutcomeUnknow
 
 function toRetryAfterMs({ state, nextCheckAt }: Placement, at: number): number {
   if (state !== 'UNKNOWN') return 1_000
-  // Not a search that takes its time: its schedule is over, and it is looked for on and on.
+  // The schedule of the lookups is over, so the wait until the next one is long.
   if (nextCheckAt !== null && nextCheckAt < at - 60_000) return 30_000
   return Math.min(Math.max(1_000, (nextCheckAt ?? at) - at), 60_000)
 }
@@ -162,10 +161,10 @@ export function toExpired({ clientOrderId, orderId }: Tombstone): OrderNotPlaced
   return { ...toNotPlaced(clientOrderId, given), certainty: 'ASSUMED', orderId }
 }
 
-/** Where a placement stands, as `placement` tells it. */
+/** The state of a placement, in the words of `placement`. */
 export type OrderPlacementState = 'IN_PROGRESS' | 'UNKNOWN' | 'PLACED' | 'REJECTED' | 'NOT_PLACED'
 
-/** What became of a `placeOrder`. Instants as RFC 3339 in UTC. */
+/** The record of a `placeOrder`. Instants as RFC 3339 in UTC. */
 export interface OrderPlacement {
   /** Opaque, for caches of clients; see `toPlacementId`. */
   id: string
@@ -281,7 +280,7 @@ export function notSent(code: NotPlacedCode, message: string, retryAfterMs: numb
   return { kind: 'not_sent', code, message, retrySameKey: true, retryAfterMs }
 }
 
-/** What a placement ends as whose process ended before it was sent. */
+/** The outcome of a placement whose process ended before it was sent. */
 export const stopped = notSent('SHUTTING_DOWN', 'The service stopped before the order was sent.')
 
 /** The instant to send it by has passed: no repeat with the same instant will do better. */
@@ -290,7 +289,7 @@ export const tooLate: NotSentOutcome = {
   retrySameKey: false,
 }
 
-/** What an answer means that proves that no order exists; `isTooLate`: the caller's own instant to send by has passed. */
+/** Returns the outcome of an answer that proves that no order exists. `isTooLate` says that the caller's `sendBy` has passed. */
 export function toRefused(error: UpstreamError, isTooLate: boolean): NotSentOutcome | RejectedOutcome {
   if (error.rejection !== null) {
     const { rejection: code, brokerCode, reason } = error
@@ -321,7 +320,7 @@ export function isAboutTheOrder(error: UpstreamError): boolean {
   return error.kind === 'refused' && (error.rejection !== null || error.effect === 'unknown')
 }
 
-/** What a final order means for its cancel; `alreadyCanceled` where the cancel was not ours. */
+/** Returns the result of a cancel of a final order. `alreadyCanceled` says that another cancel ended it. */
 export function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResult {
   const { id } = order
   if (order.status === 'CANCELED') {
@@ -336,7 +335,7 @@ export function toFinal(order: Order, alreadyCanceled: boolean): CancelOrderResu
 
 /** Asked for and not confirmed. */
 export function toCancelPending(orderId: string | null, order: Order | null): CancelPending {
-  const message = 'The cancel was asked for and is not confirmed; the order may still fill. Read it again.'
+  const message = 'The cancel was requested and is not confirmed; the order may still fill. Read it again.'
   return { outcome: 'PENDING', orderId, order, message, retryAfterMs: 2_000 }
 }
 
@@ -358,18 +357,18 @@ export function toCancelRefused(
   return { outcome: 'REFUSED', orderId, order, message, refusalCode, brokerCode: null, reason: null }
 }
 
-/** Nothing was asked of the broker, or nothing that it looked at. */
+/** The result if no cancel call was made, or none that the broker processed. */
 export function toUnreachable(orderId: string | null, order: Order | null, error: UpstreamError): CancelRefused {
   const { brokerCode, reason } = error
   if (error.kind === 'throttled') {
     const message = 'The broker asks to wait; the order was not canceled.'
     return { ...toCancelRefused(orderId, order, 'RATE_LIMITED', message), brokerCode, reason }
   }
-  const message = 'The broker could not be asked; nothing was canceled.'
+  const message = 'The broker could not be called; nothing was canceled.'
   return { ...toCancelRefused(orderId, order, 'BROKER_UNAVAILABLE', message), brokerCode, reason }
 }
 
-/** The caller's time was over before the order had been read, so that nothing was asked of the broker. */
+/** The result if the caller's time was over before the order had been read, so that no cancel call was made. */
 export function toUnread(orderId: string): CancelRefused {
   const message = 'The order could not be read in time, so nothing was canceled.'
   return toCancelRefused(orderId, null, 'BROKER_UNAVAILABLE', message)

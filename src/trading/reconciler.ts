@@ -145,7 +145,7 @@ class LookupReconciler implements Reconciler {
       if (search !== null) placement = search.placement
       if (placement.attempt !== start.attempt) return null
       if (placement.state !== 'SENDING' && placement.state !== 'UNKNOWN') return placement
-      // What was not looked through to its end proves nothing, nor what was looked at before the last byte had left.
+      // A list that was not read to its end proves nothing, and neither does one that was read before the last byte had left.
       const isEvidence = search !== null && search.isComplete && endedAt !== null && begunAt >= endedAt
       const match: Match = search?.match ?? { kind: 'none' }
       if (isEvidence && match.kind === 'none') emptyScans++
@@ -166,7 +166,7 @@ class LookupReconciler implements Reconciler {
     return null
   }
 
-  /** Ms after the beginning, for ever: the schedule, the settle time, and then on at the pace that the settle time sets. */
+  /** Yields ms after the beginning, without end: the schedule, the settle time, and then steps of the settle time. */
   *#listLookups(): Generator<number> {
     const { lookupMs, settleMs } = this.#times
     yield* lookupMs

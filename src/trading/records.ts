@@ -1,5 +1,5 @@
-// The placements of this process as they change: each step is decided by the state machine, kept with its audit row,
-// and only then told to whoever waits for it.
+// The placements of this process as they change. The state machine decides each change, the store keeps it with its audit row, and
+// only then those that wait for it are notified.
 
 import type { Clock } from '../domain/clock.ts'
 import { StoreError } from '../store/store.ts'
@@ -18,8 +18,8 @@ export interface Records {
    */
   insert(placement: Placement, acknowledged: readonly string[], principal: AuditEntry['principal']): Promise<boolean>
   /**
-   * Lets `event` happen to the newest state of `placement`, whatever state the caller knows, and resolves with what it
-   * is then, which is the same where the event changed nothing. Throws StoreError, and then nothing was changed.
+   * Applies `event` to the newest state of `placement`, also if the caller knows an older one. Returns the placement after it, which is
+   * unchanged if the event does not apply. Throws StoreError, and then nothing was changed.
    */
   change(placement: Placement, event: PlacementEvent, principal?: AuditEntry['principal']): Promise<Placement>
   /**
@@ -27,7 +27,7 @@ export interface Records {
    * tried once, and resolves with the placement as it was.
    */
   insist(placement: Placement, event: PlacementEvent): Promise<Placement>
-  /** The placement as it is stored, told to all who listen where somebody else has changed it. Throws StoreError. */
+  /** Returns the placement as it is stored, and notifies the listeners if another process changed it. Throws StoreError. */
   refresh(placement: Placement): Promise<Placement>
   /**
    * The placement once its outcome is known, or as it was known last at `until` (monotonic ms). Hears only of what
@@ -74,7 +74,7 @@ export function createRecords(store: Store, clock: Clock, onTrouble: OnTrouble):
             alarm('one order of the broker is claimed by two placements', current)
             return current
           }
-          // A person may have decided it beside this process, which hears of it only here.
+          // An operator may have resolved it with another process, which shows only here.
           if (stored.state !== current.state) tell(stored, current.state)
           current = stored
           continue

@@ -52,7 +52,7 @@ function describeSymbol(text: string): string {
 
 type PriceField = 'limitPrice' | 'stopPrice' | 'trailPercent' | 'trailPrice'
 
-// Which prices a type takes. A trailing stop takes one of its two.
+// The prices that each type takes. A trailing stop takes one of its two.
 const pricesOf: Record<OrderTypeSent, readonly PriceField[]> = {
   MARKET: [],
   LIMIT: ['limitPrice'],

@@ -51,7 +51,7 @@ function hasNumber(value: unknown): boolean {
 }
 
 const depthMax = 1_000
-// What ends a bare word.
+// The end of a bare word.
 const wordEnd = /[\s{}[\],:"]/g
 const blank = /\s/
 

@@ -2,21 +2,21 @@
 
 /** On whose behalf reads are made: until when they are wanted, and what they cost. One for each request. */
 export interface ReadScope {
-  /** Aborts when nobody waits any more; a read then throws its reason. */
+  /** Aborts when no reader waits any more; a read then throws its reason. */
   readonly signal: AbortSignal
   /** Epoch ms by which the caller wants everything. */
   readonly deadline: number
   /** The reads belong to a cancel: they go before all others, and past a breaker. */
   readonly isForCancel: boolean
   /**
-   * Names who asks: callers take turns at the rate. Null where nobody says who they are, and for what the service reads on
-   * its own account; all of these are one caller.
+   * Names the caller, because callers take turns at the rate. Null if callers need no token, and for the service's own reads; all
+   * of these are one caller.
    */
   readonly caller: string | null
   readonly tally: Tally
 }
 
-/** What the reads of a request cost upstream so far. Written by the edge, shown with the answer on request. */
+/** The upstream cost of the reads of a request so far. The upstream layer counts; the answer shows it on request. */
 export interface Tally {
   /** Calls that left for a broker, repeats included. */
   calls: number

@@ -1,8 +1,8 @@
-// Aries' order API: its tokens, and its two lists of orders in place of all other reads. It has no read of one order and
-// filters nothing, so every read looks through lists; what they hold stands in ariesJson.ts.
+// Aries' order API: its tokens, and its two lists of orders, which replace all other reads. The API has no read of one order and
+// filters nothing, so every read goes through lists. ariesJson.ts parses them.
 //
-// As Aries' pages stood in 2026-06: "Authentication", "Active orders", "Order history", "Accounts". They publish no rate,
-// and do not say whether the lists are consistent with each other.
+// After Aries' pages of 2026-06: "Authentication", "Active orders", "Order history", "Accounts". They publish no rate, and do not
+// say whether the lists are consistent with each other.
 
 import { createHash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
@@ -55,7 +55,7 @@ import type { OAuthCredential } from './tokens.ts'
 export const ariesAccountIds = ['id', 'fdid', 'apex_account_id', 'sterling_account_id'] as const
 type AriesAccountId = (typeof ariesAccountIds)[number]
 
-/** Where Aries is and who we are there. */
+/** The address and the credential of Aries. */
 export interface AriesOptions {
   /** Base URL without a version, such as `https://api.aries.com`: the paths name theirs. */
   url: string
@@ -63,13 +63,13 @@ export interface AriesOptions {
   proxyUrl?: string | null
   credential: OAuthCredential
   accountField: AriesAccountField
-  /** Which of the ids in the list of accounts names an account to the order API: no page says. */
+  /** The id in the list of accounts that the order API takes; Aries does not document it. */
   tradingId: AriesAccountId
   /** No rate is published; 80 % of this one is used. */
   requestsPerSecond: number
   /** Whether calls stop for a while when the broker keeps failing. */
   breaker: boolean
-  /** What `certify` has seen this broker do; nothing unless told. */
+  /** Capabilities that `certify` has observed; none by default. */
   capabilities?: readonly BrokerCapability[]
   /** Receives notices for the operator. */
   onNotice?: OnNotice
@@ -122,13 +122,13 @@ interface Row {
   id: string
   /** When it was created, as `parseInstant` returns it; null where that cannot be read. */
   createdAt: string | null
-  /** Where it stands: the same, or, in a list that is sorted by it, as its neighbour. */
+  /** Its own creation time, or that of its neighbour in a list that is sorted by it. */
   at: string | null
   updatedAt: string | null
   value: Order | UpstreamError
 }
 
-/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
+/** Creates the adapter with connections of its own. Its creator closes it. Sends nothing by itself. */
 export function createAries(options: AriesOptions): Broker {
   return new AriesAdapter(options)
 }
@@ -141,7 +141,7 @@ class AriesAdapter implements Broker {
   readonly #credential
   readonly #tokens
   readonly #calls
-  // What never changes of an order: when it was created, and, once it is so, that the active list has it no more.
+  // Facts of an order that never change: when it was created, and later that the active list no longer has it.
   readonly #known = new LRUCache<string, { at: string | null; isPast: boolean }>({
     maxSize: 50_000,
     sizeCalculation: () => 1,
@@ -286,7 +286,7 @@ class AriesAdapter implements Broker {
       if (emptiness !== null) counter.isUnsaid = true
       yield rows
       if (next === null) return
-      if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor stands still')
+      if (next === cursor) throw new UpstreamError('unreadable', 'Aries answered a list whose cursor does not move')
       cursor = next
     }
   }
@@ -330,7 +330,7 @@ class AriesAdapter implements Broker {
       const windowStart = Math.max(end - windowMs, start)
       let isEmpty = true
       const query = { from: toText(windowStart), to: toText(end), limit: String(limit) }
-      // What stands before all that has a time was given before, where the list begins in its middle.
+      // Rows before the first one with a time were on an earlier page, because the list begins in its middle.
       let reached = isFirst ? null : toText(end)
       for await (const page of this.#walk({ path: historyPath, lane, query }, accountId, scope, counter)) {
         const rows = page.map((row) => ({ ...row, at: (reached = row.createdAt ?? reached) }))
@@ -341,7 +341,7 @@ class AriesAdapter implements Broker {
       if (counter.isExceeded) return
       counter.searchedSince = toText(windowStart)
       yield { rows: [], reached: toText(windowStart) }
-      // Only now, because most of what is asked for is young.
+      // Read only now, because most orders that are queried are recent.
       if (isFirst && windowStart > start) {
         const opened = await this.#findStart(accountId, scope, { lane, counter, oldest })
         start = Math.max(start, opened.ms)
@@ -569,7 +569,7 @@ class AriesAdapter implements Broker {
       }
       this.#notePast(part.value.rows, active)
       if (part.value.rows.length >= limit && ++fullParts > 2 && limit < rowsMax) {
-        // Many more than a few: all of one second are listed anew on each page. No list is asked on with another limit.
+        // Many orders have the same second, and all of them are listed again on each page. A list keeps its limit to its end.
         limit = rowsMax
         history = walkFrom(limit)
         frontier = null
@@ -594,7 +594,7 @@ class AriesAdapter implements Broker {
       const last = given.at(-1)?.position ?? query.after
       if (isSearched || due.length >= first || frontier === null)
         return { rows: given, hasMore, isComplete, position: last }
-      // Where the search stopped, all of that instant are still to come, but for what was given.
+      // At the end of the search, all orders of that instant are still to come, except those that were given.
       const stop = { submittedAt: frontier, id: beforeAllIds }
       const isBehind = last !== null && compareNewestFirst(parsePosition(last), stop) > 0
       return { rows: given, hasMore, isComplete, position: isBehind ? last : toPosition(stop) }
@@ -617,7 +617,7 @@ class AriesAdapter implements Broker {
     const orders: Order[] = []
     for (const { createdAt, value } of rows.values()) {
       if (value instanceof UpstreamError) {
-        // Unless it says itself that it is too old, it could be the one that is looked for.
+        // A row without a readable time could be the order, unless the row itself says that it is too old.
         if (createdAt === null || compareInstants(createdAt, since) >= 0) isComplete = false
         continue
       }
@@ -630,7 +630,7 @@ class AriesAdapter implements Broker {
 /** A page of the history. */
 interface HistoryPart {
   rows: Row[]
-  /** All that was created later has been seen; null where that cannot be told. */
+  /** All orders that were created later have been read; null if that is not known. */
   reached: string | null
 }
 
@@ -729,7 +729,7 @@ function toRows(bodies: readonly unknown[], accountId: string): Row[] {
 
 const namelessPrefix = 'row '
 
-// The same wherever the row stands: it comes in another place of another page, and may be in both lists.
+// The id does not depend on the page, because the row may move to another page and be in both lists.
 function toNamelessId(body: unknown): string {
   return `${namelessPrefix}${createHash('sha256').update(JSON.stringify(body)).digest('base64url').slice(0, 16)}`
 }

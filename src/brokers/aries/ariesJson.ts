@@ -1,7 +1,7 @@
-// Aries' JSON and our vocabulary: words, orders, requests and refusals. Nothing here talks to anybody.
+// Translates Aries' JSON: words, orders, requests and refusals. Pure.
 //
-// As Aries' pages stood in 2026-06: "Place an order", "Request order cancellation", "Active orders", "Order history". They
-// publish no error body for orders, and leave open whether a refusal of an order comes with a status of its own.
+// After Aries' pages of 2026-06: "Place an order", "Request order cancellation", "Active orders", "Order history". They publish no
+// error body for orders, and do not say whether a refusal of an order has a status of its own.
 
 import { compareDecimals, subtractDecimals } from '../../domain/decimal.ts'
 import { stateOf } from '../../domain/order.ts'
@@ -41,10 +41,10 @@ import type { Body } from '../fields.ts'
 import type { Answer } from '../../upstream/http.ts'
 import { parseStatus, parseWord } from '../words.ts'
 
-/** What requests may call the account; the newer pages have the second name. */
+/** The name of the account in requests. The newer pages have the second name. */
 export type AriesAccountField = 'accountId' | 'tradingAccountId'
 
-/** What this API can be asked for. */
+/** The features of this API. */
 export const ariesFeatures: BrokerFeatures = {
   name: 'Aries',
   statuses: [
@@ -111,7 +111,7 @@ const extendedHours = 'EXTENDED_HOURS'
 const extendedWords = { [extendedHours]: 'DAY' } as const
 const securityTypes = { CS: 'EQUITY', OPT: 'OPTION', EQUITY: 'EQUITY' } as const satisfies Record<string, SecurityType>
 const rights = { CALL: 'CALL', PUT: 'PUT', C: 'CALL', P: 'PUT' } as const satisfies Record<string, OptionRight>
-// No list of reasons is documented; this one stands in an example.
+// Aries documents no list of reasons. This one is from an example.
 const rejections: Readonly<Record<string, OrderRejectionCode>> = {
   INSUFFICIENT_BUYING_POWER: 'INSUFFICIENT_FUNDS',
 }
@@ -257,8 +257,8 @@ export function parseList(body: unknown, status: number, name: 'orders' | 'accou
 }
 
 /**
- * Returns the cursor of the next page; null if there is none, which Aries writes as 0, null, empty text, or an empty page
- * without the field. Throws UpstreamError if the field holds anything else that is not a cursor.
+ * Returns the cursor of the next page; null at the end, which Aries writes as 0, null, empty text, or an empty page without the
+ * field. Throws UpstreamError if the field holds anything else that is not a cursor.
  */
 export function parseNextCursor({ rows, nextCursor }: AriesList): string | null {
   if (nextCursor === null || nextCursor === '') return null
@@ -273,7 +273,7 @@ export function parseNextCursor({ rows, nextCursor }: AriesList): string | null 
 // The OSI symbol of an option, which the newer release takes in the place of a ticker.
 const optionSymbol = /^[A-Z]{1,6}\d{6}[CP]\d{8}$/
 
-/** What Aries does not take of `order`, as Broker's. */
+/** Returns the fields of `order` that Aries does not support, as `Broker.unsupported`. */
 export function findUnsupportedByAries(order: NewOrder): Unsupported[] {
   const { symbol, timeInForce, extendedHours: isExtended } = order
   const found = findUnsupported(ariesFeatures, order)
@@ -355,7 +355,7 @@ function isRefusal(body: Body, status: OrderStatus): boolean {
   return status === 'REJECTED' || (status === 'UNKNOWN' && body['success'] === false && readRejectCode(body) !== null)
 }
 
-// What the answer leaves out is what was sent. Without legs it is an equity order; its currency is for a list to tell.
+// Fields that the answer leaves out have the values that were sent. Without legs it is an equity order. A list shows its currency.
 function toPlacedOrder(body: Body, sent: NewOrder, isRefused: boolean): Order | null {
   const { clientId, type, timeInForce, price, stopPrice, qty, symbol, side } = toRequest(sent, 'accountId')
   const row = {
@@ -409,8 +409,8 @@ export function toCancelRequest(order: CancelTarget, accountField: AriesAccountF
 }
 
 /**
- * Whatever the status in it: the order is read, and tells. Throws UpstreamError where the broker refused, or said
- * something else; its effect is `unknown` either way.
+ * Checks the answer to a cancel. Its status does not matter, because the order is read. Throws UpstreamError if the broker refused
+ * or answered something else; its effect is `unknown` in both cases.
  */
 export function checkCancelAnswer(body: unknown, { id }: Pick<Order, 'id'>): void {
   const { success, origClOrdId } = isBody(body) ? body : {}
@@ -448,7 +448,7 @@ const errorWords = new Map([
   [429, 'rate_limited'],
 ])
 
-/** Whether Aries itself says that it does not take the token: nothing was looked at then. */
+/** Whether Aries refused the token itself, which proves that it did not process the request. */
 export function isTokenRefused(answer: Answer): boolean {
   return readErrorWord(answer) === 'unauthorized'
 }
@@ -477,7 +477,7 @@ function toRefusal(answer: Answer, purpose: Purpose): UpstreamError {
     case 'bad_request':
       return new UpstreamError('refused', text, { ...said, rejection: 'INVALID_ORDER' })
     case 'not_found':
-      // Of a placement no page knows it, and so nobody what it means.
+      // No page mentions this answer for a placement, so its meaning is not known.
       if (purpose === 'read') return new UpstreamError('refused', text, { ...said, rejection: 'ACCOUNT_NOT_FOUND' })
       return new UpstreamError('refused', text, { ...said, effect: 'unknown' })
     default:

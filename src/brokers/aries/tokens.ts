@@ -17,7 +17,7 @@ export interface TokensOptions {
   onNotice: OnNotice
   /** Called each time the broker refuses to issue a token to this credential. */
   onRefused?: (reason: string) => void
-  /** Milliseconds of a clock that does not step back; the process's monotonic one unless told. */
+  /** Monotonic ms; the clock of the process by default. */
   now?: () => number
 }
 
@@ -56,8 +56,8 @@ const marginMs = { renew: 60_000, use: 10_000 }
 // A replacement that is refused within this many ms of its issue is not replaced again, because a broker that refuses every
 // token would otherwise get a token request for each call.
 const freshMs = 5_000
-// So long at least a failure stands, so that many callers who need a token are not as many requests for one; a credential
-// that is refused will be so the next time too.
+// Time in ms for which a failure is reused, so that many callers do not make many token requests. A refused credential will be
+// refused again.
 const failureMs = { refused: 5_000, other: 1_000 }
 
 /** Asks for no token before one is needed. */
@@ -193,7 +193,7 @@ function toStandingMs(error: unknown): number {
   return Math.max(shortestMs, error.retryAfterMs ?? 0)
 }
 
-// Whatever became of the request for a token: the call that needs it has not been made.
+// After any failure of the token request, the call that needs the token has not been made.
 function toTokenError(error: unknown): unknown {
   if (!(error instanceof UpstreamError)) return error
   const { kind, status } = error

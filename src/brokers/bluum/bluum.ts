@@ -1,7 +1,6 @@
-// Bluum's trading API: its credentials, JSON and error codes, and our vocabulary; what its two generations call
-// differently stands in dialects.ts. Bluum declares no field of an order required, its pages contradict each other, and
-// its ids are UUIDs on one page and `ord_…` on the next; so nothing is taken for granted here, and nothing of it is known
-// outside.
+// Bluum's trading API: credentials, JSON, error codes. dialects.ts holds the differences between its two generations. Bluum
+// declares no field of an order required, its pages contradict each other, and its ids are UUIDs on one page and `ord_…` on the
+// next, so every field is checked here.
 
 import { LRUCache } from 'lru-cache'
 import { compareDecimals } from '../../domain/decimal.ts'
@@ -71,7 +70,7 @@ import { PageCap } from '../pageCap.ts'
 import { scanList } from '../offsetScan.ts'
 import { parseStatus, parseWord } from '../words.ts'
 
-/** Where Bluum is and who we are there. */
+/** The address and the credential of Bluum. */
 export interface BluumOptions {
   /** Base URL with its version, such as `https://api.bluumfinance.com/v1`. */
   url: string
@@ -79,13 +78,13 @@ export interface BluumOptions {
   proxyUrl?: string | null
   apiKey: string
   apiSecret: string
-  /** The generation of the API; `accounts` unless told. */
+  /** The generation of the API; `accounts` by default. */
   api?: BluumApi
   /** The published rate of the key pair; 80 % of it is used. */
   requestsPerSecond: number
   /** Whether calls stop for a while when the broker keeps failing. */
   breaker: boolean
-  /** What `certify` has seen this broker do; nothing unless told. */
+  /** Capabilities that `certify` has observed; none by default. */
   capabilities?: readonly BrokerCapability[]
   /**
    * Returns the account of an order from our records; null if they have none. A failure counts as null. Called if neither the
@@ -118,7 +117,7 @@ const usefulMs = 100
 // A list of accounts longer than so many calls is not followed to its end.
 const accountCallsMax = 50
 
-/** The adapter over connections of its own; the caller closes it. Sends nothing before it is asked. */
+/** Creates the adapter with connections of its own. Its creator closes it. Sends nothing by itself. */
 export function createBluum(options: BluumOptions): Broker {
   return new BluumAdapter(options)
 }
@@ -133,8 +132,8 @@ class BluumAdapter implements Broker {
   // Lists of orders and of accounts may have different caps.
   readonly #memory
   readonly #accountPages
-  // What never changes of an order: its account, and when it was submitted. Not the order itself, which does.
-  // Each counts 1: by `max`, room for all of them would be set aside at once.
+  // Facts of an order that never change: its account, and when it was submitted. Each counts 1, because `max` would reserve room
+  // for all of them at once.
   readonly #owners = new LRUCache<string, { accountId: string; at: string | null }>({
     maxSize: 50_000,
     sizeCalculation: () => 1,
@@ -384,7 +383,7 @@ class BluumAdapter implements Broker {
             if (isNewest && typeof oldest === 'string') this.#recentSince.set(accountId, oldest)
             return answer
           },
-          // No row is for a page; what a call showed has been looked at.
+          // No row is for a page, because the rows of each call were checked above.
           judge: () => (missing.size < batchMin - 1 || vain > missing.size * vainShare ? 'end' : 'drop'),
         },
         this.#memory,
@@ -417,7 +416,7 @@ class BluumAdapter implements Broker {
         for (const { id, at, value } of rows) {
           if (!(value instanceof UpstreamError)) this.#owners.set(id, { accountId, at })
         }
-        // Rows that were cut off, or a full answer with repeats: the list goes on here, whatever the broker says.
+        // If rows were cut off, or a full answer has repeats, the list goes on here, also if the broker says otherwise.
         const isLonger = all.length > limit || (unique.length < all.length && all.length === limit)
         return { rows, sent: all.length, hasMore: isLonger ? true : list.hasMore, isDoubtful: list.isDoubtful }
       },
@@ -557,7 +556,7 @@ interface List {
   rows: readonly unknown[]
   /** Whether more rows follow, as the broker states it; null if it does not. */
   hasMore: boolean | null
-  /** The list is empty because the answer has no body or no rows; the broker did not state that there are none. */
+  /** The list is empty because the answer has no body or no rows; the broker did not state that the account has no orders. */
   isDoubtful: boolean
 }
 
@@ -578,7 +577,7 @@ function parseList(body: unknown, status: number): List {
   throw new UpstreamError('unreadable', 'Bluum answered something that is not a list')
 }
 
-// A row that cannot be read keeps its place: by its own id and time where it has them, else by where it stands.
+// A row that cannot be read keeps its place in the list: by its own id and time if it has them, else by its index.
 function toListRow(body: unknown, accountId: string, offset: number, dialect: Dialect): ListRow<Order | UpstreamError> {
   const at = readListedAt(body, dialect)
   try {
@@ -662,8 +661,8 @@ function parseOrder(body: unknown, accountId: string | null, dialect: Dialect): 
   }
 }
 
-// Read as it is, an order in the words of the other generation would be one without a size; for a cash amount, which has
-// one name in both, one of which nobody can tell what has filled.
+// Read in the words of this generation, an order of the other generation would have no size. For a cash amount, which has one name
+// in both, the filled part would be missing.
 function refuseOtherDialect(body: Body, fields: Dialect['fields']): void {
   const sizes = ['quantity', 'filledQuantity', 'remainingQuantity'] as const
   const isOther = (dialect: Pick<Dialect, 'fields'>): boolean =>

@@ -19,19 +19,19 @@ import { path } from '../../upstream/http.ts'
 /** By what its paths begin with: `/trading/accounts/…`, or the newer `/investors/…`. */
 export type BluumApi = 'accounts' | 'investors'
 
-/** What one generation of the API can be asked for, and what it calls things. */
+/** The features, paths and words of one generation of the API. */
 export interface Dialect {
   features: BrokerFeatures
   paths: {
     accounts: string
     orders: (accountId: string) => string
-    /** Null where it takes the account and nobody has named it. */
+    /** Null if the path needs the account and it is not known. */
     order: (id: string, accountId: string | null) => string | null
     cancel: (id: string, accountId: string) => string
   }
   /** Whether the list of accounts comes in pages; else one answer holds all. */
   pagesAccounts: boolean
-  /** The fields that the generations name differently; all others bear one name in both. */
+  /** The fields that the generations name differently; all others have the same name in both. */
   fields: {
     accountId: string
     quantity: string
@@ -50,7 +50,7 @@ export interface Dialect {
   readListedAt: (row: Readonly<Record<string, unknown>>) => string | null
   /** How much later than that an order can be submitted, in ms. */
   submittedLaterMs: number
-  /** What a refused field of the request or its path is about, where it is not the order. */
+  /** The subject of a refused field of the request or its path, if that is not the order. */
   paramsAbout: Readonly<Record<string, 'account' | 'orderId'>>
   /** Whether an id has the form of another broker's ids. */
   isForeignId: (id: string) => boolean
@@ -130,8 +130,8 @@ const investors: Omit<Dialect, 'isForeignId'> = {
     canceledAt: 'cancelled_at',
     rejectReason: 'failure_reason',
   },
-  // `pending` is ACCEPTED and not PENDING, as its mapping has it: some pages know no `open` on an order, so that one which
-  // rests at the market is still `pending`, and nobody who lists working orders may miss it.
+  // `pending` is ACCEPTED and not PENDING, as in its mapping: some pages have no `open` for an order, so that an order which rests
+  // at the market is still `pending`, and a list of working orders must contain it.
   statuses: {
     pending: 'ACCEPTED',
     open: 'ACCEPTED',
@@ -152,7 +152,7 @@ const investors: Omit<Dialect, 'isForeignId'> = {
   commissionTypes: { notional: 'NOTIONAL', per_share: 'QTY', bps: 'BPS' },
   // Every order has been created, while `submitted_at` comes with the custodian and in no order that a list has to follow.
   readListedAt: ({ created, submitted_at: time }) => readInstant(created) ?? readInstant(time),
-  // What waits for the next open waits over a long weekend.
+  // An order for the next open waits over a long weekend at most.
   submittedLaterMs: 5 * 86_400_000,
   // A bare UUID in the place of an id answers 400.
   paramsAbout: { investor_id: 'account', order_id: 'orderId' },
@@ -212,8 +212,8 @@ export const notAboutTheOrder: ReadonlySet<string> = new Set([
 ])
 
 /**
- * Types of errors that speak of something else than a no to the order. Which type goes with which code is not
- * documented, so a type can only take a refusal back, never make one.
+ * Types of errors that are not a rejection of the order. Bluum does not document which type goes with which code, so a type can
+ * only cancel a rejection, never make one.
  */
 export const typesInDoubt: ReadonlySet<string> = new Set([
   'api_error',

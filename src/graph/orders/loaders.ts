@@ -83,7 +83,7 @@ export class Loaders {
   /** Returns a field that a list left out, from a single read of the order. Throws if the broker's value cannot be read. */
   async completed<Name extends PartialField>(order: PartialOrder, field: Name): Promise<Exclude<Order[Name], Error>> {
     const { id, account } = order
-    // An order that was asked for by its id is read singly anyway.
+    // An order that was queried by its id has a read of its own anyway.
     if (!this.#askedById.has(id) && !this.#completed.has(id)) {
       if (this.#completed.size === completionsMax) {
         throw createInputError(

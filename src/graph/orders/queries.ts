@@ -20,7 +20,7 @@ const accountIdDescription =
   'the broker reads an order only under its account, unless an answer here has named it before.'
 
 const pageArguments = {
-  filter: 'Which orders; all of the account when left out.',
+  filter: 'The orders to list; all orders of the account if left out.',
   first: 'How many, 1 to 100; 50 when left out.',
   after: 'The endCursor of the page before, with the same account and filter; the newest orders when left out.',
 }
@@ -95,7 +95,7 @@ builder.queryFields((t) => ({
   placement: t.field({
     type: OrderPlacementObject,
     description:
-      'What became of a `placeOrder`, also after a restart; null when this clientOrderId was never used. Asks no broker.',
+      'The outcome of a `placeOrder`, also after a restart; null if this clientOrderId was never used. Makes no call to a broker.',
     args: {
       accountId: t.arg.id({ required: true, description: 'The account that was traded for.' }),
       clientOrderId: t.arg.id({ required: true, description: 'The key of the placement.' }),

@@ -28,7 +28,7 @@ import type { OrderConnection } from './page.ts'
 type Described<Value extends string> = Record<Value, { description: string }>
 
 // ---- enums ------------------------------------------------------------------------------------------------------
-// Those of answers carry UNKNOWN and may grow; inputs have enums of their own, so that nobody can send UNKNOWN.
+// Enums of answers have UNKNOWN and may grow. Inputs have enums of their own, so that no caller can send UNKNOWN.
 
 const unknown = { UNKNOWN: { description: 'The broker used a word that this API does not know yet.' } }
 
@@ -45,11 +45,11 @@ const sides = {
 } satisfies Described<OrderSideSent>
 
 const OrderSideEnum = builder.enumType('OrderSide', {
-  description: 'Which way an order trades. May grow: treat a value you do not know like UNKNOWN.',
+  description: 'The side of an order. May grow: treat a value you do not know like UNKNOWN.',
   values: { ...sides, ...unknown } satisfies Described<OrderSide>,
 })
 export const OrderSideInput = builder.enumType('OrderSideInput', {
-  description: 'Which way an order is to trade. A broker may not take all of them.',
+  description: 'The side of a new order. A broker may support only some of them.',
   values: sides,
 })
 
@@ -97,11 +97,11 @@ const commissionTypes = {
 } satisfies Described<CommissionTypeSent>
 
 const CommissionTypeEnum = builder.enumType('CommissionType', {
-  description: 'What a commission is counted in. May grow: treat a value you do not know like UNKNOWN.',
+  description: 'The unit of a commission. May grow: treat a value you do not know like UNKNOWN.',
   values: { ...commissionTypes, ...unknown } satisfies Described<CommissionType>,
 })
 export const CommissionTypeInput = builder.enumType('CommissionTypeInput', {
-  description: 'What a commission is counted in.',
+  description: 'The unit of a commission.',
   values: commissionTypes,
 })
 
@@ -120,7 +120,7 @@ const statuses = {
 
 const OrderStatusEnum = builder.enumType('OrderStatus', {
   description:
-    'Where an order stands. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED ' +
+    'The state of an order. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED ' +
     'and REJECTED only. May grow: treat a value you do not know like UNKNOWN.',
   values: { ...statuses, ...unknown },
 })
@@ -144,7 +144,7 @@ const OrderStateFilter = builder.enumType('OrderStateFilter', {
 })
 
 const SecurityTypeEnum = builder.enumType('SecurityType', {
-  description: 'What kind of instrument an order trades. May grow: treat a value you do not know like UNKNOWN.',
+  description: 'The kind of instrument that an order trades. May grow: treat a value you do not know like UNKNOWN.',
   values: {
     EQUITY: { description: 'A share or a fund that trades like one.' },
     OPTION: { description: 'An option contract.' },
@@ -153,7 +153,7 @@ const SecurityTypeEnum = builder.enumType('SecurityType', {
 })
 
 const OptionRightEnum = builder.enumType('OptionRight', {
-  description: 'What an option gives the right to. May grow: treat a value you do not know like UNKNOWN.',
+  description: 'The right that an option gives. May grow: treat a value you do not know like UNKNOWN.',
   values: {
     CALL: { description: 'The right to buy.' },
     PUT: { description: 'The right to sell.' },
@@ -192,11 +192,11 @@ OrderLegObject.implement({
     }),
     securityType: t.expose('securityType', {
       type: SecurityTypeEnum,
-      description: 'What the leg trades; null if the broker does not report it.',
+      description: 'The kind of instrument; null if the broker does not report it.',
     }),
     side: t.expose('side', {
       type: OrderSideEnum,
-      description: 'Which way the leg trades; null if the broker does not report it.',
+      description: 'The side of the leg; null if the broker does not report it.',
     }),
     ratio: t.expose('ratio', {
       type: 'Decimal',
@@ -219,7 +219,7 @@ function complete<Name extends PartialField>(order: Readable<Order>, field: Name
   return value !== null || !order.isPartial ? value : loaders.completed(order, field)
 }
 
-// What a list may leave out (PartialField) is read singly where it was left out, and only if it is selected.
+// Fields that a list may leave out (PartialField) are read from the order itself if they are selected and missing.
 OrderObject.implement({
   description:
     'An order as its broker tells it now. Amounts are exact decimal strings with the digits of the broker, times are in ' +
@@ -261,7 +261,7 @@ OrderObject.implement({
       description:
         'The key that the order was placed with; null for one placed without, or where the broker does not say.',
     }),
-    side: t.expose('side', { type: OrderSideEnum, nullable: false, description: 'Which way it trades.' }),
+    side: t.expose('side', { type: OrderSideEnum, nullable: false, description: 'Buy or sell.' }),
     type: t.expose('type', { type: OrderTypeEnum, nullable: false, description: 'When and at which price it trades.' }),
     timeInForce: t.expose('timeInForce', { type: TimeInForceEnum, nullable: false, description: 'How long it stays.' }),
     quantity: t.expose('quantity', {
@@ -282,11 +282,11 @@ OrderObject.implement({
     }),
     trailPercent: t.expose('trailPercent', {
       type: 'Decimal',
-      description: 'Distance of a trailing stop, in percent: "3.5" is 3.5 %. Null if there is none.',
+      description: 'Distance of a trailing stop, in percent: "3.5" is 3.5 %. Null for other orders.',
     }),
     trailPrice: t.expose('trailPrice', {
       type: 'Decimal',
-      description: 'Distance of a trailing stop, in `currency`. Null if there is none.',
+      description: 'Distance of a trailing stop, in `currency`. Null for other orders.',
     }),
     extendedHours: t.boolean({
       resolve: (order, _, context) => complete(order, 'extendedHours', context),
@@ -322,12 +322,12 @@ OrderObject.implement({
       type: 'Decimal',
       resolve: (order, _, context) => complete(order, 'commission', context),
       description:
-        'Commission, counted as `commissionType` says. Null if there is none or the broker does not report it.',
+        'Commission, in the unit of `commissionType`. Null without a commission, or if the broker does not report it.',
     }),
     commissionType: t.field({
       type: CommissionTypeEnum,
       resolve: (order, _, context) => complete(order, 'commissionType', context),
-      description: 'What `commission` is counted in; null if the broker does not report it.',
+      description: 'The unit of `commission`; null if the broker does not report it.',
     }),
     submittedAt: t.expose('submittedAt', {
       type: 'DateTime',
@@ -361,7 +361,7 @@ builder.asEntity(OrderObject, {
 // ---- lists ------------------------------------------------------------------------------------------------------
 
 export const OrderFilterInput = builder.inputType('OrderFilter', {
-  description: 'Which orders to list. Every part that is given has to hold; a part that is left out keeps all.',
+  description: 'The orders to list. All given parts must match; a part that is left out matches every order.',
   fields: (t) => ({
     statuses: t.field({
       type: [OrderStatusFilter],
@@ -378,7 +378,7 @@ export const OrderFilterInput = builder.inputType('OrderFilter', {
     symbol: t.string({
       description: 'The symbol exactly as orders show it, such as AAPL or BRK B: 1 to 200 printable characters.',
     }),
-    side: t.field({ type: OrderSideInput, description: 'Which way the order trades.' }),
+    side: t.field({ type: OrderSideInput, description: 'The side of the order.' }),
     submittedAfter: t.field({
       type: 'DateTime',
       description: 'Submitted at this instant or later. The search is bounded, see `isComplete`.',
@@ -391,7 +391,7 @@ export const OrderFilterInput = builder.inputType('OrderFilter', {
 })
 
 const PageInfoObject = builder.objectRef<OrderConnection['pageInfo']>('PageInfo').implement({
-  description: 'Where a page stands in its list.',
+  description: 'The position of a page in its list.',
   shareable: true,
   fields: (t) => ({
     hasNextPage: t.exposeBoolean('hasNextPage', {
@@ -405,7 +405,7 @@ const PageInfoObject = builder.objectRef<OrderConnection['pageInfo']>('PageInfo'
     startCursor: t.exposeString('startCursor', { description: 'Cursor of the first row; null on an empty page.' }),
     endCursor: t.exposeString('endCursor', {
       description:
-        'For `after` of the next page; null if there is none. If `isComplete` is false it continues the search, ' +
+        'For `after` of the next page; null without a next page. If `isComplete` is false it continues the search, ' +
         'also from a page without rows.',
     }),
   }),
@@ -443,7 +443,7 @@ export const OrderConnectionObject = new ImplementableObjectRef<
       nullable: { list: false, items: true },
       description: 'The orders alone. One that cannot be read is null with an error of its own; the others stand.',
     }),
-    pageInfo: t.expose('pageInfo', { type: PageInfoObject, nullable: false, description: 'Where the page stands.' }),
+    pageInfo: t.expose('pageInfo', { type: PageInfoObject, nullable: false, description: 'The position of the page.' }),
     isComplete: t.exposeBoolean('isComplete', {
       nullable: false,
       description:

@@ -12,7 +12,7 @@ builder.mutationFields((t) => ({
     cost: 50,
     description:
       'Places an order, once for each clientOrderId: a repeat joins the first call or tells what became of it, and sends ' +
-      'nothing, also after a restart. What is not known is OrderOutcomeUnknown, never an error.',
+      'nothing, also after a restart. An unknown outcome is OrderOutcomeUnknown, never an error.',
     args: { input: t.arg({ type: PlaceOrderInput, required: true, description: 'The order to place.' }) },
     resolve: async (_, { input }, context) => {
       const { caller } = context
@@ -78,7 +78,7 @@ function toPrincipal({ id }: Caller): string {
   return id === null ? 'caller' : `caller ${id}`
 }
 
-// What was just learned of the order is what the rest of this document sees of it.
+// Lets the rest of the document see the order as the write showed it.
 function withFresh<Result extends { order: Order | null }>(result: Result, context: Context): Result {
   context.loaders.renew(result.order)
   return result

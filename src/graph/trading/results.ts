@@ -1,6 +1,5 @@
-// What writes take and answer, as GraphQL shows it. A result is an interface with common fields and one type for each
-// outcome: a plain client reads the common fields, a careful one switches on __typename, and an outcome that is added
-// later breaks neither.
+// The inputs and results of writes in the schema. A result is an interface with common fields and one type for each outcome: a
+// simple client reads the common fields, a careful one switches on __typename, and a new outcome breaks neither.
 
 import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
@@ -32,7 +31,7 @@ type Described<Value extends string> = Record<Value, { description: string }>
 // ---- problems of an input ---------------------------------------------------------------------------------------
 
 const OrderInputProblemCodeEnum = builder.enumType('OrderInputProblemCode', {
-  description: 'What is wrong with a field of an input. May grow.',
+  description: 'The kind of problem with a field of an input. May grow.',
   values: {
     REQUIRED: { description: 'It is missing.' },
     NOT_ALLOWED: { description: 'This kind of order does not take it.' },
@@ -72,7 +71,7 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
         'tells what became of the first. It is remembered for at least 180 days.',
     }),
     symbol: t.string({ required: true, description: 'The ticker, in capitals, such as AAPL.' }),
-    side: t.field({ type: OrderSideInput, required: true, description: 'Which way to trade.' }),
+    side: t.field({ type: OrderSideInput, required: true, description: 'Buy or sell.' }),
     type: t.field({ type: OrderTypeInput, required: true, description: 'When and at which price to trade.' }),
     timeInForce: t.field({ type: TimeInForceInput, required: true, description: 'How long the order stays.' }),
     quantity: t.field({ type: 'Decimal', description: 'Shares, above zero. Either this or `notional`.' }),
@@ -102,10 +101,10 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
     extendedHours: t.boolean({
       description: "May it trade outside regular hours? The broker's default when left out: no.",
     }),
-    commission: t.field({ type: 'Decimal', description: 'What you charge your customer, not below zero.' }),
+    commission: t.field({ type: 'Decimal', description: 'Your charge to your customer, not below zero.' }),
     commissionType: t.field({
       type: CommissionTypeInput,
-      description: "What `commission` is counted in; the broker's default when left out: a flat amount.",
+      description: "The unit of `commission`; if left out the broker's default: a flat amount.",
     }),
     sendBy: t.field({
       type: 'DateTime',
@@ -122,7 +121,7 @@ export const PlaceOrderInput = builder.inputType('PlaceOrderInput', {
 })
 
 const PlaceOrderOutcomeEnum = builder.enumType('PlaceOrderOutcome', {
-  description: 'What became of a placement. May grow.',
+  description: 'The outcome of a placement. May grow.',
   values: {
     PLACED: { description: 'The broker accepted the order.' },
     REJECTED: { description: 'The broker said no; there is no working order.' },
@@ -182,17 +181,17 @@ const PlacementCertaintyEnum = builder.enumType('PlacementCertainty', {
 export const PlaceOrderResultInterface = builder.interfaceRef<PlaceOrderResult>('PlaceOrderResult')
 PlaceOrderResultInterface.implement({
   description:
-    'What became of a placement. Switch on `__typename`, or on `outcome`; a new outcome may be added, so keep a default branch.',
+    'The outcome of a placement. Switch on `__typename`, or on `outcome`; a new outcome may be added, so keep a default branch.',
   resolveType: (result) => placeResultNames[result.outcome],
   fields: (t) => ({
     clientOrderId: t.exposeID('clientOrderId', { nullable: false, description: 'The key of the placement.' }),
-    outcome: t.expose('outcome', { type: PlaceOrderOutcomeEnum, nullable: false, description: 'What became of it.' }),
+    outcome: t.expose('outcome', { type: PlaceOrderOutcomeEnum, nullable: false, description: 'The outcome.' }),
     orderId: t.exposeID('orderId', {
       description: 'The id of the order, whenever it is known to exist, even if it cannot be read just now.',
     }),
     order: t.field({
       type: OrderObject,
-      description: 'The order; null if there is none or it cannot be read now.',
+      description: 'The order; null if no order exists, or if it cannot be read now.',
       resolve: (result, _, context) => readOrder(result, context),
     }),
     message: t.exposeString('message', { nullable: false, description: 'One sentence for the user.' }),
@@ -207,7 +206,7 @@ const placeResultNames: Record<PlaceOrderOutcome, string> = {
   UNKNOWN: 'OrderOutcomeUnknown',
 }
 
-// An order that exists and cannot be read now is no failure of the placement, so it makes no error beside it.
+// An order that exists but cannot be read now does not make the placement fail, so it adds no error.
 async function readOrder(result: PlaceOrderResult, context: Context): Promise<Order | null> {
   if (result.order !== null || result.orderId === null) return result.order
   return await context.loaders.order(result.orderId, null).catch(() => null)
@@ -300,7 +299,7 @@ builder.objectRef<OrderOutcomeUnknown>('OrderOutcomeUnknown').implement({
 })
 
 const OrderPlacementStateEnum = builder.enumType('OrderPlacementState', {
-  description: 'Where a placement stands. May grow.',
+  description: 'The state of a placement. May grow.',
   values: {
     IN_PROGRESS: { description: 'Not sent yet, being sent, or not sent so far: its key may still place it.' },
     UNKNOWN: {
@@ -331,7 +330,7 @@ const OrderMatchEnum = builder.enumType('OrderMatch', {
 })
 
 export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlacement').implement({
-  description: 'What became of a `placeOrder`, also after a restart.',
+  description: 'The record of a `placeOrder`, also after a restart.',
   fields: (t) => ({
     id: t.exposeID('id', {
       nullable: false,
@@ -369,7 +368,7 @@ export const OrderPlacementObject = builder.objectRef<OrderPlacement>('OrderPlac
     }),
     result: t.expose('result', {
       type: PlaceOrderResultInterface,
-      description: 'What `placeOrder` would answer to the same input now.',
+      description: 'The result that `placeOrder` would return for the same input now.',
     }),
   }),
 })
@@ -393,7 +392,7 @@ export const CancelOrderInput = builder.inputType('CancelOrderInput', {
 })
 
 const CancelOrderOutcomeEnum = builder.enumType('CancelOrderOutcome', {
-  description: 'What became of a cancel. May grow.',
+  description: 'The outcome of a cancel. May grow.',
   values: {
     CANCELED: { description: 'The broker reports the order canceled.' },
     PENDING: {
@@ -426,10 +425,10 @@ const CancelRefusalCodeEnum = builder.enumType('CancelRefusalCode', {
 export const CancelOrderResultInterface = builder.interfaceRef<CancelOrderResult>('CancelOrderResult')
 CancelOrderResultInterface.implement({
   description:
-    'What became of a cancel. Switch on `__typename`, or on `outcome`; a new outcome may be added, so keep a default branch.',
+    'The outcome of a cancel. Switch on `__typename`, or on `outcome`; a new outcome may be added, so keep a default branch.',
   resolveType: (result) => cancelResultNames[result.outcome],
   fields: (t) => ({
-    outcome: t.expose('outcome', { type: CancelOrderOutcomeEnum, nullable: false, description: 'What became of it.' }),
+    outcome: t.expose('outcome', { type: CancelOrderOutcomeEnum, nullable: false, description: 'The outcome.' }),
     orderId: t.exposeID('orderId', { description: 'The order that was to be canceled; null while it is not known.' }),
     order: t.expose('order', {
       type: OrderObject,
@@ -447,7 +446,7 @@ const cancelResultNames: Record<CancelOrderOutcome, string> = {
 }
 
 builder.objectRef<CancelConfirmed>('CancelConfirmed').implement({
-  description: 'The broker reports the order canceled. What had filled before is in `order`.',
+  description: 'The broker reports the order canceled. `order` shows what had filled before.',
   interfaces: [CancelOrderResultInterface],
   fields: (t) => ({
     alreadyCanceled: t.exposeBoolean('alreadyCanceled', {

@@ -25,13 +25,13 @@ import type { BrokerId } from '../../domain/order.ts'
 
 export interface SqliteStoreOptions {
   file: string
-  /** There is one service to a file. An operator works beside it, or without it, and never creates a file. */
+  /** A file has one service. An operator uses it with or without the service, and never creates a file. */
   role: 'service' | 'operator'
   /** Whether the service may begin with an empty store, which remembers no key that was used before. */
   mayCreate: boolean
 }
 
-/** Where the store of a DATA_DIR is. */
+/** Returns the path of the store of a DATA_DIR. */
 export function toStoreFile(dataDir: string): string {
   return join(dataDir, 'placements.sqlite')
 }
@@ -44,7 +44,7 @@ export class StoreOpenError extends Error {
 // "Blot". Tells a store from any other SQLite file, such as the sandbox's in the same directory.
 const applicationId = 0x426c6f74
 
-// Each brings a file from the format of its index to the next. What has been released is never edited, only added to.
+// Each migration brings a file from the format of its index to the next. A released one is never edited.
 const migrations = [
   `CREATE TABLE placement (
     op_id TEXT PRIMARY KEY, broker TEXT NOT NULL, account TEXT NOT NULL, client_order_id TEXT NOT NULL,
@@ -103,7 +103,7 @@ export function openSqliteStore(options: SqliteStoreOptions): Store {
         : 'set DATA_DIR to where it is'
       throw new StoreOpenError(`there is no store at ${file}: ${hint}`)
     }
-    // As SQLite does for its log: were the lock beside a link, the same store could be opened twice.
+    // Like SQLite for its log: with a lock next to a link, the same store could be opened twice.
     const realFile = existsSync(file) ? realpathSync(file) : file
     if (isService) {
       owner = takeOwnership(file, `${realFile}.owner`)
@@ -119,7 +119,7 @@ export function openSqliteStore(options: SqliteStoreOptions): Store {
   }
 }
 
-/** Keeps a second service out: whoever has a transaction open on this empty file owns the store beside it. */
+/** Keeps a second service out: the process with a transaction open on this empty file owns the store. */
 function takeOwnership(file: string, ownerFile: string): DatabaseSync {
   createFile(ownerFile)
   const owner = new DatabaseSync(ownerFile, { timeout: 0 })
@@ -272,7 +272,7 @@ class SqliteStore implements Store {
     let checked: string[] = []
     do {
       const after = checked.at(-1) ?? ''
-      // One transaction, so that nobody writes between a row and its record.
+      // One transaction, so that no write comes between a row and its record.
       checked = await this.#attempt(() => transact(this.#database, 'BEGIN', () => this.#verifyFrom(after, report)))
       await setImmediate()
     } while (checked.length > 0 && report.broken === null)
@@ -316,7 +316,7 @@ class SqliteStore implements Store {
 
   #write<T>(work: () => T): Promise<T> {
     return this.#attempt(() => {
-      // SQLite writes on into a file that was deleted or replaced, where nobody will ever find it.
+      // SQLite goes on writing into a file that was deleted or replaced, where it would be lost.
       if (this.#files.some((path, index) => toIdentity(path) !== this.#identities[index])) {
         throw new Error('its file was moved, deleted or replaced while it was open')
       }
@@ -454,8 +454,8 @@ function toPlacement(row: Row | undefined): Placement | null {
   return row === undefined ? null : parsePlacement(row)
 }
 
-// JSON of our own writing is taken to have the type that was written, here and for an audit row's detail; whether
-// somebody else wrote into it is for verifyAudit to find.
+// JSON in the store has the type that was written, here and for the detail of an audit row. verifyAudit finds changes by other
+// programs.
 function parsePlacement(row: Row): Placement {
   return JSON.parse(String(row.json))
 }
@@ -499,7 +499,7 @@ function parseOrNull<T>(parse: () => T): T | null {
   }
 }
 
-/** Tells a file from another that took its path; null when there is none. */
+/** Returns an identity that differs from that of a file which took its path; null if the file does not exist. */
 function toIdentity(path: string): string | null {
   const found = statSync(path, { throwIfNoEntry: false })
   return found === undefined ? null : `${found.dev}:${found.ino}`

@@ -33,7 +33,7 @@ import type { Tombstone } from '../../store/store.ts'
 import type { BrokerChanges, OrderMatch, Placement } from './placement.ts'
 import { findDifferingTerms, fitsTerms, isSameSide, isSameSymbol } from './terms.ts'
 
-/** What a lookup found for a placement. */
+/** The result of a lookup for a placement. */
 export type Match =
   | { kind: 'found'; order: Order; foundBy: OrderMatch; changes: BrokerChanges | null }
   /** Orders to read by id first, because lists may leave out client order ids, and differing terms need a second read. */
@@ -218,7 +218,7 @@ export function mayOwn(other: Placement | Tombstone, orderId: string): boolean {
 // ---- the answer to a send -----------------------------------------------------------------------------------------
 
 /**
- * What the answer to a send shows:
+ * The verdict on the answer to a send:
  *
  * - `ours`: the order of the placement.
  * - `unconfirmed`: an order with another client order id or other terms than were sent; a read has to confirm that it is ours.

@@ -131,7 +131,7 @@ interface Evidence {
   failure?: { kind: string; status: number | null }
   /** The order id of an unconfirmed answer. */
   answeredOrderId?: string
-  /** What the broker changed of the order; absent if it changed nothing. */
+  /** The changes of the order by the broker; absent if it changed nothing. */
   changes?: BrokerChanges
   /** Number of complete lookups that did not find its order. */
   emptyScans?: number
@@ -172,7 +172,7 @@ export function createPlacement(
   }
 }
 
-/** What can happen to a placement. An event of an attempt has its number, because a later attempt may be under way. */
+/** The events of a placement. An event of an attempt has its number, because a later attempt may be under way. */
 export type PlacementEvent =
   /** `acknowledged`: keys of duplicate candidates that its caller has acknowledged. */
   | { type: 'reserved'; owner: string; sendBy: number; acknowledged: readonly string[] }
@@ -188,7 +188,7 @@ export type PlacementEvent =
   | { type: 'lost'; attempt: number; failure: { kind: string; status: number | null }; answeredOrderId?: string }
   | { type: 'absent'; emptyScans: number; nextCheckAt: number | null }
   | { type: 'ambiguous'; candidates: string[] }
-  /** An operator has decided: the order it became, or null if there is none. `by` names the operator. */
+  /** An operator has decided: the order of the placement, or null if it has no order. `by` names the operator. */
   | { type: 'resolved'; orderId: string | null; by: string }
   | { type: 'checked'; nextCheckAt: number | null }
   | { type: 'cancel_requested' }
@@ -211,7 +211,7 @@ export function advance(placement: Placement, event: PlacementEvent, at: number)
   const isOpen = state === 'SENDING' || state === 'UNKNOWN' || state === 'AMBIGUOUS'
   const contradict = (alarm: string): Step => ({ placement, alarm })
   const isPending = isCancelPending(placement)
-  // There is no order that the wish could be about, now or by a later attempt.
+  // No order exists that the cancel request could be about, now or by a later attempt.
   const wishSettled = isPending ? { cancelSettledAt: at } : {}
   const to = (change: Partial<Placement>, alarm: string | null = null): Step => ({
     placement: { ...placement, ...change, version: placement.version + 1 },

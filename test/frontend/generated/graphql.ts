@@ -14,7 +14,7 @@ export type CancelOrderInput = {
   orderId?: string | null | undefined;
 };
 
-/** What a commission is counted in. */
+/** The unit of a commission. */
 export type CommissionTypeInput =
   /** Basis points of the traded value: 1 is 0.01 %. At most two decimals. */
   | 'BPS'
@@ -23,9 +23,9 @@ export type CommissionTypeInput =
   /** An amount for each share, in the currency of the order. */
   | 'QTY';
 
-/** Which orders to list. Every part that is given has to hold; a part that is left out keeps all. */
+/** The orders to list. All given parts must match; a part that is left out matches every order. */
 export type OrderFilter = {
-  /** Which way the order trades. */
+  /** The side of the order. */
   side?: OrderSideInput | null | undefined;
   /** Only orders that may still trade, or only final ones. An order whose status is UNKNOWN is neither: it shows in lists without `state` and `statuses` only. */
   state?: OrderStateFilter | null | undefined;
@@ -39,7 +39,7 @@ export type OrderFilter = {
   symbol?: string | null | undefined;
 };
 
-/** What is wrong with a field of an input. May grow. */
+/** The kind of problem with a field of an input. May grow. */
 export type OrderInputProblemCode =
   /** It is not written as it has to be. */
   | 'BAD_FORMAT'
@@ -60,7 +60,7 @@ export type OrderInputProblemCode =
   /** It has too many decimals. */
   | 'TOO_PRECISE';
 
-/** Which way an order trades. May grow: treat a value you do not know like UNKNOWN. */
+/** The side of an order. May grow: treat a value you do not know like UNKNOWN. */
 export type OrderSide =
   /** Buy. */
   | 'BUY'
@@ -73,7 +73,7 @@ export type OrderSide =
   /** The broker used a word that this API does not know yet. */
   | 'UNKNOWN';
 
-/** Which way an order is to trade. A broker may not take all of them. */
+/** The side of a new order. A broker may support only some of them. */
 export type OrderSideInput =
   /** Buy. */
   | 'BUY'
@@ -91,7 +91,7 @@ export type OrderStateFilter =
   /** It may still trade. */
   | 'OPEN';
 
-/** Where an order stands. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED and REJECTED only. May grow: treat a value you do not know like UNKNOWN. */
+/** The state of an order. Not every broker reports all of them: Bluum knows ACCEPTED, PARTIALLY_FILLED, FILLED, CANCELED and REJECTED only. May grow: treat a value you do not know like UNKNOWN. */
 export type OrderStatus =
   /** Working, nothing filled. */
   | 'ACCEPTED'
@@ -160,9 +160,9 @@ export type PlaceOrderInput = {
   acknowledgeUnresolved?: Array<string> | null | undefined;
   /** Your key for this one intended order: 8 to 36 letters, digits and . _ - beginning with a letter or digit, such as a UUID. Make it when the form opens and keep it across every retry: the same key never sends twice, and a repeat tells what became of the first. It is remembered for at least 180 days. */
   clientOrderId: string;
-  /** What you charge your customer, not below zero. */
+  /** Your charge to your customer, not below zero. */
   commission?: string | null | undefined;
-  /** What `commission` is counted in; the broker's default when left out: a flat amount. */
+  /** The unit of `commission`; if left out the broker's default: a flat amount. */
   commissionType?: CommissionTypeInput | null | undefined;
   /** May it trade outside regular hours? The broker's default when left out: no. */
   extendedHours?: boolean | null | undefined;
@@ -174,7 +174,7 @@ export type PlaceOrderInput = {
   quantity?: string | null | undefined;
   /** Never send the order after this instant. Without it, a market order is sent within 10 seconds after it arrived here or not at all, any other order within 30 seconds, unless this service is set otherwise. */
   sendBy?: string | null | undefined;
-  /** Which way to trade. */
+  /** Buy or sell. */
   side: OrderSideInput;
   /** Price of a share in the currency of the account; needed for STOP and STOP_LIMIT, refused for others. */
   stopPrice?: string | null | undefined;
