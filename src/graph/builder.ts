@@ -3,14 +3,20 @@
 import SchemaBuilder from '@pothos/core'
 import DirectivePlugin from '@pothos/plugin-directives'
 import FederationPlugin from '@pothos/plugin-federation'
+import ScopeAuthPlugin from '@pothos/plugin-scope-auth'
 import { GraphQLError, Kind, print } from 'graphql'
 import type { ValueNode } from 'graphql'
+import type { Scope } from './caller.ts'
 import type { Context } from './context.ts'
 import { decimalHelp } from '../domain/decimal.ts'
 import { parseInstant } from '../domain/instant.ts'
 
 interface Types {
   Context: Context
+  AuthScopes: {
+    /** The scope that a token needs for a field. */
+    scope: Scope
+  }
   Scalars: {
     ID: { Input: string; Output: string }
     Decimal: { Input: string; Output: string }
@@ -25,7 +31,16 @@ interface Types {
 }
 
 export const builder = new SchemaBuilder<Types>({
-  plugins: [FederationPlugin, DirectivePlugin],
+  plugins: [ScopeAuthPlugin, FederationPlugin, DirectivePlugin],
+  scopeAuth: {
+    // Synchronous, because a field that waits for a promise would miss the batch of its loader.
+    authScopes: ({ caller }) => ({
+      scope(scope) {
+        caller.require(scope)
+        return true
+      },
+    }),
+  },
 })
 
 export type BuilderTypes = typeof builder.$inferSchemaTypes

@@ -2,7 +2,8 @@
 
 import type { GraphQLError } from 'graphql'
 
-type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
+/** A permission of a token. */
+export type Scope = 'orders:read' | 'orders:place' | 'orders:cancel'
 
 /** A caller of one request. */
 export interface Caller {

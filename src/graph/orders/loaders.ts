@@ -24,7 +24,7 @@ const completionsMax = 10
 
 /**
  * The loaders of one request. They show nothing of other callers' accounts. Each method throws UpstreamError if a broker
- * cannot be read, and a GraphQLError if an id is malformed or the caller lacks a scope.
+ * cannot be read, and a GraphQLError if an id is malformed.
  */
 export class Loaders {
   readonly #brokers: Brokers
@@ -59,7 +59,6 @@ export class Loaders {
    * not one of the caller's. `argument` names the id in messages.
    */
   async order(id: string, accountId: string | null, argument = 'id'): Promise<Order | null> {
-    this.#caller.require('orders:read')
     if (accountId !== null) this.#requireBrokerOf(accountId, 'accountId', 'account')
     const broker = this.#requireBrokerOf(id, argument, 'order')
     if (accountId !== null && !this.#caller.sees(accountId)) return null
@@ -100,8 +99,6 @@ export class Loaders {
 
   /** Returns one page of a list. */
   async page(query: PageQuery): Promise<Page> {
-    // Checked here, because an account can also be reached through the order of a write, which needs another scope.
-    this.#caller.require('orders:read')
     if (!this.#caller.sees(query.accountId)) throw this.#caller.refuse('This is not one of your accounts.')
     const page = await this.#pages.load(query)
     for (const { order } of page.rows) {
@@ -119,14 +116,12 @@ export class Loaders {
 
   /** Returns the caller's account of this id, without a call; null if it is not one of the caller's. */
   findAccount(id: string, argument: string): TradingAccount | null {
-    this.#caller.require('orders:read')
     const broker = this.#requireBrokerOf(id, argument, 'account')
     return this.#caller.sees(id) ? { id, broker } : null
   }
 
   /** Returns all accounts of the caller. Throws if no broker could list its accounts. */
   async accounts(): Promise<AccountList> {
-    this.#caller.require('orders:read')
     return await (this.#accounts ??= this.#readAccounts())
   }
 

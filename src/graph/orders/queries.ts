@@ -14,6 +14,7 @@ import { takeTurn } from './rowTurns.ts'
 import { OrderConnectionObject, OrderFilterInput, OrderObject, TradingAccountObject, BrokerEnum } from './types.ts'
 
 const idsMax = 100
+const readScope = { scope: 'orders:read' } as const
 
 const accountIdDescription =
   'The account that the order must be of; an order of another account is null, like one that does not exist. Needed where ' +
@@ -34,6 +35,7 @@ const listSize = {
 
 builder.queryFields((t) => ({
   order: t.field({
+    authScopes: readScope,
     type: OrderObject,
     description: 'One order; null when the broker knows none of this id.',
     args: {
@@ -44,6 +46,7 @@ builder.queryFields((t) => ({
   }),
 
   ordersByIds: t.field({
+    authScopes: readScope,
     type: [OrderObject],
     nullable: { list: true, items: true },
     description:
@@ -57,6 +60,7 @@ builder.queryFields((t) => ({
   }),
 
   orders: t.field({
+    authScopes: readScope,
     type: OrderConnectionObject,
     description: 'The orders of an account, newest first, page by page.',
     directives: { listSize },
@@ -71,6 +75,7 @@ builder.queryFields((t) => ({
   }),
 
   tradingAccount: t.field({
+    authScopes: readScope,
     type: TradingAccountObject,
     description: 'An account that you may see, else null. Whether the broker knows it shows when its orders are read.',
     args: { id: t.arg.id({ required: true, description: 'The id of the account.' }) },
@@ -78,6 +83,7 @@ builder.queryFields((t) => ({
   }),
 
   tradingAccounts: t.field({
+    authScopes: readScope,
     type: [TradingAccountObject],
     nullable: { list: true, items: false },
     description:
@@ -93,6 +99,7 @@ builder.queryFields((t) => ({
   }),
 
   placement: t.field({
+    authScopes: readScope,
     type: OrderPlacementObject,
     description:
       'The outcome of a `placeOrder`, also after a restart; null if this clientOrderId was never used. Makes no call to a broker.',
@@ -114,6 +121,8 @@ TradingAccountObject.implement({
     id: t.exposeID('id', { nullable: false, description: "Opaque; the broker's name for the account." }),
     broker: t.expose('broker', { type: BrokerEnum, nullable: false, description: 'The broker that holds it.' }),
     orders: t.field({
+      // Needed here too, because an account can be reached through the order of a write, which needs another scope.
+      authScopes: readScope,
       type: OrderConnectionObject,
       description: 'Its orders, newest first, page by page.',
       directives: { listSize },
@@ -129,7 +138,10 @@ TradingAccountObject.implement({
 builder.asEntity(TradingAccountObject, {
   key: builder.selection<{ id: string }>('id'),
   // Async, because a synchronous throw would null the whole answer instead of this entity.
-  resolveReference: async ({ id }, context) => await Promise.try(() => context.loaders.findAccount(id, 'id')),
+  resolveReference: async ({ id }, { caller, loaders }) => {
+    caller.require('orders:read')
+    return loaders.findAccount(id, 'id')
+  },
 })
 
 interface PageInput {

@@ -354,8 +354,10 @@ builder.asEntity(OrderObject, {
     builder.selection<{ id: string; account: { id: string } }>('id account { id }'),
   ],
   // Async, because a synchronous throw would null the whole answer instead of this entity.
-  resolveReference: async ({ id, account }: { id: string; account?: { id: string } }, context) =>
-    await context.loaders.order(id, account?.id ?? null),
+  resolveReference: async ({ id, account }: { id: string; account?: { id: string } }, { caller, loaders }) => {
+    caller.require('orders:read')
+    return await loaders.order(id, account?.id ?? null)
+  },
 })
 
 // ---- lists ------------------------------------------------------------------------------------------------------

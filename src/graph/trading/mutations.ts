@@ -8,6 +8,7 @@ import { CancelOrderInput, CancelOrderResultInterface, PlaceOrderInput, PlaceOrd
 
 builder.mutationFields((t) => ({
   placeOrder: t.field({
+    authScopes: { scope: 'orders:place' },
     type: PlaceOrderResultInterface,
     cost: 50,
     description:
@@ -16,7 +17,6 @@ builder.mutationFields((t) => ({
     args: { input: t.arg({ type: PlaceOrderInput, required: true, description: 'The order to place.' }) },
     resolve: async (_, { input }, context) => {
       const { caller } = context
-      caller.require('orders:place')
       if (!caller.sees(input.accountId)) {
         throw caller.refuse('input.accountId is not one of your accounts; nothing was placed.')
       }
@@ -51,6 +51,7 @@ builder.mutationFields((t) => ({
   }),
 
   cancelOrder: t.field({
+    authScopes: { scope: 'orders:cancel' },
     type: CancelOrderResultInterface,
     cost: 50,
     description:
@@ -59,7 +60,6 @@ builder.mutationFields((t) => ({
     args: { input: t.arg({ type: CancelOrderInput, required: true, description: 'The order to cancel.' }) },
     resolve: async (_, { input }, context) => {
       const { caller } = context
-      caller.require('orders:cancel')
       const result = await context.commands.cancel(
         {
           orderId: input.orderId ?? null,
