@@ -25,7 +25,12 @@ interface Types {
   Directives: {
     listSize: {
       locations: 'FIELD_DEFINITION'
-      args: { slicingArguments: string[]; sizedFields: string[]; requireOneSlicingArgument: boolean }
+      args: {
+        assumedSize: number
+        slicingArguments: string[]
+        sizedFields: string[]
+        requireOneSlicingArgument: boolean
+      }
     }
   }
 }

@@ -13,6 +13,8 @@ import type {
   SelectionSetNode,
   Source,
 } from 'graphql'
+import { readPrices } from './prices.ts'
+import type { FieldPrice } from './prices.ts'
 
 /** Characters of a document's text, before it is looked up or parsed. */
 const documentCharactersMax = 10_000
@@ -30,21 +32,9 @@ const rootFieldsMax = {
   [OperationTypeNode.SUBSCRIPTION]: 1,
 }
 const costMax = 500
-const pageSizeDefault = 50
 // Maximum rows of all lists of an answer together; a row within a row counts each time. The price cannot bound them, because it
 // counts the work of brokers, which rows of one account share. This many rows are 3 MB, whose JSON takes 20 ms in one piece.
 const rowsMax = 5_000
-
-// By field, at any depth: an order and a page of orders are calls to a broker, and a write is a call that matters.
-const fieldCosts = new Map<string, number>([
-  ['order', 10],
-  ['orders', 10],
-  ['ordersByIds', 10],
-  ['tradingAccounts', 10],
-  ['_entities', 10],
-  ['placeOrder', 50],
-  ['cancelOrder', 50],
-])
 
 /** The measure of a selection, its fragments included. */
 interface Measure {
@@ -175,14 +165,7 @@ function findDefaults({ variableDefinitions }: OperationDefinitionNode): Map<str
   return new Map(variableDefinitions?.map(({ variable, defaultValue }) => [variable.name.value, defaultValue]))
 }
 
-// By field, what says how many rows it has.
-const rowArguments = new Map([
-  ['orders', 'first'],
-  ['ordersByIds', 'ids'],
-  ['_entities', 'representations'],
-])
-
-/** The most rows that the answer to a valid operation can have, up to `countMax`. */
+/** Returns the most rows that the answer to a valid operation can have, up to `countMax`. */
 function countRows(
   document: DocumentNode,
   operation: OperationDefinitionNode,
@@ -200,7 +183,7 @@ function countRows(
         const found = counted.get(name) ?? countIn(fragments.get(name)?.selectionSet)
         counted.set(name, found)
         rows += found
-      } else if (selection.kind === Kind.FIELD && rowArguments.has(selection.name.value)) {
+      } else if (selection.kind === Kind.FIELD && rowsOf(selection.name.value) !== null) {
         rows += countOf(selection) * (1 + countIn(selection.selectionSet))
       } else rows += countIn(selection.selectionSet)
     }
@@ -208,8 +191,8 @@ function countRows(
   }
 
   function countOf({ name: { value: field }, arguments: given }: FieldNode): number {
-    const wanted = rowArguments.get(field)
-    const argument = given?.find(({ name: { value } }) => value === wanted)?.value
+    const rows = rowsOf(field)
+    const argument = given?.find(({ name: { value } }) => value === rows?.argument)?.value
     const name = argument?.kind === Kind.VARIABLE ? argument.name.value : null
     const sent = name !== null && Object.hasOwn(variables, name) ? variables[name] : undefined
     if (Array.isArray(sent)) return sent.length
@@ -217,7 +200,7 @@ function countRows(
     const node = name === null ? argument : sent === undefined ? defaults.get(name) : undefined
     if (node?.kind === Kind.LIST) return node.values.length
     if (node?.kind === Kind.INT) return toCount(node.value)
-    return field === 'orders' ? pageSizeDefault : 1
+    return rows?.byDefault ?? 1
   }
 
   return countIn(operation.selectionSet)
@@ -249,8 +232,8 @@ function measureSelections(
         fields: 1,
         cost: inner.cost + cost,
         terms: [...inner.terms, ...terms],
-        hasRows: inner.hasRows || rowArguments.has(name),
-        nests: inner.nests || (inner.hasRows && rowArguments.has(name)),
+        hasRows: inner.hasRows || rowsOf(name) !== null,
+        nests: inner.nests || (inner.hasRows && rowsOf(name) !== null),
       })
     } else {
       const inner =
@@ -293,23 +276,22 @@ function add(a: Measure, b: Measure): Measure {
 }
 
 function priceField(name: string, given: readonly ArgumentNode[]): Pick<Measure, 'cost' | 'terms'> {
-  const own = fieldCosts.get(name) ?? 0
-  const argument = (wanted: string) => given.find(({ name: { value } }) => value === wanted)?.value
-  if (name === 'orders') {
-    const first = argument('first')
-    if (first?.kind === Kind.VARIABLE) {
-      return { cost: own, terms: [{ variable: first.name.value, kind: 'number', byDefault: pageSizeDefault }] }
-    }
-    return { cost: own + (first?.kind === Kind.INT ? toCount(first.value) : pageSizeDefault), terms: [] }
+  const { cost, rows } = readPrices().get(name) ?? { cost: 0, rows: null }
+  // The price of a reference does not count its representations, because routers send as many as the query needs.
+  if (rows === null || name === '_entities') return { cost, terms: [] }
+  const value = given.find(({ name: { value: argument } }) => argument === rows.argument)?.value
+  const isList = rows.argument === 'ids'
+  if (value?.kind === Kind.VARIABLE) {
+    const kind = isList ? 'length' : 'number'
+    return { cost, terms: [{ variable: value.name.value, kind, byDefault: isList ? 0 : rows.byDefault }] }
   }
-  if (name === 'ordersByIds') {
-    const ids = argument('ids')
-    if (ids?.kind === Kind.VARIABLE) {
-      return { cost: own, terms: [{ variable: ids.name.value, kind: 'length', byDefault: 0 }] }
-    }
-    return { cost: own + (ids?.kind === Kind.LIST ? ids.values.length : 1), terms: [] }
-  }
-  return { cost: own, terms: [] }
+  if (value?.kind === Kind.LIST) return { cost: cost + value.values.length, terms: [] }
+  return { cost: cost + (value?.kind === Kind.INT ? toCount(value.value) : rows.byDefault), terms: [] }
+}
+
+/** Returns the rows of a field; null if it returns no rows that count. */
+function rowsOf(name: string): FieldPrice['rows'] {
+  return readPrices().get(name)?.rows ?? null
 }
 
 function toCount(digits: string): number {

@@ -36,9 +36,10 @@ describe('schema.graphql', () => {
     expect(committed).toContain('type Asset @key(fields: "symbol", resolvable: false) {')
     expect(committed).toContain('type PageInfo @shareable {')
     expect(committed.match(/@cost\(weight: 50\)/g)).toHaveLength(2)
+    expect(committed.match(/@cost\(weight: 10\)/g)).toHaveLength(5)
     expect(
       committed.match(
-        /@listSize\(slicingArguments: \["first"\], sizedFields: \["edges", "nodes"\], requireOneSlicingArgument: false\)/g,
+        /@listSize\(assumedSize: 50, slicingArguments: \["first"\], sizedFields: \["edges", "nodes"\], requireOneSlicingArgument: false\)/g,
       ),
     ).toHaveLength(2)
   })

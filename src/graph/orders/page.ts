@@ -10,7 +10,8 @@ import { compareNewestFirst, rankOf, stateOf } from '../../domain/order.ts'
 import type { Order, OrderFilter, TradingAccount } from '../../domain/order.ts'
 import { isShownSymbol } from '../../trading/validate.ts'
 
-const pageSizeDefault = 50
+/** Rows of a page by default. */
+export const pageSizeDefault = 50
 
 /** A page of an account's orders, with the fields of the graph. An order that cannot be read is the error that says why. */
 export interface OrderConnection {

@@ -7,7 +7,7 @@ import { builder } from '../builder.ts'
 import type { Context } from '../context.ts'
 import { createInputError, createPartialError } from '../errors.ts'
 import type { OrderFilter, TradingAccount } from '../../domain/order.ts'
-import { readPage } from './page.ts'
+import { pageSizeDefault, readPage } from './page.ts'
 import type { OrderConnection } from './page.ts'
 import { OrderPlacementObject } from '../trading/results.ts'
 import { takeTurn } from './rowTurns.ts'
@@ -28,6 +28,7 @@ const pageArguments = {
 
 // Told to gateways and other planners of queries: the list is as long as `first`.
 const listSize = {
+  assumedSize: pageSizeDefault,
   slicingArguments: ['first'],
   sizedFields: ['edges', 'nodes'],
   requireOneSlicingArgument: false,
@@ -36,6 +37,7 @@ const listSize = {
 builder.queryFields((t) => ({
   order: t.field({
     authScopes: readScope,
+    cost: 10,
     type: OrderObject,
     description: 'One order; null when the broker knows none of this id.',
     args: {
@@ -47,6 +49,7 @@ builder.queryFields((t) => ({
 
   ordersByIds: t.field({
     authScopes: readScope,
+    cost: 10,
     type: [OrderObject],
     nullable: { list: true, items: true },
     description:
@@ -61,6 +64,7 @@ builder.queryFields((t) => ({
 
   orders: t.field({
     authScopes: readScope,
+    cost: 10,
     type: OrderConnectionObject,
     description: 'The orders of an account, newest first, page by page.',
     directives: { listSize },
@@ -84,6 +88,7 @@ builder.queryFields((t) => ({
 
   tradingAccounts: t.field({
     authScopes: readScope,
+    cost: 10,
     type: [TradingAccountObject],
     nullable: { list: true, items: false },
     description:
@@ -123,6 +128,7 @@ TradingAccountObject.implement({
     orders: t.field({
       // Needed here too, because an account can be reached through the order of a write, which needs another scope.
       authScopes: readScope,
+      cost: 10,
       type: OrderConnectionObject,
       description: 'Its orders, newest first, page by page.',
       directives: { listSize },
