@@ -51,14 +51,22 @@ const lost = new UpstreamError('no_answer', 'no answer')
 const throttled = new UpstreamError('throttled', 'later', { status: 429, retryAfterMs: 1_000 })
 const unauthorized = new UpstreamError('refused', 'no', { status: 401 })
 
+/** Binds the methods of an object to it, so that a test can replace one of them and still call it. */
+function bindMethods<T extends object>(object: T): T {
+  for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(object))) {
+    const method: unknown = Reflect.get(object, name)
+    if (name !== 'constructor' && typeof method === 'function') Reflect.set(object, name, method.bind(object))
+  }
+  return object
+}
+
 /** Commands over one broker and one store. What the broker does can be replaced at any time. */
 function start(given: { times?: Partial<PlaceTimes>; capabilities?: Partial<BrokerCapabilities> } = {}) {
   const world = createWorld(createRandom(1))
   const { clock } = createProcess(world, 'service', [])
   const dataDir = mkdtempSync(join(tmpdir(), 'blotter-races-'))
-  const store: Store = {
-    ...openSqliteStore({ file: join(dataDir, 'placements.sqlite'), role: 'service', mayCreate: true }),
-  }
+  const file = join(dataDir, 'placements.sqlite')
+  const store: Store = bindMethods(openSqliteStore({ file, role: 'service', mayCreate: true }))
   /** What an operator was told: all of it, and what needs one at once. */
   const troubles: string[] = []
   const alarms: string[] = []
