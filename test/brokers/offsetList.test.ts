@@ -347,7 +347,7 @@ describe.each(orders)('a list sorted %s whose broker caps its pages and says not
     expect(book.calls()).toBe(1)
   })
 
-  it('is not thought capped because of a page of all the rows that were asked for', async () => {
+  it('learns no cap from a page that is as long as its limit', async () => {
     const caps: number[] = []
     const memory = createListMemory((rows) => caps.push(rows))
     const book = fill(100, Infinity)
@@ -420,7 +420,7 @@ describe.each(orders)('a list sorted %s whose broker caps its pages and says not
   })
 })
 
-it('a broker that ignores the offset of a short list is asked twice, and not for ever', async () => {
+it('reads a short list twice, and no more, if the broker ignores the offset', async () => {
   const rows = Array.from({ length: 30 }, (_, index) => ({ id: `ord_${index}`, at: null, value: null }))
   let calls = 0
   const page = await readListPage(

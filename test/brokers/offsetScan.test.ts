@@ -86,7 +86,7 @@ const idsOf = (rows: readonly { id: string }[]): string[] => rows.map(({ id }) =
 const newRows = (count: number, from = 10_000): Row[] =>
   Array.from({ length: count }, (_, index) => ({ id: `new${from + index}`, at: from + index })).toReversed()
 
-describe('a list that stands still', () => {
+describe('a list that does not move', () => {
   const sizes = [
     [0, 1],
     [1, 1],
@@ -202,7 +202,7 @@ describe('a list that stands still', () => {
     expect(isComplete).toBe(true)
   })
 
-  test('whose read fails half way has shown nothing', async () => {
+  test('proves nothing if a read fails half way', async () => {
     const error = new UpstreamError('throttled', 'later')
     const book = createBook(250, 'newestFirst', {
       between(call) {
@@ -301,7 +301,7 @@ describe('a list that moves', () => {
   })
 })
 
-describe('what is too old to be wanted', () => {
+describe('rows that are too old', () => {
   test.each([
     ['in the first page', 250, 1],
     // Its last row is of that very instant.
@@ -522,7 +522,7 @@ describe('at Bluum', () => {
 
   const setRules = (...rules: object[]): Promise<unknown> => control('PUT', '/rules', rules)
 
-  test.each([0, 1, 101])('%i orders are all found, whichever way they are listed', async (count) => {
+  test.each([0, 1, 101])('%i orders are all found in either sort order', async (count) => {
     const ids = await fill(count)
     for (const listEnvelope of ['array', 'object']) {
       await control('PUT', '/switches', { listEnvelope })
@@ -537,7 +537,7 @@ describe('at Bluum', () => {
     }
   })
 
-  test('is asked for by symbol and side, or for everything, a hundred rows at a time', async () => {
+  test('is read by symbol and side, or whole, a hundred rows at a time', async () => {
     await fill(101, (index) => ({ side: index % 2 === 0 ? 'buy' : 'sell', symbol: index === 50 ? 'KO' : 'AAPL' }))
     expect((await scan({ symbol: 'KO', side: 'BUY' })).orders).toHaveLength(1)
     expect((await scan({ symbol: 'AAPL', side: 'SELL' })).orders).toHaveLength(50)
@@ -582,7 +582,7 @@ describe('at Bluum', () => {
     expect(values).toEqual(ids)
   })
 
-  test('is not put off by pages with more rows than were asked for, nor by rows that come twice', async () => {
+  test('accepts pages beyond their limit, and repeated rows', async () => {
     const ids = await fill(120)
     await setRules({ fault: { kind: 'extraRows', rows: 8 } })
     const { orders, isComplete } = await scan()
@@ -599,7 +599,7 @@ describe('at Bluum', () => {
     await expect(scan()).rejects.toMatchObject({ name: 'UpstreamError', kind })
   })
 
-  test('ends when nobody waits for it any more', async () => {
+  test('ends when no reader waits any more', async () => {
     await setRules({ fault: { kind: 'hang' } })
     const controller = new AbortController()
     const search = scan({}, connect(), createScope({ signal: controller.signal }))

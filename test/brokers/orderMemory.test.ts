@@ -288,7 +288,7 @@ describe('one answer after another', () => {
     expect(onAlarm).toHaveBeenCalledOnce()
   })
 
-  test('each kind of contradiction is told once an order, without a word of the broker', async () => {
+  test('reports each kind of contradiction once per order, without a word of the broker', async () => {
     const { read, onAlarm } = start()
     const spoken = { brokerStatus: '<b>call me</b>', rejectReason: 'secret' }
     for (const text of [
@@ -314,7 +314,7 @@ describe('one answer after another', () => {
   })
 })
 
-describe('what is shown of a merged order', () => {
+describe('the fields of a merged order', () => {
   const filled = parseOrder('FILLED 10', {
     averagePrice: '9.50',
     remainingQuantity: '0',
@@ -364,7 +364,7 @@ describe('what is shown of a merged order', () => {
     expect(await read(next)).toBe(next)
   })
 
-  test('what a list leaves out stays as a single read told it, until something moves', async () => {
+  test('a field that a list leaves out keeps the value of a single read, until the order changes', async () => {
     const { read } = start()
     await read(filled)
     expect(await read(parseOrder('FILLED 10.0'))).toEqual({ ...filled, filledQuantity: '10.0' })
@@ -379,7 +379,7 @@ describe('what is shown of a merged order', () => {
     expect(await read(moved)).toBe(moved)
   })
 
-  test('a garbled field is an error in its own answer only, and the value of another fill never stands in for it', async () => {
+  test('a garbled field is an error in its own answer only, and takes no value of another fill', async () => {
     const { read } = start()
     const first = parseOrder('PARTIALLY_FILLED 2', { averagePrice: '9.00' })
     await read(first)
@@ -465,7 +465,7 @@ describe('a page', () => {
   })
 })
 
-describe('"there is none"', () => {
+describe('"no such order"', () => {
   const withheld = expect.objectContaining({ name: 'OrderWithheld', kind: 'unreadable', accountId: 'acc_1' })
   const denied = expect.objectContaining({ name: 'UpstreamError', kind: 'unreadable' })
 
@@ -516,7 +516,7 @@ describe('"there is none"', () => {
     [500, 500, null],
     // The wall clock was set back since.
     [null, -600, { ageMs: 0, retryAfterMs: 120_000 }],
-  ])('of an order that was shown %s s ago, and bound %s s ago', async (shown, bound, expected) => {
+  ])('about an order that was shown %s s ago, and bound %s s ago', async (shown, bound, expected) => {
     let elapsedMs = 0
     const from = Date.UTC(2026, 0, 5)
     const clock = { ...systemClock, now: () => from + elapsedMs, monotonic: () => 7 + elapsedMs }
@@ -641,7 +641,7 @@ const reading = fc.record({
   route: fc.constantFrom(...routes),
 })
 
-test('whatever is read of a true history, in any order: no fill falls, nothing reopens, and the newest stays', async () => {
+test('reads of a true history in any order: no fill falls, no order reopens, and the newest state stays', async () => {
   await fc.assert(
     fc.asyncProperty(
       history,
@@ -697,7 +697,7 @@ test('whatever is read of a true history, in any order: no fill falls, nothing r
 })
 
 // Two answers of which neither can be the older one contradict each other; which of them came first must not matter.
-test('whatever two answers say, the larger fill is shown, and a final status rather than an open one', async () => {
+test('any two answers: shows the larger fill, and a final status rather than an open one', async () => {
   const anyStatus = fc.oneof(openStatus, fc.constantFrom<OrderStatus>('FILLED', 'CANCELED', 'EXPIRED', 'REPLACED'))
   const answer = fc.record({ status: anyStatus, fill: fc.nat({ max: 3 }).map(String) })
   await fc.assert(

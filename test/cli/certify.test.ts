@@ -131,7 +131,7 @@ function proven({ findings }: Certificate): BrokerCapability[] {
 }
 
 describe('certify', () => {
-  it('tells each capability, whatever the broker is like otherwise', async () => {
+  it('observes each capability, with any other behaviour of the broker', async () => {
     const bench = await setUp()
     for (const [index, set] of combine(process.env['COMBINATIONS'] === 'all' ? 1 : 27).entries()) {
       await bench.control('DELETE', `/book?account=${bench.accountId}`)
@@ -278,7 +278,7 @@ describe('certify', () => {
     expect(await bench.book()).toEqual([])
   })
 
-  it('breaks off where its orders could not be told from others', async () => {
+  it('breaks off if its orders could not be separated from others', async () => {
     const bench = await setUp()
     const broker = wrapBroker(bench.broker, { scan: () => Promise.resolve({ orders: [], isComplete: false }) })
     expect((await bench.certify({ broker })).trouble).toContain('could not be read to its end')
@@ -336,7 +336,7 @@ describe('blotter certify', () => {
     expect(err).toContain('3 limit orders for the day, each to buy 1 KO at 2.50, are placed in account acc-1')
   })
 
-  it('wants a broker, or to be told that it is for the sandbox', async () => {
+  it('needs a broker, or --sandbox', async () => {
     expect(await runBlotter(['certify', '--yes'])).toMatchObject({ code: 1, err: expect.stringContaining('--sandbox') })
     const env = { ...keys, BLUUM_URL: 'https://sandbox.api.bluumfinance.com/v1' }
     const both = await runBlotter(['certify', '--yes', '--sandbox'], { env })

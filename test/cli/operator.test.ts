@@ -202,7 +202,7 @@ describe('blotter placements show', () => {
     expect(out).toMatch(/^3 .*SENDING → ACCEPTED/m)
   })
 
-  it('says that there is none', async () => {
+  it('says that no placement is unresolved', async () => {
     const dataDir = await fill()
     const byId = await ask(dataDir, 'placements', 'show', toOpId(7))
     expect(byId).toMatchObject({
@@ -351,7 +351,7 @@ describe('blotter audit verify', () => {
   })
 })
 
-describe('beside a running service', () => {
+describe('during a running service', () => {
   const place = 'mutation P($input: PlaceOrderInput!) { placeOrder(input: $input) { __typename } }'
   const read = `query ($accountId: ID!, $key: ID!) {
     placement(accountId: $accountId, clientOrderId: $key) { state foundBy orderId }

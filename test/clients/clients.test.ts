@@ -123,7 +123,7 @@ describe('Apollo Client', () => {
     expect(cache[`Order:${id}`]).toMatchObject({ status: 'CANCELED', asset: { __ref: 'Asset:{"symbol":"AAPL"}' } })
   })
 
-  it('23f keeps the data beside an error', async () => {
+  it('23f keeps the data of an answer with an error', async () => {
     const client = createApolloClient(harness.url)
     onTestFinished(() => client.stop())
     const query = gql('query ($good: ID!, $bad: ID!) { good: order(id: $good) { id } bad: order(id: $bad) { id } }')

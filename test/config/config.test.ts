@@ -159,7 +159,7 @@ describe('with Aries', () => {
     }
   })
 
-  it('beside Bluum connects both', () => {
+  it('together with Bluum connects both', () => {
     expect(listConnected(readConfig({ ...real, ...refreshed }))).toEqual(['BLUUM', 'ARIES'])
     expect(listConnected(readConfig(real))).toEqual(['BLUUM'])
     expect(listConnected(readConfig({}))).toEqual(['BLUUM', 'ARIES'])
@@ -182,7 +182,7 @@ describe('with Aries', () => {
     })
   })
 
-  it('has a warning in check-config while nobody has chosen which id names accounts', async () => {
+  it('has a warning in check-config without ARIES_TRADING_ID', async () => {
     for (const env of [refreshed, given, { ...real, ...given }]) {
       expect(await checkConfig(env)).toMatch(/\nWarning: ARIES_TRADING_ID is not set/)
       expect(await checkConfig({ ...env, ARIES_TRADING_ID: 'id' })).not.toContain('ARIES_TRADING_ID')
@@ -243,7 +243,7 @@ describe('problems', () => {
     expect(problems.join('\n')).not.toMatch(/eighty|chatty|maybe|evil|the-key|trust-me|the-password/)
   })
 
-  it('never contain the value, whichever setting cannot be used', () => {
+  it('never contain the value of any setting', () => {
     for (const name of listTopics().flatMap(({ table }) => Object.keys(table))) {
       for (const value of ['hidden value,%', 'https://hidden:value@example.com/#%', `hidden${'x'.repeat(5_000)}`]) {
         expect(problemsOf({ ...real, [name]: value }).join(), name).not.toContain('hidden')

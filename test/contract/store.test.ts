@@ -219,7 +219,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     expect(await store.update(step(makePlacement(2), {}), makeEntry(null, 'RESERVED'), 1)).toBe(false)
   })
 
-  test('takes a key once, whoever brings it again', async () => {
+  test('takes a key once', async () => {
     const { store, other } = open()
     const first = await insert(store, makePlacement(1))
     const again = makePlacement(2, { clientOrderId: first.clientOrderId })
@@ -243,7 +243,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     for (const twin of twins) expect(await store.find(twin)).toEqual(twin)
   })
 
-  test('lets the one who read the latest version write, and nobody else', async () => {
+  test('accepts a write only of the latest version', async () => {
     const { store, other } = open()
     const reserved = await insert(store, makePlacement(1))
     const sending = await advance(store, reserved, { state: 'SENDING' })
@@ -311,7 +311,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     expect(await store.findBound('BLUUM', many, toOpId(9))).toHaveLength(3)
   })
 
-  test('finds the twins of a placement that may still become orders, oldest first', async () => {
+  test('finds the duplicate candidates of a placement, oldest first', async () => {
     const { store } = open()
     for (const [index, state] of placementStates.entries()) await insert(store, makePlacement(90 - index, { state }))
     await insert(store, makePlacement(91, { state: 'UNKNOWN', accountId: 'acc-2' }))
@@ -322,7 +322,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     expect(twins[0]).toEqual(await store.read(twins[0]?.opId ?? ''))
   })
 
-  test('finds the unresolved placements of an account, whatever their terms, oldest first', async () => {
+  test('finds the unresolved placements of an account with any terms, oldest first', async () => {
     const { store } = open()
     for (const [index, state] of placementStates.entries()) await insert(store, makePlacement(90 - index, { state }))
     await insert(store, makePlacement(91, { state: 'UNKNOWN', accountId: 'acc-2' }))
@@ -368,7 +368,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     expect(await store.findCancels()).toHaveLength(all)
   })
 
-  test('finds at most 100 twins', async () => {
+  test('finds at most 100 duplicate candidates', async () => {
     const { store } = open()
     for (let n = 0; n < 101; n++) await insert(store, makePlacement(n, { state: 'UNKNOWN' }))
     const twins = await store.findDuplicateCandidates('BLUUM', 'acc-1', 'f'.repeat(64))
@@ -484,7 +484,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     await insert(store, makePlacement(3, { clientOrderId: first.clientOrderId }))
   })
 
-  test('never expires what somebody still has to do something about, nor what has no outcome', async () => {
+  test('never expires a record that still needs work, or has no outcome', async () => {
     const { store } = open()
     const kept = [
       makePlacement(1, { state: 'NOT_PLACED', nextCheckAt: 500, resolvedAt: 1 }),
@@ -497,7 +497,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
     for (const placement of kept) expect(await store.find(placement)).toEqual(placement)
   })
 
-  test('expires no more than it is told to at once, the oldest first', async () => {
+  test('expires at most the given number at once, the oldest first', async () => {
     const { store } = open()
     for (const n of [1, 2, 3, 4, 5]) await insert(store, makePlacement(n, { state: 'NOT_SENT', resolvedAt: 100 - n }))
     expect(await store.expire(1000, 0, 2)).toBe(2)
@@ -536,7 +536,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
 
   // ---- E12: the chain shows what was changed behind its back --------------------------------------------------------
 
-  test('E12 fails at the very row or record of which one byte was flipped, wherever it is', async () => {
+  test('E12 fails at the row or record with one flipped byte, at any position', async () => {
     const { store, tamper, look } = open()
     // Their names stay different from each other's, whichever is changed.
     for (const n of [1, 4, 8]) await place(store, n)
@@ -658,7 +658,7 @@ describe.each(implementations)('the store on $name', ({ open }) => {
 
   // ---- against a model ----------------------------------------------------------------------------------------------
 
-  test('does what a store of a few lines in memory does, whatever it is asked', async () => {
+  test('behaves like a store of a few lines in memory, for any calls', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(anyAct, { minLength: 1, maxLength: 25 }), async (acts) => {
         const { store, other } = open()
@@ -1125,7 +1125,7 @@ describe('a store file', () => {
     openService(file)
   })
 
-  test('serves an operator beside the service, who then finds its version stale', async () => {
+  test('serves an operator next to the service, which then finds its version stale', async () => {
     const file = join(makeFolder(), 'store.sqlite')
     const service = openService(file)
     const unknown = await insert(service, makePlacement(1, { state: 'UNKNOWN' }))
@@ -1140,7 +1140,7 @@ describe('a store file', () => {
     expect(await service.verifyAudit()).toEqual({ placements: 1, rows: 3, broken: null })
   })
 
-  test('serves an operator without a service, and lets one start beside it', async () => {
+  test('serves an operator without a service, and lets one start meanwhile', async () => {
     const file = join(makeFolder(), 'store.sqlite')
     const [placement] = await makeStore(file, 1)
     const operator = openOperator(file)

@@ -112,7 +112,7 @@ function startClock(): { advance: (ms: number) => void } {
 }
 
 describe('a broker that fails', () => {
-  it('C02 once is asked again, and the caller sees data', async () => {
+  it('C02 once is repeated, and the caller gets data', async () => {
     const own = await startForTest({ BREAKER: 'off' })
     await own.setRules({ match: { ...onOne, times: 1 }, fault: htmlFailure })
     const { data, errors } = await readOne(demoId(own), own)
@@ -133,7 +133,7 @@ describe('a broker that fails', () => {
     await expectAlive(own)
   })
 
-  it('always is asked at most 1.1 times what is demanded of it, and 3 times more', async () => {
+  it('always gets at most 1.1 times the calls that callers need, and 3 more', async () => {
     const own = await startForTest({ BREAKER: 'off' })
     await own.setRules({ fault: htmlFailure })
     const answers: Promise<Answer>[] = []
@@ -202,7 +202,7 @@ describe('a broker that fails', () => {
     await expectAlive(own)
   })
 
-  it('D14 at reads is still asked to cancel', async () => {
+  it('D14 at reads still gets cancels', async () => {
     const own = await startForTest()
     const clock = startClock()
     await own.setRules({ match: { method: 'GET' }, fault: htmlFailure })
@@ -298,7 +298,7 @@ describe('a broker that fails', () => {
 })
 
 describe('garbage', () => {
-  it('C04 a body that is cut is asked for again as a whole, three times at the most', async () => {
+  it('C04 a body that is cut is read again as a whole, three times at most', async () => {
     const own = await startForTest()
     await own.setRules({ match: onOne, fault: { kind: 'truncate' } })
     const answer = await readOne(demoId(own), own)
@@ -358,7 +358,7 @@ describe('garbage', () => {
     for (const error of errors ?? []) expect(error.extensions.code).toBe('BROKER_BAD_RESPONSE')
   })
 
-  it('C09 two hundred fields that nobody knows change nothing', async () => {
+  it('C09 two hundred unknown fields change nothing', async () => {
     const document = `query Both($id: ID!, $accountId: ID!) {
       order(id: $id) { id status quantity filledQuantity averagePrice submittedAt }
       orders(accountId: $accountId, first: 20) { nodes { id status quantity submittedAt } }
@@ -403,7 +403,7 @@ describe('garbage', () => {
     await expectAllClosed(sockets, 2_000)
   })
 
-  it('C11 a drip ends with its attempt where the caller has more time, and is asked again', async () => {
+  it('C11 a drip ends with its attempt and is repeated if the caller has more time', async () => {
     await harness.setRules({ match: { ...onOne, times: 1 }, fault: { kind: 'drip', bytesPerSecond: 1 } })
     await expectAlive(harness)
     const [first, second, ...more] = await callsOf()
@@ -442,7 +442,7 @@ describe('garbage', () => {
     },
   )
 
-  it('C15 what comes unasked behind an answer is not the answer to the next read', async () => {
+  it('C15 a second answer behind the first is not the answer to the next read', async () => {
     const own = await startForTest({ BREAKER: 'off' })
     const [first = '', second = ''] = await idsOf(own)
     await own.setRules({ match: { ...onOne, nth: 1 }, fault: { kind: 'extraResponse' } })
@@ -458,7 +458,7 @@ describe('garbage', () => {
     await expectAlive(own)
   })
 
-  it('C15 what comes unasked while the next read waits on the same socket is an error, not data', async () => {
+  it('C15 a second answer while the next read waits on the same socket is an error, not data', async () => {
     const own = await startForTest({ BREAKER: 'off' })
     const [first = '', second = '', third = ''] = await idsOf(own)
     await own.setRules(

@@ -334,7 +334,7 @@ async function outlastSettling(desk: Desk, searches = 4): Promise<void> {
 
 describe.concurrent('the answer to a placement is lost', () => {
   test.each(['rstAfterCommit', 'finAfterCommit'])(
-    'A06 %s: unknown as long as the order cannot be looked for, and then found by its key',
+    'A06 %s: unknown as long as lookups fail, and then found by its key',
     (kind) =>
       atDesk(settings, async (desk) => {
         await desk.harness.setRules(rule({ ...onPlace, times: 1 }, { kind }), hideLists)
@@ -383,7 +383,7 @@ describe.concurrent('the answer to a placement is lost', () => {
       expect(await booked(desk, next)).toHaveLength(1)
     }))
 
-  test('A19 of an order that was taken in as rejected: rejected, with its id', () =>
+  test('A19 with an order that the broker took in as rejected: rejected, with its id', () =>
     atDesk(soon, async (desk) => {
       await switchTo(desk, { market: 'closed-rejects' })
       await desk.harness.setRules(loseAnswer)
@@ -399,7 +399,7 @@ describe.concurrent('the answer to a placement is lost', () => {
   test.each([
     ['for a cash amount', { quantity: null, notional: '100.50' }],
     ['for a quantity', { quantity: '2' }],
-  ])('A06 of a market order %s, which has filled: found', (_, fields) =>
+  ])('A06 with a market order %s, which has filled: found', (_, fields) =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(loseAnswer)
       const input = buy(desk, { type: 'MARKET', timeInForce: 'DAY', limitPrice: null, ...fields })
@@ -409,7 +409,7 @@ describe.concurrent('the answer to a placement is lost', () => {
     }),
   )
 
-  test('A09 a caller with no time at all: placed all the same', () =>
+  test('A09 a caller without time: placed anyway', () =>
     atDesk(soon, async (desk) => {
       const input = buy(desk)
       expect(['UNKNOWN', 'PLACED']).toContain((await place(desk, input, 1)).outcome)
@@ -417,7 +417,7 @@ describe.concurrent('the answer to a placement is lost', () => {
       expect(await posts(desk)).toHaveLength(1)
     }))
 
-  test('A09 a caller in a hurry is told in time, and the order is found while its answer hangs', () =>
+  test('A09 a caller with a short deadline is answered in time, and the order is found while its answer hangs', () =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(rule(onPlace, { kind: 'hang', when: 'afterCommit' }))
       const input = buy(desk)
@@ -429,7 +429,7 @@ describe.concurrent('the answer to a placement is lost', () => {
       expect(await posts(desk)).toHaveLength(1)
     }))
 
-  test('A09 a caller who left before it was sent: the order is found while its answer hangs all the same', () =>
+  test('A09 a caller that left before the send: the order is found while its answer hangs', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(
         rule({ ...onLists, times: 1 }, { kind: 'latency', ms: 500 }),
@@ -479,7 +479,7 @@ describe.concurrent('the answer to a placement is lost', () => {
       expect(await booked(desk, input)).toHaveLength(1)
     }))
 
-  test('a gateway that repeats it while it is looked for is told the same', () =>
+  test('a gateway that repeats it during the lookups gets the same outcome', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(
         rule(onPlace, { kind: 'status', status: 502, body: html, when: 'afterCommit' }),
@@ -862,7 +862,7 @@ describe.concurrent('an equal order whose outcome is not known', () => {
       expect((after?.at ?? 0) - (before?.at ?? 0)).toBeGreaterThanOrEqual(195)
     }))
 
-  test('A31 that was lost and is found within a second holds nobody up', () =>
+  test('A31 that was lost and is found within a second delays no other order', () =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(loseAnswer)
       const results = await Promise.all([
@@ -874,7 +874,7 @@ describe.concurrent('an equal order whose outcome is not known', () => {
     }))
 })
 
-describe.concurrent('what is read before an order is sent', () => {
+describe.concurrent('the pre-send snapshot', () => {
   test.each([
     [1, certified],
     [2, {}],
@@ -885,14 +885,14 @@ describe.concurrent('what is read before an order is sent', () => {
     }),
   )
 
-  test('may fail: the order is sent all the same', () =>
+  test('may fail: the order is sent anyway', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(hideLists)
       expect(await place(desk, buy(desk))).toMatchObject({ __typename: 'OrderPlaced', replayed: false })
       expect(await posts(desk)).toHaveLength(1)
     }))
 
-  test('may hang: the order is sent all the same, after five seconds', () =>
+  test('may hang: the order is sent after five seconds', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(rule(onLists, { kind: 'hang' }))
       expect(await place(desk, buy(desk))).toMatchObject({ __typename: 'OrderPlaced', replayed: false })
@@ -1043,7 +1043,7 @@ describe.concurrent('trading is switched off', () => {
       expect(await booked(desk, before)).toMatchObject([{ status: 'accepted' }])
     }))
 
-  test('an order that was sent before is found out about all the same, and its cancel waits', () =>
+  test('the outcome of an order that was sent before is still found out, and its cancel waits', () =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(loseAnswer, hideLists)
       const input = buy(desk)
@@ -1124,7 +1124,7 @@ describe.concurrent('a cancel', () => {
       expect((await cancelPosts(desk)).map(({ status }) => status)).toEqual([502, 502, 200])
     }))
 
-  test('B07 that is never done is asked for three times and no more', () =>
+  test('B07 that never happens is sent three times and no more', () =>
     atDesk({ ...soon, PLACE_REPLY_MS: '3000' }, async (desk) => {
       const { orderId } = await placeResting(desk)
       await desk.harness.setRules(rule(onCancel, { kind: 'status', status: 502, body: html }))
@@ -1140,7 +1140,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
   const keyOf = ({ accountId, clientOrderId }: PlaceInput) => ({ accountId, clientOrderId })
   const notFound = { __typename: 'CancelRefused', refusalCode: 'NOT_FOUND', orderId: null, order: null }
 
-  test('B10 whose outcome is not known is kept, and done once when the order is found', () =>
+  test('B10 is kept for a placement with an unknown outcome, and done once when the order is found', () =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(loseAnswer, hideLists)
       const input = buy(desk)
@@ -1198,7 +1198,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     ['its order cannot be read', onSingles, 401, 'BLUM-401-003'],
     ['the broker says wait', onCancel, 429, 'BLUM-429-001'],
     ['the broker does not take our key', onCancel, 401, 'BLUM-401-003'],
-  ])('B10 whose order is found while %s is done when it can be', (_, match, status, code) =>
+  ])('B10 is done as soon as possible for an order that is found while %s', (_, match, status, code) =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(loseAnswer, hideLists)
       const input = buy(desk)
@@ -1212,7 +1212,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     }),
   )
 
-  test('B10 of an order that never appears: not found, and nothing is asked of the broker', () =>
+  test('B10 without an order that ever appears: not found, and no cancel call', () =>
     atDesk(settings, async (desk) => {
       await desk.harness.setRules(loseOrder, hideLists)
       const input = buy(desk)
@@ -1224,7 +1224,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
       expect(await cancelPosts(desk)).toEqual([])
     }))
 
-  test('B10 of an order that appears after it was assumed away: canceled then', () =>
+  test('B10 with an order that appears after ASSUMED: canceled then', () =>
     atDesk({ ...watchful, ...certified }, async (desk) => {
       await desk.harness.setRules(rule(onPlace, { kind: 'commitDelay', ms: 60_000 }), loseAnswer, hideLists)
       const input = buy(desk)
@@ -1237,7 +1237,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
       expect(await cancelPosts(desk)).toHaveLength(1)
     }))
 
-  test('of a placement that never left asks nothing, and does not cancel what is placed under the key later', () =>
+  test('before a send makes no call, and does not cancel an order that is placed with the key later', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.setRules(rule(onLists, { kind: 'hang' }))
       const input = buy(desk)
@@ -1254,7 +1254,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
       expect(await booked(desk, input)).toMatchObject([{ status: 'accepted' }])
     }))
 
-  test('of an order that was placed cancels it; of a key that names another account it does not', () =>
+  test('cancels a placed order by its key, but not with another account', () =>
     atDesk(soon, async (desk) => {
       const { input, orderId } = await placeResting(desk)
       const [, accountId = ''] = desk.harness.sandbox.accounts
@@ -1286,7 +1286,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     }),
   )
 
-  test('of a key that nobody used: not found after all orders were looked at', () =>
+  test('by an unused key: not found after all orders were read', () =>
     atDesk(soon, async (desk) => {
       await desk.harness.control('DELETE', `/book?account=${desk.harness.accountId}`)
       await placeResting(desk)
@@ -1294,7 +1294,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
       expect((await calls(desk)).map(({ method }) => method)).toEqual(['GET'])
     }))
 
-  test('of a key that was used elsewhere cancels that order', () =>
+  test('by a key that was used elsewhere cancels that order', () =>
     atDesk(soon, async (desk) => {
       const input = buy(desk)
       const orderId = await insert(desk, { client_order_id: input.clientOrderId })
@@ -1306,7 +1306,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     ['cannot be read', rule(onLists, { kind: 'status', status: 503 })],
     ['has a row that cannot be read', rule(onLists, { kind: 'dropField', field: 'id', row: 0 })],
     ['does not say whose keys its rows bear', rule(onLists, { kind: 'omitClientOrderId' })],
-  ])('of a key that is not recorded, where the list %s: not canceled, and not said to be missing', (_, blind) =>
+  ])('by an unrecorded key if the list %s: not canceled, and not reported as missing', (_, blind) =>
     atDesk(soon, async (desk) => {
       await desk.harness.control('DELETE', `/book?account=${desk.harness.accountId}`)
       const input = buy(desk)
@@ -1320,7 +1320,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     }),
   )
 
-  test('that breaks rules is told all of its problems', () =>
+  test('with invalid input gets all problems at once', () =>
     atDesk(soon, async (desk) => {
       const { accountId } = desk.harness
       const clientOrderId = randomUUID()
@@ -1342,7 +1342,7 @@ describe.concurrent('a cancel by the key of its placement', () => {
     }))
 })
 
-describe.concurrent('an order that is told differently from one answer to the next', () => {
+describe.concurrent('an order with answers that contradict each other', () => {
   test('B14 a fill that comes after CANCELED is shown, and is an alarm', () =>
     atDesk(soon, async (desk) => {
       const { orderId } = await placeResting(desk)

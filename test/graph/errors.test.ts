@@ -40,7 +40,7 @@ describe('a bug', () => {
     null,
     undefined,
     { secret: 'detail' },
-  ])('is masked, whatever was thrown (%o)', (thrown) => {
+  ])('is masked for any thrown value (%o)', (thrown) => {
     const { error, isBug } = toClientError(
       thrown instanceof Error ? locatedError(thrown, undefined, ['order']) : thrown,
     )
@@ -61,7 +61,7 @@ describe('a mistake of the caller', () => {
     })
   })
 
-  it('is told in few words, however much of what was sent the message quotes', () => {
+  it('is short, also if the message quotes a long input', () => {
     const { error } = toClientError(
       new GraphQLError(`Variable "$f" got ${'x'.repeat(90_000)}; Field "a" is not there.`),
     )

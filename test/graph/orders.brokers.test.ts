@@ -248,7 +248,7 @@ describe.each(desks)('%s', (_, find) => {
   })
 })
 
-it('a list, a placement and a cancel have one shape, whichever broker is behind the account', async () => {
+it('a list, a placement and a cancel have one shape for all brokers', async () => {
   const shapes: unknown[] = []
   for (const [, find] of desks) {
     const desk = find()
@@ -367,7 +367,7 @@ describe("lists by status over Bluum's investors, whose one word for open orders
   })
 })
 
-describe('what it costs at Aries, which reads orders in lists only', () => {
+describe('the calls at Aries, which reads orders in lists only', () => {
   const accountId = (): string => `aries:${accounts.sandbox.aries.accounts[0]}`
 
   /** The calls of one document, as methods and paths without their queries. */
@@ -430,7 +430,7 @@ describe('what it costs at Aries, which reads orders in lists only', () => {
     expect((await costOf(entities, { representations })).length).toBeLessThanOrEqual(3)
   })
 
-  it('what is known to have left the active list is looked for where it was, in one call', async () => {
+  it('an order that is known to have left the active list is found in one call', async () => {
     const id = (await listIds({ state: 'CLOSED' })).at(-1)
     expect(await costOf('query ($id: ID!) { order(id: $id) { status } }', { id })).toEqual([history()])
   })
@@ -451,7 +451,7 @@ describe('what it costs at Aries, which reads orders in lists only', () => {
     ])
   })
 
-  it('a cancel is a look, the cancel, and a look', async () => {
+  it('a cancel is a read, the cancel, and a read', async () => {
     const { data } = await accounts.run(place, { input: limitBuy(accountId()) })
     const input = { orderId: data.placeOrder.orderId }
     expect(
@@ -470,7 +470,7 @@ describe('a broker that is not connected here', () => {
     return harness
   }
 
-  it('is named where somebody reads, places or cancels there, and nothing is asked', async () => {
+  it('is named in the error of each read, placement and cancel, without a call', async () => {
     const bluumOnly = await startBluumOnly()
     const { errors } = await bluumOnly.run(
       '{ order(id: "aries:ACC-1:ORDER-1") { id } orders(accountId: "aries:ACC-1") { isComplete } }',

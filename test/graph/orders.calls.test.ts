@@ -39,7 +39,7 @@ describe('orders of a known account', () => {
     expect((await harness.calls()).length).toBeLessThanOrEqual(2)
   })
 
-  it('few orders that are known to be old are read singly, and cost no list in vain', async () => {
+  it('few orders that are known to be old are read by id, without a wasted list', async () => {
     const harness = await startForTest()
     const ids = (await idsOf(harness)).slice(150, 160)
     const aliases = ids.map((id, index) => `o${index}: order(id: "${id}", accountId: "${harness.accountId}") { id }`)
@@ -172,7 +172,7 @@ describe('a broker that caps its pages and says nothing of it', () => {
     }
   })
 
-  it('costs nothing where pages are as long as they are asked for', async () => {
+  it('costs nothing if pages are as long as their limit', async () => {
     const harness = await startForTest()
     const other = harness.sandbox.accounts[1]
     await harness.run(list, { accountId: harness.accountId })
@@ -231,7 +231,7 @@ it('an ARIES_TRADING_ID by which Aries refuses accounts is one warning', async (
   expect(told()[0]).not.toContain(own)
 })
 
-describe('single flight', () => {
+describe('shared reads', () => {
   it('50 callers of the same page at the same time are 1 call', async () => {
     const harness = await startForTest()
     await harness.setRules({ match: { path: '/orders\\?' }, fault: { kind: 'latency', ms: 300 } })
@@ -301,7 +301,7 @@ describe('the rate', () => {
   })
 })
 
-describe('what a read costs is told on request', () => {
+describe('the cost of a read is shown on request', () => {
   const explain = { 'x-blotter-explain': '1' }
 
   async function costOf(harness: Harness, query: string, headers: Record<string, string> = explain) {

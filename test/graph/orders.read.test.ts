@@ -102,7 +102,7 @@ describe('one order', () => {
   })
 
   it.each(['../accounts', 'a/b', '', '.', '..', 'a'.repeat(129), 'ord_%2e%2e', 'ord 1'])(
-    'refuses %j as an id, names the argument, and asks nobody',
+    'refuses %j as an id, names the argument, and makes no call',
     async (id) => {
       const { data, errors } = await harness.run(readOne, { id })
       expect(data).toEqual({ order: null })
@@ -484,7 +484,7 @@ describe('rows that leave fields out', () => {
     }
   })
 
-  it('are completed for every order that is asked for by its id, also when a list answered it', async () => {
+  it('are completed for every order that is queried by its id, also if a list answered it', async () => {
     const ids = (await harness.book()).slice(0, 15).map((order) => String(order.id))
     for (let run = 0; run < 2; run++) {
       const { data, errors } = await harness.run(
@@ -586,7 +586,7 @@ describe('trouble', () => {
     expect(await harness.calls()).toHaveLength(1)
   })
 
-  it('one failing order fails alone, wherever it is asked for', async () => {
+  it('one failing order fails alone, in every field that reads it', async () => {
     const ids = (await harness.book()).slice(0, 3).map((order) => String(order.id))
     await harness.setRules(
       { match: { path: `/trading/orders/${ids[1]}` }, fault: { kind: 'invalidJson' } },
@@ -629,7 +629,7 @@ describe('trouble', () => {
     expect(errors?.[0]).toMatchObject({ path: ['orders', 'nodes', 2], extensions: { code: 'BROKER_BAD_RESPONSE' } })
   })
 
-  it('a garbled nullable field is null with an error of its own, and the order stands', async () => {
+  it('a garbled nullable field is null with an error of its own, and the order remains', async () => {
     await harness.setRules({ fault: { kind: 'setField', field: 'filled_qty', value: { amount: '1' } } })
     const { data, errors } = await harness.run(readOne, { id: id() })
     expect(data.order).toMatchObject({ id: id(), status: 'FILLED', filledQuantity: null })
@@ -671,7 +671,7 @@ describe('trouble', () => {
     },
   )
 
-  it('C21 a broker that ignores the filter shows nothing that was not asked for', async () => {
+  it('C21 shows only matching orders if the broker ignores the filter', async () => {
     await harness.setRules({
       match: { path: '/orders\\?' },
       fault: { kind: 'setField', field: 'status', value: 'canceled' },

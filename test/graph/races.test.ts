@@ -251,11 +251,11 @@ const key2 = { clientOrderId: 'key-00002' }
 
 // ---- cancels ----------------------------------------------------------------------------------------------------
 
-describe('a wish to cancel', () => {
+describe('a cancel request', () => {
   test.each([
     ['RATE_LIMITED', throttled],
     ['BROKER_UNAVAILABLE', new UpstreamError('not_sent', 'no connection')],
-  ])('is kept while the broker cannot be asked, %s, and carried out afterwards', async (_code, error) => {
+  ])('is kept while the broker cannot be called, %s, and carried out afterwards', async (_code, error) => {
     const { place, ended, script, cancelById, canceled, pass, book, record } = start()
     await ended(place())
     const { cancel } = script
@@ -271,7 +271,7 @@ describe('a wish to cancel', () => {
     expect((await record()).cancelSettledAt).not.toBeNull()
   })
 
-  test('that was kept is asked for until the broker looks at it, and all who ask meanwhile are told so', async () => {
+  test('is sent until the broker processes it, and all callers meanwhile get CancelPending', async () => {
     const { lose, ended, script, cancelById, cancelByKey, canceled, pass, setOrder, book, record } = start()
     await lose()
     expect(await ended(cancelByKey('key-00001', 100))).toMatchObject({ outcome: 'PENDING', orderId: null })
@@ -294,7 +294,7 @@ describe('a wish to cancel', () => {
     expect((await record()).cancelSettledAt).not.toBeNull()
   })
 
-  test('is pending for whoever has no time left when its order is found', async () => {
+  test('is pending for a caller without time left when its order is found', async () => {
     const { lose, world, ended, script, cancelByKey, canceled, pass, setOrder } = start()
     await lose()
     setOrder('ord_1', key1)
@@ -329,7 +329,7 @@ describe('a wish to cancel', () => {
     expect(sent).toEqual([])
   })
 
-  test('of an order that is taken for never placed is done should it appear late', async () => {
+  test('is done for an order that counts as not placed and appears late', async () => {
     const { lose, ended, cancelByKey, canceled, pass, setOrder, record, book } = start()
     await lose()
     await pass(160_000)
@@ -342,7 +342,7 @@ describe('a wish to cancel', () => {
     expect(book.get('ord_1')).toMatchObject({ status: 'CANCELED' })
   })
 
-  test('of a key that comes in during the search for it is about that order', async () => {
+  test('by a key that is recorded during the search is about that order', async () => {
     const { place, ended, world, script, cancelByKey, canceled, pass } = start({ capabilities: { clientIdEcho: true } })
     script.search = async () => {
       await world.sleep(200)
@@ -464,7 +464,7 @@ describe('one key', () => {
     expect(sent).toEqual(['key-00001'])
   })
 
-  test('whose attempt is under way is not taken back by what was read of an earlier one', async () => {
+  test('is not taken back during an attempt by a read of an earlier one', async () => {
     const { place, ended, world, script, serve, store, sent, pass, record, alarms } = start()
     const other = serve()
     const { answer, search } = script
@@ -500,7 +500,7 @@ describe('one key', () => {
     expect(alarms).toEqual([])
   })
 
-  test('is told no order but its own', async () => {
+  test('gets no order but its own', async () => {
     const { place, ended, script, setOrder, book } = start()
     await ended(place({ ...key1 }))
     // The second is answered with the order of the first, and found by its key.
@@ -529,7 +529,7 @@ describe('one key', () => {
     expect(sent).toEqual(['key-00001', 'key-00002'])
   })
 
-  test('of a rejected order stays NOT_PLACED, without an order, when only the key is remembered', async () => {
+  test('with a rejected order stays NOT_PLACED, without an order, if only the tombstone is left', async () => {
     const { place, ended, clock, script, setOrder, store, commands, cancelByKey, canceled } = start()
     script.answer = async () => accept(setOrder('ord_1', { ...key1, status: 'REJECTED', state: 'CLOSED' }))
     expect(await ended(place())).toMatchObject({ outcome: 'REJECTED', orderId: 'ord_1' })
@@ -544,7 +544,7 @@ describe('one key', () => {
   })
 })
 
-test('a cancel that cannot be recorded is done all the same, and told without the order, whose id can have the account in it', async () => {
+test('a cancel that cannot be recorded is done, and logged without the order id, which can contain the account', async () => {
   const { place, ended, store, cancelById, canceled, troubles } = start()
   for (const key of ['key-00001', 'key-00002']) {
     expect(await ended(place({ clientOrderId: key }))).toMatchObject({ outcome: 'PLACED' })
@@ -617,7 +617,7 @@ describe('a search', () => {
     expect(book.get('ord_1')).toMatchObject({ status: 'ACCEPTED' })
   })
 
-  test('of the second attempt learns nothing from the first', async () => {
+  test('for the second attempt uses nothing of the first', async () => {
     const times = { lookupMs: [10, 30, 80, 200, 450, 900, 1_500], settleMs: 1_200 }
     const { place, ended, world, clock, script, sent, searchedAt, pass, record } = start({ times })
     let endedAt = 0
@@ -646,7 +646,7 @@ describe('a search', () => {
   test.each([
     ['fails', () => Promise.reject(unauthorized)],
     ['cannot see all', () => Promise.resolve({ isComplete: false })],
-  ])('that always %s is told once, and proves nothing', async (_, search) => {
+  ])('that always %s is reported once, and proves nothing', async (_, search) => {
     const { lose, script, pass, record, alarms } = start({ capabilities: { clientIdEcho: true } })
     script.search = search
     await lose()
@@ -657,7 +657,7 @@ describe('a search', () => {
     expect(alarms).toHaveLength(1)
   })
 
-  test('is announced to whoever asks when to ask again', async () => {
+  test('is announced with the time of the next query', async () => {
     const times = { lookupMs: [1_000, 5_000, 40_000] }
     const { place, ended, world, clock, script, searchedAt, pass, record, commands } = start({ times })
     // What takes time takes fractions of a ms.
@@ -683,7 +683,7 @@ describe('a search', () => {
   })
 })
 
-describe('a late look', () => {
+describe('a late lookup', () => {
   test.each([
     ['fails', () => Promise.reject(unauthorized)],
     ['cannot see all', () => Promise.resolve({ isComplete: false })],
@@ -721,7 +721,7 @@ describe('a late look', () => {
 
 const checked = { type: 'checked', nextCheckAt: 99_000 } as const
 
-test('only what is looked for is checked again', async () => {
+test('only wanted orders are checked again', async () => {
   const { place, ended, record } = start()
   await ended(place())
   const placement = await record()
@@ -732,7 +732,7 @@ test('only what is looked for is checked again', async () => {
   expect(advance({ ...placement, state: 'NOT_PLACED', nextCheckAt: null }, checked, 1)).toBeNull()
 })
 
-test('news of an attempt is none of another attempt', async () => {
+test('an event of one attempt does not apply to another', async () => {
   const { place, ended, record } = start()
   await ended(place())
   const accepted = { ...(await record()), attempt: 2 }

@@ -107,7 +107,7 @@ describe('a credential that the broker refuses', () => {
     expect(told).toEqual([...pair, ...pair])
   })
 
-  it('of the token address is the same alarm, and an expired token is none', async () => {
+  it('raises the same alarm at the token address, and none for an expired token', async () => {
     const sandbox = await startSandbox({ stateFile: ':memory:', seed: 'tokens' })
     onTestFinished(() => sandbox.close())
     const { url, clientId, clientSecret, tradingId } = sandbox.aries

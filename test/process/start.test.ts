@@ -176,7 +176,7 @@ describe('serve', () => {
     )
   })
 
-  it('stops within SHUTDOWN_MS, whatever hangs', async () => {
+  it('stops within SHUTDOWN_MS, also if a call hangs', async () => {
     const running = await startServer({ DATA_DIR: makeDataDir(), SHUTDOWN_MS: '300' })
     const accountId = /accounts +(\S+),/.exec(running.output())?.[1]
     const rule = { match: { method: 'POST' }, fault: { kind: 'hang' } }

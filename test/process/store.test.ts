@@ -470,7 +470,7 @@ describe('a wall clock that jumps', () => {
   test.each([
     ['an hour ahead', hour],
     ['an hour back', -hour],
-  ])('G09 %s while the service is down: the search begins anew', async (_, jumpMs) => {
+  ])('G09 %s while the service is down: the lookups begin again', async (_, jumpMs) => {
     const wall = { offsetMs: 0 }
     const file = join(makeDataDir(), 'placements.sqlite')
     const first = start(file, wall)

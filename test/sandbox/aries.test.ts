@@ -202,7 +202,7 @@ describe('accounts', () => {
   })
 
   test.each(['id', 'fdid', 'apex_account_id', 'sterling_account_id'])(
-    'tradingId says which of them orders are asked for by: %s',
+    'tradingId chooses the id of order calls: %s',
     async (tradingId) => {
       await switchTo({ tradingId })
       const { rows } = await ask('/v1/users/me/accounts')
@@ -281,7 +281,7 @@ describe('credentials and paths', () => {
     ['POST', '/v2/accounts/ID/orders'],
     ['GET', '/v2/accounts/ID'],
     ['GET', '/v1/oauth2/authorize'],
-  ])('what is not there is 404 in the shape of all errors: %s %s', async (method, path) => {
+  ])('a missing path is 404 in the shape of all errors: %s %s', async (method, path) => {
     expect(errorOf(await ask(path.replace('ID', account()), { method }))).toEqual([404, 'not_found'])
   })
 
@@ -311,7 +311,7 @@ describe('credentials and paths', () => {
 })
 
 describe('tokens', () => {
-  test('a refresh gives one that is valid for as long as it says, beside those given before', async () => {
+  test('a refresh gives one that is valid as long as it says, in addition to earlier ones', async () => {
     const first = await refresh()
     expect([first.status, first.body]).toEqual([
       200,
@@ -396,7 +396,7 @@ describe('tokens', () => {
     expect(await statusWith(body['access_token'])).toBe(401)
   })
 
-  test('the log shows that tokens were asked for, and no secret of it', async () => {
+  test('the log shows token requests without their secrets', async () => {
     const { body } = await refresh()
     const form = `client_secret=${sandbox.aries.clientSecret}`
     await ask('/v1/oauth2/token/', { method: 'POST', body: form, token: null })
@@ -458,7 +458,7 @@ describe('placing', () => {
     })
   })
 
-  test('what fills at once is acknowledged as new, and found filled', async () => {
+  test('an order that fills at once is acknowledged as new, and found filled', async () => {
     const placed = await place(market)
     expect(placed.body).toMatchObject({ success: true, status: 'NEW', cumQty: '0', leavesQty: '2', avgPrice: '0' })
     expect(await now(placed)).toMatchObject({
@@ -620,7 +620,7 @@ describe('placing', () => {
     expect((await now(placed))['ordStatus']).toBe('FILLED')
   })
 
-  test('what a control port rejects for reasons of its own has a reason too', async () => {
+  test('an order that the control port rejects has a reason too', async () => {
     const placed = await place(resting)
     await setStatus(idOf(placed), 'rejected')
     expect(await now(placed)).toMatchObject({ ordStatus: 'REJECTED', ordRejReason: 'OTHER', text: expect.any(String) })
@@ -1182,7 +1182,7 @@ describe('faults', () => {
     expect((await ask(active())).rows.filter((row) => row['clientId'] === 'mine')).toHaveLength(1)
   })
 
-  test('a placement enters the book later, whatever ended its request', async () => {
+  test('a placement enters the book later, after any end of its request', async () => {
     await rules(
       { match: { method: 'POST' }, fault: { kind: 'commitDelay', ms: 3000 } },
       { match: { method: 'POST', nth: 2 }, fault: { kind: 'rstAfterRead' } },
@@ -1198,7 +1198,7 @@ describe('faults', () => {
     expect((await ask(active())).rows.filter((row) => row['clientId'] === 'mine')).toHaveLength(1)
   })
 
-  test('a placement has a twin, or is refused as a duplicate', async () => {
+  test('a placement comes twice, or is refused as a duplicate', async () => {
     await rules({ fault: { kind: 'twin' } })
     await place({ ...resting, clientId: 'mine' })
     await ask(active())
@@ -1239,7 +1239,7 @@ describe('faults', () => {
     expect((await control('GET', `/book?account=${account()}`)).rows).toHaveLength(120)
   })
 
-  test('an unasked answer behind the true one is an order of Aries', async () => {
+  test('a second answer behind the true one is an order of Aries', async () => {
     await rules({ match: { path: 'users' }, fault: { kind: 'extraResponse' } })
     const { hostname, port } = new URL(sandbox.aries.url)
     const socket = connect(Number(port), hostname)

@@ -179,7 +179,7 @@ describe('investors', () => {
 })
 
 describe('paths, credentials and ids', () => {
-  test('errors have one envelope, whatever the other dialect does', async () => {
+  test('errors have one envelope, independent of the other dialect', async () => {
     await switchTo({ errorEnvelope: 'flat', listEnvelope: 'array' })
     const code = async (headers: Record<string, string>): Promise<unknown[]> =>
       errorOf(await read(await fetch(`${sandbox.url}/investors`, { headers })))
@@ -299,7 +299,7 @@ describe('placing', () => {
     expect((await ask(`${orders()}?limit=1`)).rows).toEqual([open])
   })
 
-  test('what fills at once is answered as pending and found filled', async () => {
+  test('an order that fills at once is answered as pending and found filled', async () => {
     const placed = await place(market)
     expect(placed.body).toMatchObject({ status: 'pending', filled_quantity: '0', average_price: '0.00' })
     expect(await now(placed)).toMatchObject({
@@ -658,7 +658,7 @@ describe('faults', () => {
     expect(await inBook()).toBe(1)
   })
 
-  test('a placement enters the book later, has a twin, or is refused as a duplicate', async () => {
+  test('a placement enters the book later, comes twice, or is refused as a duplicate', async () => {
     await rules({ match: { method: 'POST' }, fault: { kind: 'commitDelay', ms: 3000 } })
     const placed = await place(mine)
     expect([placed.status, placed.body['status']]).toEqual([201, 'pending'])
@@ -793,7 +793,7 @@ describe('switches', () => {
     ['Not enough cash.', { ...market, quantity: '100000' }],
     ['Not enough shares to sell.', { ...market, side: 'sell', quantity: '100000' }],
     ['Asset cannot be traded.', { ...market, symbol: 'TWTR' }],
-  ])('what business rules refuse is an order that fails: %s', async (reason, body) => {
+  ])('a business rule makes an order that fails: %s', async (reason, body) => {
     await switchTo({ refusals: 'failedOrder' })
     const before = (await ask(`/investors/${investor()}`)).body
     const placed = await place(body)

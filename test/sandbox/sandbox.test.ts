@@ -283,7 +283,7 @@ describe('the seeded past', () => {
     }
   })
 
-  test('a clock that stands before the past starts after it', async () => {
+  test('a clock that is before the past starts after it', async () => {
     const early = await start({ now: () => 0 })
     try {
       const { now } = (await control('GET', '/clock', undefined, early)).body
@@ -582,7 +582,7 @@ describe('holds', () => {
 })
 
 describe('the books', () => {
-  test('whatever is placed, filled and canceled, each order costs its value to the cent and no hold is left over', async () => {
+  test('after any placements, fills and cancels each order costs its value to the cent and no hold is left over', async () => {
     let drawn = 7
     const draw = (below: number): number => {
       drawn = (drawn * 1_103_515_245 + 12_345) % 2_147_483_648
@@ -801,7 +801,7 @@ describe('idempotency', () => {
   })
 })
 
-describe('what a broker can be relied on for, by switch', () => {
+describe('the capabilities of a broker, by switch', () => {
   const mine = { ...resting, client_order_id: 'mine' }
   const key = { 'idempotency-key': 'k1' }
   const newest = async (): Promise<Json | undefined> => (await ask(`${orders()}?limit=1`)).rows[0]
@@ -820,7 +820,7 @@ describe('what a broker can be relied on for, by switch', () => {
     expect(await count()).toBe(4)
   })
 
-  test('a client order id is free for any order, or refused if the account has it, whatever became of that', async () => {
+  test('a client order id is free for any order, or refused if an order of the account has it, in any status', async () => {
     await place(mine)
     const second = await place(mine)
     expect([second.status, await count()]).toEqual([201, 2])
@@ -912,7 +912,7 @@ describe('what a broker can be relied on for, by switch', () => {
     expect((await read(other))['status']).toBe('canceled')
   })
 
-  test('a cancel of a canceled order can answer with it; one of a filled or rejected order is refused all the same', async () => {
+  test('a cancel of a canceled order can answer with it; a cancel of a filled or rejected order is always refused', async () => {
     await control('PUT', '/switches', { cancelOfCanceled: 'order' })
     const placed = await place(mine)
     const first = await cancel(placed)
@@ -1156,7 +1156,7 @@ describe('the control port', () => {
     expect(await wallet()).toEqual(cash)
   })
 
-  test('a status that is none of the four, or of no order, is refused', async () => {
+  test('an unknown status, or one without an order, is refused', async () => {
     const path = `/orders/${sandbox.demo.openOrderId}/status`
     expect((await control('POST', path, { status: 'partially_filled' })).status).toBe(400)
     expect((await control('POST', path, { state: 'filled' })).status).toBe(400)
@@ -1305,7 +1305,7 @@ describe('faults', () => {
     expect((await place(mine)).status).toBe(201)
   })
 
-  test('a caller who leaves during a latency is served all the same, when it is over', async () => {
+  test('a caller that leaves during a latency is served when it is over', async () => {
     await rules({ match: { method: 'POST' }, fault: { kind: 'latency', ms: 100 } })
     const leave = new AbortController()
     const slow = ask(orders(), { method: 'POST', body: mine, signal: leave.signal })
@@ -1456,7 +1456,7 @@ describe('faults', () => {
     ['twoContentLengths', /\r\ncontent-length: (\d+)\r\ncontent-length: (?!\1\r)\d+\r\n/],
     ['hugeHeader', /^(?=[^]{40960,}\r\n\r\n)HTTP\/1.1 200 OK\r\n/],
     ['badChunk', /\r\n\r\n[0-9a-f]+\r\n\{[^]*\r\nxyz\r\n/],
-  ])('badHeaders %s cannot be read, and whoever goes on reusing the connection is served', async (how, bytes) => {
+  ])('badHeaders %s cannot be read, and a client that reuses the connection is served', async (how, bytes) => {
     const path = `/trading/orders/${sandbox.demo.openOrderId}`
     await rules({ match: { path: 'orders/', times: 3 }, fault: { kind: 'badHeaders', how } })
     expect((await raw('GET', path)).text).toMatch(bytes)
@@ -1472,7 +1472,7 @@ describe('faults', () => {
     expect((await ask(path)).body['id']).toBe(sandbox.demo.openOrderId)
   })
 
-  test('extraResponse sends a whole second answer with an order that nobody asked for', async () => {
+  test('extraResponse sends a whole second answer with another order', async () => {
     const { filledOrderId, openOrderId } = sandbox.demo
     await rules({ match: { times: 1 }, fault: { kind: 'extraResponse' } })
     const socket = openSocket()
@@ -1488,7 +1488,7 @@ describe('faults', () => {
     await socket.seen(RegExp(`"id":"${filledOrderId}"[^]*\\}$`))
   })
 
-  test('extraResponse with a delay can be taken for the answer to the next request', async () => {
+  test('extraResponse with a delay can look like the answer to the next request', async () => {
     const { filledOrderId, openOrderId } = sandbox.demo
     await rules(
       { match: { nth: 1 }, fault: { kind: 'extraResponse', ms: 20 } },
@@ -1563,7 +1563,7 @@ describe('faults', () => {
     expect(await statusOf(`/trading/orders/${String(other.body['id'])}`)).toBe(404)
   })
 
-  test('of an order that changed often, the past beyond its last 16 states is its first, never a later one', async () => {
+  test('the past of an order beyond its last 16 states is its first state, never a later one', async () => {
     const placed = await place({ ...mine, qty: '30' })
     for (let part = 0; part < 20; part++) {
       clock += 1
@@ -1577,7 +1577,7 @@ describe('faults', () => {
     expect(filled).toEqual(['20', '19', '5', '0', '0', '0'])
   })
 
-  test('maxRps is the rate limit for what matches, while the rule stands', async () => {
+  test('maxRps is the rate limit of matching requests, while the rule is set', async () => {
     await rules({ match: { path: 'orders' }, fault: { kind: 'maxRps', perSecond: 2 } })
     const statuses = [await statusOf(orders()), await statusOf(orders()), await statusOf(orders())]
     expect([...statuses, await statusOf('/accounts')]).toEqual([200, 200, 429, 200])
@@ -1690,7 +1690,7 @@ describe('faults', () => {
     { kind: 'truncate' },
     { kind: 'emptyBody' },
     { kind: 'invalidJson' },
-  ])('whatever ends its request now, an order under commitDelay comes, once: %j', async (fault) => {
+  ])('an order with commitDelay comes once, after any end of its request: %j', async (fault) => {
     await rules({ fault }, later)
     await raw('POST', orders(), body)
     await control('POST', '/advance', { ms: 3249 })
@@ -1712,7 +1712,7 @@ describe('faults', () => {
     await settled
   })
 
-  test('of a request that was refused or never read, no order comes', async () => {
+  test('a request that was refused or never read gives no order', async () => {
     const ends = [{ kind: 'rstBeforeRead' }, { kind: 'retryAfter', value: '1' }]
     for (const fault of ends) {
       await rules(later, { fault })
@@ -1803,7 +1803,7 @@ describe('faults', () => {
     expect((await place({ ...mine, client_order_id: 'other' })).body['client_order_id']).toBe('other')
   })
 
-  test('dedupe refuses a client order id that the account has, while the rule stands', async () => {
+  test('dedupe refuses a client order id of the account, while the rule is set', async () => {
     await rules({ match: { method: 'POST' }, fault: { kind: 'dedupe' } })
     expect((await place(mine)).status).toBe(201)
     const second = await place(mine)
@@ -1819,7 +1819,7 @@ describe('faults', () => {
     return rows.filter((row) => Date.parse(String(row['submitted_at'])) >= noon)
   }
 
-  test('a twin differs from the order that was asked for in its ids only', async () => {
+  test('a second order differs from the requested one in its ids only', async () => {
     await rules(twin, { match: { method: 'POST' }, fault: { kind: 'rstAfterCommit' } })
     expect(await raw('POST', orders(), body)).toEqual({ text: '', end: 'reset' })
     const rows = await recent()
@@ -1839,13 +1839,13 @@ describe('faults', () => {
     [{ kind: 'retryAfter', value: '1' }, [undefined]],
     [{ kind: 'status', status: 502, when: 'afterCommit' }, ['mine', undefined]],
     [{ kind: 'truncate' }, ['mine', undefined]],
-  ])('a twin comes with any end of a request that was read: %j', async (fault, ids) => {
+  ])('a second order comes with any end of a request that was read: %j', async (fault, ids) => {
     await rules({ fault }, twin)
     await raw('POST', orders(), body)
     expect((await recent()).map((row) => row['client_order_id']).sort()).toEqual(ids)
   })
 
-  test('a twin under commitDelay is there before the order, and a request that asks for no order has none', async () => {
+  test('a second order with commitDelay comes before the order, and only for requests that place one', async () => {
     await rules(twin, later)
     const placed = await place(mine)
     const [only, ...others] = await recent()

@@ -52,7 +52,7 @@ async function expectRefused(answer: Answer): Promise<void> {
 
 const codesOf = ({ errors }: Answer): unknown[] => (errors ?? []).map(({ extensions }) => extensions['code'])
 
-describe('E05 what one document writes and then reads', () => {
+describe('E05 a document that writes and then reads', () => {
   const shown = 'order { id status account { orders(first: 20) { nodes { id status } } } }'
   const document = `mutation ($first: CancelOrderInput!, $second: CancelOrderInput!, $third: PlaceOrderInput!) {
     one: cancelOrder(input: $first) { outcome ${shown} }
@@ -380,7 +380,7 @@ describe('documents that are deep, long or wide', () => {
     expect([answer.data, answer.errors]).toEqual([{ __typename: 'Query' }, undefined])
   })
 
-  it('F25 what is told of a long value is short', async () => {
+  it('F25 a message about a long value is short', async () => {
     const names = Object.fromEntries(Array.from({ length: 20 }, (_, index) => [`unknown${index}`, 1]))
     const query = 'query ($f: OrderFilter) { orders(accountId: "x", filter: $f) { isComplete } }'
     const answer = await closed.run(query, { f: { ...names, sid: 'x'.repeat(90_000) } })
@@ -392,7 +392,7 @@ describe('documents that are deep, long or wide', () => {
     expect(JSON.stringify(answer.errors)).not.toContain('Did you mean')
   })
 
-  it('F01 an entity may hold anything, however deep, and is told as what it is', async () => {
+  it('F01 a representation may hold any value at any depth, and gets an error that says so', async () => {
     const query = 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename } }'
     for (const id of [nested(5_000, '[', '1', ']'), nested(5_000, '{"id":', '1', '}')].map((text) =>
       JSON.parse(text),
@@ -481,7 +481,7 @@ describe('F11 introspection, where it is off', () => {
 
 describe('F20 subscriptions', () => {
   it.each(['application/json', 'text/event-stream', 'multipart/mixed'])(
-    'are refused, however many, and leave no stream open where one is asked for: %s',
+    'are refused in any number, and leave no stream open: %s',
     async (accept) => {
       const query = 'subscription ($id: ID!) { orderEvents(accountId: $id) { id } }'
       const body = JSON.stringify({ query, variables: { id: closed.accountId } })
@@ -501,7 +501,7 @@ describe('F20 subscriptions', () => {
   )
 })
 
-describe('entities of a gateway that is none', () => {
+describe('representations of a broken gateway', () => {
   const query = 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename ... on Order { id } } }'
   const missing = { __typename: 'Order', id: 'ord_nobody' }
 
@@ -521,7 +521,7 @@ describe('entities of a gateway that is none', () => {
     ['a text', 'Order'],
     ['a list', [{ __typename: 'Order', id: 'ord_1' }]],
     ['an id that is none', { __typename: 'Order', id: '..' }],
-  ])('fail each by itself, whatever stands beside them, and end no process: %s', async (_, representation) => {
+  ])('fail one by one, next to any others, and end no process: %s', async (_, representation) => {
     // Those before and after it are asked for at once, and one of them fails later than it does.
     const r = [{ __typename: 'Order', id: '../x' }, missing, representation, missing]
     const answer = await closed.run(query, { r })

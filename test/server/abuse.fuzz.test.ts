@@ -292,7 +292,7 @@ function listValid(): { query: string; variables: object }[] {
   ]
 }
 
-describe('whatever is asked', () => {
+describe('any document', () => {
   it('begins with what is fine', async () => {
     for (const { query, variables } of listValid()) {
       const { errors } = await harness.run(query, variables)

@@ -205,7 +205,7 @@ describe('bodies', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('F18 arrays and objects as deep as a body can be are no bug, wherever they stand', async () => {
+  it('F18 arrays and objects of any depth are no bug, at any place', async () => {
     const entities = 'query ($x: [_Any!]!) { _entities(representations: $x) { __typename } }'
     const orders = 'query ($x: [ID!]!) { ordersByIds(ids: $x) { id } }'
     const placeOrder = 'mutation ($x: PlaceOrderInput!) { placeOrder(input: $x) { outcome } }'
@@ -285,7 +285,7 @@ describe('answers', () => {
     'application/json;q=0',
     'nonsense',
     ',',
-  ])('F19 who takes %s alone is refused with how to ask, and nothing is run', async (accept) => {
+  ])('F19 a client that accepts only %s is refused with the fix, and nothing runs', async (accept) => {
     const query = '{ __typename }'
     const deferred = '{ ... @defer { __typename } }'
     const headers = { accept, 'apollo-require-preflight': '1' }
@@ -323,7 +323,7 @@ describe('answers', () => {
     'application/json, text/event-stream',
     'multipart/mixed;deferSpec=20220824, application/graphql-response+json;q=0.9, */*;q=0.1',
     'text/event-stream, */*;q=0.1',
-  ])('F19 who takes %s gets JSON', async (accept) => {
+  ])('F19 a client that accepts %s gets JSON', async (accept) => {
     const response = await post('{"query":"{ __typename }"}', { accept })
     expect(response.headers.get('content-type')).toMatch(/^application\/(graphql-response\+)?json/)
     expect([response.status, await response.json()]).toEqual([200, { data: { __typename: 'Query' } }])
@@ -559,7 +559,7 @@ describe('connections', () => {
     }
   })
 
-  it('an expectation that is none is refused', async () => {
+  it('an unknown expectation is refused', async () => {
     const { text } = await send(readOrder('Connection: close\r\nExpect: the-moon\r\n'))
     expect(toStatuses(text)).toEqual([417])
     expect(await harness.calls()).toEqual([])
@@ -675,7 +675,7 @@ describe('garbage', () => {
     keptBytes: mostly(fc.constant(null), fc.nat(1_000)),
   })
 
-  it('is answered with an HTTP answer that blames nobody here, or not at all, and asks no broker', async () => {
+  it('gets an HTTP answer with a 4xx, or none, without a call to a broker', async () => {
     const counts = new Map<number, number>()
     await fc.assert(
       fc.asyncProperty(sent, async ({ requests, cuts, noise, keptBytes }) => {

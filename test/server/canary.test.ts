@@ -55,7 +55,7 @@ const plain = new Headers({ 'content-type': 'application/json' })
 const toBody = (message: string): string => JSON.stringify({ data: { order: { id: 'ord_1' } }, errors: [{ message }] })
 const toLine = (fields: object): string => `${JSON.stringify({ level: 'info', msg: 'operation', ...fields })}\n`
 
-it.each(secrets)('hears %s, wherever it is told', (_, secret) => {
+it.each(secrets)('hears %s in every output', (_, secret) => {
   const inText = `before ${secret} after`
   const tellings: ((canary: Canary) => void)[] = [
     (canary) => canary.noteAnswer(plain, toBody(inText)),
@@ -107,7 +107,7 @@ it.each([
   expect(() => canary.expectSilent()).toThrow(problem)
 })
 
-it('is silent about what may be told', () => {
+it('is silent about harmless output', () => {
   const canary = create()
   // A broker's own words, our name for an order, the setting that is no secret, and what is too short to be one.
   canary.noteAnswer(plain, JSON.stringify({ data: { placeOrder: { reason: '<html>no</html>', orderId: 'ord_1' } } }))

@@ -110,7 +110,7 @@ describe.skipIf(executablePath === undefined)('GraphiQL', () => {
     }
   })
 
-  it('runs the first tab as it stands and shows the order', async () => {
+  it('runs the first tab unchanged and shows the order', async () => {
     expect(await runTab(0, 'FILLED')).toContain(harness.sandbox.demo.filledOrderId)
   })
 

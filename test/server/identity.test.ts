@@ -196,7 +196,7 @@ describe('a token', () => {
     server.close()
   })
 
-  it('of a router may be missing where it shows its secret, for the schema alone', async () => {
+  it('may be missing for a router that sends its secret, for the schema alone', async () => {
     const secret = 'the-secret-of-the-router'
     const guarded = await startHarness({ ...tokenEnv, ROUTER_SECRET: secret })
     const shown = { 'x-router-secret': secret }
@@ -207,7 +207,7 @@ describe('a token', () => {
   })
 })
 
-describe('an account of somebody else', () => {
+describe('an account of another caller', () => {
   let token = ''
   beforeAll(async () => {
     token = await sign({ ...all, accounts: [own] })
@@ -219,7 +219,7 @@ describe('an account of somebody else', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('E03 is refused by its id, whether it exists or not, before anybody is asked', async () => {
+  it('E03 is refused by its id, whether it exists or not, without a call', async () => {
     const query = 'query ($id: ID!) { orders(accountId: $id) { nodes { id } } }'
     const answers = [await ask(token, query, { id: foreign }), await ask(token, query, { id: 'no-such-account' })]
     for (const answer of answers) {
@@ -234,7 +234,7 @@ describe('an account of somebody else', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('shows none of its orders by their ids, which answer like ids that nobody has', async () => {
+  it('shows none of its orders by their ids, which answer like unknown ids', async () => {
     const missing = 'ord_nobodyhasthisone'
     const query = `query ($id: ID!, $ids: [ID!]!, $r: [_Any!]!) {
       order(id: $id) { id }
@@ -257,7 +257,7 @@ describe('an account of somebody else', () => {
     expect(calls[1]).toBe(calls[0])
   })
 
-  it('keeps an order that the broker denies for a while: it answers as one that nobody has', async () => {
+  it('answers an order that the broker denies for a while like an unknown one', async () => {
     const query = 'query ($id: ID!) { order(id: $id) { id } }'
     const canceling = 'mutation ($id: ID!) { cancelOrder(input: { orderId: $id }) { __typename outcome message } }'
     const everybody = await sign(all)
@@ -280,7 +280,7 @@ describe('an account of somebody else', () => {
     expect(codesOf(await ask(everybody, query, { id: foreignOrder }))).toEqual(['BROKER_BAD_RESPONSE'])
   })
 
-  it('named with an order or an entity is asked of nobody', async () => {
+  it('named with an order or an entity makes no call', async () => {
     const query = `query ($id: ID!, $accountId: ID!, $r: [_Any!]!) {
       order(id: $id, accountId: $accountId) { id }
       _entities(representations: $r) { ... on Order { id } ... on TradingAccount { id orders { nodes { id } } } }
@@ -351,7 +351,7 @@ describe('an account of somebody else', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('B09 keeps its orders: a cancel answers like one of an order that nobody has, and asks for nothing', async () => {
+  it('B09 keeps its orders: a cancel answers like one of an unknown order, and makes no cancel call', async () => {
     const canceling = `mutation ($input: CancelOrderInput!) {
       cancelOrder(input: $input) { __typename outcome message order { id } ... on CancelRefused { refusalCode } }
     }`
@@ -403,7 +403,7 @@ it.each([
   ['answers', []],
   ['fails', [{ match: { method: 'GET' }, fault: { kind: 'status', status: 400 } }]],
 ])(
-  'B09 where a broker reads an order only under its account and %s, a cancel tells nobody else that it exists',
+  'B09 if a broker reads an order only under its account and %s, a cancel does not reveal that it exists',
   async (_, rules) => {
     const investors = await startHarness({ ...tokenEnv, BLUUM_API: 'investors', BREAKER: 'off' })
     const [mine = '', theirs = ''] = investors.sandbox.investors
@@ -483,7 +483,7 @@ describe('a right', () => {
       'query ($accountId: ID!) { placement(accountId: $accountId, clientOrderId: "key-00001") { state } }',
     ],
     ['orders:read', 'orders:place', 'query ($r: [_Any!]!) { _entities(representations: $r) { __typename } }'],
-  ])('E11 %s that the token lacks ("%s") is missed, and nobody is asked: %#', async (scope, granted, query) => {
+  ])('E11 %s that the token lacks ("%s") is refused without a call: %#', async (scope, granted, query) => {
     const token = await sign({ ...all, scope: granted })
     const input = limitBuy(harness)
     const answer = await ask(token, query, {

@@ -216,7 +216,7 @@ describe('a connection without a request', () => {
 })
 
 describe('a listener that others than this machine reach', () => {
-  it('F24 takes every name of a host, and nothing that is none', async () => {
+  it('F24 takes every name of a host, and no other text', async () => {
     const listening = await startListener({ isLoopbackOnly: false })
     const askAs = async (host: string): Promise<string> => {
       const client = listening.ask('small', 0)

@@ -85,7 +85,7 @@ describe('the shape of a document', () => {
     )
   })
 
-  it('F09 is bounded in directives, and those that nobody knows are refused', async () => {
+  it('F09 is bounded in directives, and unknown ones are refused', async () => {
     await expectRefused(
       `{ ${times(11, (index) => `a${index}: __typename @skip(if: false)`)} }`,
       'QUERY_TOO_COMPLEX',
@@ -100,7 +100,7 @@ describe('the shape of a document', () => {
     await expectRefused('{ __typename @unheard }', 'GRAPHQL_VALIDATION_FAILED', /@unheard/)
   })
 
-  it('F05 fragments that go round, or are not there, are told as that', async () => {
+  it('F05 circular and missing fragments are named', async () => {
     await expectRefused(
       '{ ...A } fragment A on Query { ...A }',
       'GRAPHQL_VALIDATION_FAILED',
@@ -129,7 +129,7 @@ describe('the shape of a document', () => {
     await expectRefused(getIntrospectionQuery(), 'GRAPHQL_VALIDATION_FAILED', /introspection/)
   })
 
-  it('introspection beside other fields takes the limit of depth off none of them', async () => {
+  it('introspection lifts the limit of depth of no other field', async () => {
     const deep = toDeep(9, '__typename').slice(1)
     for (const document of [
       `{ __schema { queryType { name } } ${deep}`,
@@ -293,7 +293,7 @@ describe('the rows of an answer', () => {
   })
 })
 
-describe('what is told of a bad document', () => {
+describe('the messages about a bad document', () => {
   it('F25 is at most ten errors, in few words', async () => {
     const { errors } = await closed.run(`{ ${times(300, (index) => `unknown${index}`)} }`)
     expect(errors?.length).toBeLessThanOrEqual(10)
@@ -329,7 +329,7 @@ describe('what is told of a bad document', () => {
     expect(errors?.[0]?.message).toContain('Did you mean "order"')
   })
 
-  it('an error beside data is told however many there are', async () => {
+  it('all errors of an answer with data are reported', async () => {
     const ids = Array.from({ length: 20 }, (_, index) => `../${index}`)
     const { data, errors } = await closed.run('query ($ids: [ID!]!) { ordersByIds(ids: $ids) { id } }', { ids })
     expect(data.ordersByIds).toEqual(ids.map(() => null))

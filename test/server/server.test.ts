@@ -92,7 +92,7 @@ describe('GraphQL over HTTP', () => {
     'application/x-www-form-urlencoded',
     'multipart/form-data; boundary=x',
     'application/graphql',
-  ])('refuses a body of %s, whatever headers say', async (type) => {
+  ])('refuses a body of %s with any headers', async (type) => {
     const response = await post('query={__typename}', { 'content-type': type, 'x-graphql-yoga-csrf': '1' })
     expect(response.status).toBe(415)
     expect(await response.json()).toMatchObject({ errors: [{ message: expect.stringContaining('application/json') }] })
@@ -230,7 +230,7 @@ describe('GraphQL over HTTP', () => {
     expect(await get({ 'sec-fetch-site': 'same-origin' }, mutation)).toBe(405)
   })
 
-  it('lets listed origins send whatever headers their preflight asks for, and read refusals', async () => {
+  it('lets listed origins send any headers of their preflight, and read refusals', async () => {
     const open = await startForTest({ CORS_ORIGINS: 'https://app.example.com' })
     const asked = 'baggage, sentry-trace, traceparent, apollographql-client-name, x-anything-else'
     const preflight = (origin: string) =>
@@ -341,7 +341,7 @@ describe('request ids', () => {
     expect(await response.json()).toMatchObject({ errors: [{ extensions: { requestId: 'desk-7:42' } }] })
   })
 
-  it('makes one where there is none, or one that could forge a log line', async () => {
+  it('makes one if it is missing, or could forge a log line', async () => {
     const own = await post('{"query":"{ __typename }"}')
     expect(own.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/)
     const forged = await post('{"query":"{ __typename }"}', { 'x-request-id': 'a b{"level":"error"}' })
@@ -350,7 +350,7 @@ describe('request ids', () => {
 })
 
 describe('the log', () => {
-  it('has one line for an operation, with its request id, codes and nothing of what was asked', async () => {
+  it('has one line for an operation, with its request id, codes and nothing of the document', async () => {
     const quiet = await startForTest({ LOG_LEVEL: 'info' })
     const query = 'query Desk($id: ID!) { order(id: $id) { id } }'
     await quiet.fetch(
@@ -451,7 +451,7 @@ describe('a router', () => {
     'query E($representations: [_Any!]!) { _entities(representations: $representations) { ... on Order { id } } }'
   const order = () => ({ __typename: 'Order', id: harness.sandbox.demo.filledOrderId })
 
-  it('E14 has to show its secret for what is its alone, whatever the document looks like', async () => {
+  it('E14 needs its secret for the fields of routers, in any document', async () => {
     const secret = 'a-secret-of-the-router'
     const guarded = await startForTest({ ROUTER_SECRET: secret })
     const representations = [{ ...order(), id: guarded.sandbox.demo.filledOrderId }]
@@ -507,7 +507,7 @@ describe('health', () => {
     expect(await harness.calls()).toEqual([])
   })
 
-  it('answers 404 for paths that are none of it', async () => {
+  it('answers 404 for unknown paths', async () => {
     expect((await fetch(new URL('/nope', harness.url))).status).toBe(404)
     expect((await fetch(new URL('/', harness.url))).status).toBe(404)
   })

@@ -40,7 +40,7 @@ async function post({ fetch, url }: Harness, body: object, headers: Record<strin
 
 const codesOf = ({ errors }: Asked): unknown[] => (errors ?? []).map(({ extensions }) => extensions['code'])
 
-describe('where only trusted documents are run', () => {
+describe('with only trusted documents', () => {
   let harness: Harness
   let variables: { id: string }
 
@@ -80,7 +80,7 @@ describe('where only trusted documents are run', () => {
     expect((await harness.fetch(new Request(`${harness.url}?${query}`, { headers }))).status).toBe(405)
   })
 
-  it('others are refused, whatever they are, before anybody is asked', async () => {
+  it('all others are refused without a call', async () => {
     await harness.clearCalls()
     for (const query of [String(ReadOrder), '{ __typename }', '{ __schema { types { name } } }', '{ nonsense', '{']) {
       const answer = await post(harness, { query, variables })
@@ -130,7 +130,7 @@ describe('where only trusted documents are run', () => {
   })
 })
 
-describe('where others are run too', () => {
+describe('with other documents as well', () => {
   it('a document is taken by its id or as it is, and an unknown id does not keep a text from being run', async () => {
     const harness = await startForTest({ TRUSTED_DOCUMENTS: manifest, TRUSTED_DOCUMENTS_MODE: 'allow' })
     const variables = { id: harness.sandbox.demo.filledOrderId }
@@ -246,7 +246,7 @@ describe('a manifest', () => {
     ['is a list', '["{ __typename }"]'],
     ['has something else than texts', '{"a": {"text": "{ __typename }"}}'],
     ['is empty', '{}'],
-  ])('that %s is a problem of the settings, named beside all others', async (_, text) => {
+  ])('that %s is a problem of the settings, named with all others', async (_, text) => {
     const file = text === null ? '/nowhere/manifest.json' : write(text)
     const env = { TRUSTED_DOCUMENTS: file, PORT: 'x' }
     expect(() => readConfig(env)).toThrow(
@@ -255,7 +255,7 @@ describe('a manifest', () => {
     expect(() => readConfig(env)).not.toThrow(file)
   })
 
-  it('says what is wrong with each document before anybody is served', async () => {
+  it('names the problem of each document at the start', async () => {
     const many = Array.from({ length: 12 }, (_, index) => [`many-${index}`, '{ unknown }'])
     const documents = {
       good: '{ __typename }',

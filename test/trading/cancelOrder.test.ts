@@ -115,7 +115,7 @@ describe('a healthy broker', () => {
     expect(await cancels()).toHaveLength(1)
   })
 
-  test.each(['3', '9.999999999'])('B04 what had filled before stays filled: %s', async (quantity) => {
+  test.each(['3', '9.999999999'])('B04 the filled part stays filled: %s', async (quantity) => {
     const orderId = await placeResting()
     await harness.control('POST', `/orders/${orderId}/fill`, { quantity })
     expect(await cancel({ orderId })).toMatchObject({
@@ -179,7 +179,7 @@ describe('a healthy broker', () => {
     expect(await cancels()).toHaveLength(1)
   })
 
-  test('B11 with and without the account at once: all are told that it is canceled', async () => {
+  test('B11 with and without the account at once: all get CancelConfirmed', async () => {
     const orderId = await placeResting()
     await harness.setRules(onEachCancel({ kind: 'latency', ms: 200 }))
     const inputs = [{ orderId }, { orderId, accountId: harness.accountId }]
@@ -188,7 +188,7 @@ describe('a healthy broker', () => {
     expect((await cancels()).length).toBeLessThanOrEqual(2)
   })
 
-  test('what follows in the same document sees the order canceled', async () => {
+  test('later fields of the document see the order canceled', async () => {
     const input = limitBuy(harness)
     const { data: placed } = await harness.run(placeDocument, { input })
     const { orderId } = placed.placeOrder
@@ -429,7 +429,7 @@ describe('an answer that does not tell', () => {
     },
   )
 
-  test('an order that fills while nobody answers is told as filled', async () => {
+  test('an order that fills without an answer is reported as filled', async () => {
     const orderId = await placeResting()
     await harness.setRules(onEachCancel({ kind: 'rstAfterRead' }))
     const canceling = cancel({ orderId })
@@ -491,7 +491,7 @@ test('a graceful stop finishes the cancel under way and takes no new one', async
   await stopped
 })
 
-test('a cancel that its caller was told was not asked for is not asked for later', async () => {
+test('a cancel that was reported as not sent is not sent later', async () => {
   const own = await startForTest()
   const id = own.sandbox.demo.openOrderId
   await own.setRules({ match: { method: 'GET' }, fault: { kind: 'latency', ms: 600 } })

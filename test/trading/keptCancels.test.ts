@@ -97,7 +97,7 @@ async function statusOf({ harness }: Column, orderId: string, accountId: string)
 const kept = { __typename: 'CancelPending', message: expect.stringContaining('It is kept') }
 
 describe.each(dialects)('over %s, a cancel right after placing while the reads of the broker lag', (name) => {
-  test.each(['orderId', 'clientOrderId'])('by %s is asked for by what the record knows', async (by) => {
+  test.each(['orderId', 'clientOrderId'])('by %s is sent with the terms of the record', async (by) => {
     const column = columnOf(name)
     const { harness } = column
     await harness.control('PUT', '/switches', { readLag: 'seconds' })
@@ -116,8 +116,8 @@ describe.each(dialects)('over %s, a cancel right after placing while the reads o
   })
 })
 
-describe.each(dialects)('over %s, a cancel that cannot be asked for', (name) => {
-  test('is kept with the record of its placement, and done when it is asked for again', async () => {
+describe.each(dialects)('over %s, a cancel that cannot be sent', (name) => {
+  test('is kept with the record of its placement, and done at the next try', async () => {
     const column = columnOf(name)
     const { orderId, accountId, clientOrderId } = await placeResting(column)
     await column.harness.setRules({ match: {}, fault: { kind: 'refuse' } })
@@ -172,7 +172,7 @@ test('a cancel that the broker never accepted is made again, with and without a 
   }
 })
 
-test('a cancel of an order whose account nobody has named is refused, because it could not be kept', async () => {
+test('a cancel of an order without a known account is refused, because it could not be kept', async () => {
   const column = columnOf('accounts')
   await column.harness.setRules({ match: {}, fault: { kind: 'status', status: 503 } })
   const refused = { __typename: 'CancelRefused', refusalCode: 'BROKER_UNAVAILABLE' }

@@ -433,7 +433,7 @@ describe('findMatch', () => {
     if (match.kind === 'found') expect(match.foundBy).toBe(foundBy)
   })
 
-  test('what a broker adds of a cash order is no difference', () => {
+  test('a quantity that the broker adds to a cash order is no difference', () => {
     const cash = { ...request, type: 'MARKET' as const, quantity: null, notional: '50', limitPrice: null }
     const order = createOrder('ord_1', {
       ...mine,

@@ -252,9 +252,9 @@ async function holdModel(seed: number, numRuns: number): Promise<void> {
 }
 
 // Each waits most of the time for searches and answers, so several go on at once.
-describe.concurrent('A32 whatever callers repeat and brokers break', () => {
+describe.concurrent('A32 any repeats of callers and faults of brokers', () => {
   test.each([20_261_120, 20_261_121, 20_261_122, 20_261_123, 20_261_124])(
-    'each key is one order at most, and what is told of it is true (seed %i)',
+    'each key is one order at most, and every answer is true (seed %i)',
     (seed) => holdModel(seed, Number(process.env['SEQUENCES'] ?? 200) / 5),
     120_000,
   )

@@ -123,7 +123,7 @@ describe('a healthy broker', () => {
     expect(await posts()).toHaveLength(1)
   })
 
-  test('A02 fifty at once with one key are one send, and one of them is told that it placed', async () => {
+  test('A02 fifty at once with one key are one send, and one of them is not replayed', async () => {
     await harness.setRules(onEachPlace({ kind: 'latency', ms: 200 }))
     const input = limitBuy()
     const results = await Promise.all(Array.from({ length: 50 }, () => place(input)))
@@ -215,7 +215,7 @@ describe('a healthy broker', () => {
     )
   })
 
-  test("the caller's key goes as client_order_id, and an Idempotency-Key of ours beside it", async () => {
+  test("the caller's key goes as client_order_id, and a key of ours as Idempotency-Key", async () => {
     const first = limitBuy()
     const second = limitBuy()
     await place(first)
@@ -242,7 +242,7 @@ describe('a healthy broker', () => {
     expect(await booked(input.clientOrderId)).toMatchObject([{ qty: quantity, limit_price: limitPrice }])
   })
 
-  test('what reaches the book is what was ordered, digit by digit', async () => {
+  test('the order reaches the book digit by digit', async () => {
     // An account of its own, with cash for whatever is drawn.
     const [, accountId = ''] = harness.sandbox.accounts
     await harness.control('PUT', `/accounts/${accountId}`, { cash: '9'.repeat(28) })
@@ -473,7 +473,7 @@ describe('the broker says no', () => {
 // ---- proven not placed ------------------------------------------------------------------------------------------
 
 describe('proven not placed', () => {
-  test('A24 a closed port is told as such, and the same key places once it is open', async () => {
+  test('A24 a closed port is reported, and the same key places once it is open', async () => {
     await harness.setRules({ match: {}, fault: { kind: 'refuse' } })
     const input = limitBuy()
     const proven = {
@@ -830,7 +830,7 @@ describe('not known', () => {
     },
   )
 
-  test('a refusal that comes after its caller was answered is told to the repeat', async () => {
+  test('a refusal that comes after its caller was answered is the answer to the repeat', async () => {
     await hasty.setRules(onEachPlace({ kind: 'latency', ms: 500 }))
     const input = limitBuy({ accountId: hasty.accountId, symbol: 'ZZZZ' })
     expect(await place(input, hasty)).toMatchObject({ outcome: 'UNKNOWN' })
@@ -856,7 +856,7 @@ describe('an answer with less than an order', () => {
     })
   })
 
-  test('an order that cannot be read just now is placed all the same', async () => {
+  test('an order that cannot be read now is placed anyway', async () => {
     await harness.setRules(onNextPlace({ kind: 'dropField', field: 'status' }), {
       match: { method: 'GET' },
       fault: { kind: 'status', status: 503 },
@@ -1047,7 +1047,7 @@ describe('an adapter in memory', () => {
     expect(onTrouble).toHaveBeenCalledExactlyOnceWith(expect.any(String), bug)
   })
 
-  test('A18 an answer that cannot be read is told to the operator', async () => {
+  test('A18 an unreadable answer is logged for the operator', async () => {
     const nonsense = new UpstreamError('unreadable', 'about another order')
     const { placeKey, onTrouble } = start(() => Promise.reject(nonsense))
     expect(await placeKey('key-00001')).toMatchObject({ outcome: 'UNKNOWN' })
@@ -1389,7 +1389,7 @@ describe('H01 a decimal', () => {
     expect(sent?.body).toContain(`"qty":"${detail}"`)
   }
 
-  test('a float literal is told that it loses digits', async () => {
+  test('a float literal is refused because it loses digits', async () => {
     const { errors } = await harness.run(writeDocument('1.5'))
     expect(errors?.[0]?.message).toContain(
       '1.5 is a float, which loses digits on its way: write a string of plain digits such as "175.00"',

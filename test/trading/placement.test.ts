@@ -162,7 +162,7 @@ describe('advance', () => {
     expect(step?.placement.version).toBe(before.version + 1)
   })
 
-  test('a wish to cancel is kept once, settled once, and may be made again', () => {
+  test('a cancel request is kept once, settled once, and may be made again', () => {
     const step = (placement: Placement, event: PlacementEvent): Placement =>
       advance(placement, event, at)?.placement ?? placement
     const wished = step(inState.UNKNOWN, events.cancel_requested)
@@ -181,7 +181,7 @@ describe('advance', () => {
     ['UNKNOWN', 'rejected'],
     ['UNKNOWN', 'resolved, none'],
     ['NOT_PLACED', 'checked, never again'],
-  ] as const)('a wish to cancel ends where there is no order and none to come: %s, %s', (state, name) => {
+  ] as const)('a cancel request ends without an order now or later: %s, %s', (state, name) => {
     const wished = { ...inState[state], cancelRequestedAt: createdAt + 3 }
     expect(advance(wished, events[name], at)?.placement.cancelSettledAt).toBe(at)
   })
@@ -192,13 +192,13 @@ describe('advance', () => {
     ['UNKNOWN', 'accepted, its order'],
     ['UNKNOWN', 'absent'],
     ['NOT_PLACED', 'accepted, its order'],
-  ] as const)('a wish to cancel goes on where there may be an order: %s, %s', (state, name) => {
+  ] as const)('a cancel request remains while an order may exist: %s, %s', (state, name) => {
     const wished = { ...inState[state], cancelRequestedAt: createdAt + 3 }
     const next = advance(wished, events[name], at)?.placement
     expect(next).toMatchObject({ cancelRequestedAt: createdAt + 3, cancelSettledAt: null })
   })
 
-  test('what its caller has canceled is not sent', () => {
+  test('a canceled placement is not sent', () => {
     const wished = { ...inState.RESERVED, cancelRequestedAt: createdAt + 3 }
     expect(advance(wished, events.sending, at)).toBeNull()
     const again = { ...inState.SENDING, cancelRequestedAt: createdAt + 3 }
@@ -224,14 +224,14 @@ describe('advance', () => {
     expect(advance(over, events['checked, again later'], at)).toBeNull()
   })
 
-  test('what never left was never sent, and what was proven not processed was', () => {
+  test('a placement that never left counts as not sent, and one that was not processed as sent', () => {
     const never = advance(inState.SENDING, events['not_sent, never left'], at)?.placement
     expect(never).toMatchObject({ sends: 0, firstSentAt: null, lastSentAt: null })
     const refused = advance(inState.SENDING, events['not_sent, not processed'], at)?.placement
     expect(refused).toMatchObject({ sends: 1, firstSentAt: createdAt + 1, lastSentAt: createdAt + 1 })
   })
 
-  test('what left once more is counted, and taken back where it did not', () => {
+  test('a repeated send is counted, and not if it did not leave', () => {
     const again = advance(inState.SENDING, events.sent_again, at)?.placement ?? inState.SENDING
     expect(again).toMatchObject({ state: 'SENDING', sends: 2, firstSentAt: createdAt + 1, lastSentAt: at })
     expect(advance(again, events['not_sent, never left'], at)?.placement).toMatchObject({ sends: 1 })
@@ -295,7 +295,7 @@ describe('advance', () => {
     )
   })
 
-  test('is told nothing new of its outcome twice', () => {
+  test('changes nothing if its outcome is repeated', () => {
     for (const before of Object.values(inState)) {
       for (const event of Object.values(events)) {
         const once = advance(before, event, at)
@@ -322,7 +322,7 @@ describe('toFingerprint', () => {
     other: '0'.repeat(before) + text + (text.includes('.') ? '' : after > 0 ? '.' : '') + '0'.repeat(after),
   }))
 
-  test('is the same for equal decimals, whatever their digits and the order of the fields', () => {
+  test('is the same for equal decimals, with any digits and order of fields', () => {
     fc.assert(
       fc.property(spelled, spelled, (quantity, limitPrice) => {
         const one = toFingerprint({ ...request, quantity: quantity.text, limitPrice: limitPrice.text })

@@ -340,7 +340,7 @@ describe('a place', () => {
     expect(next.grantedAt).not.toBeNull()
   })
 
-  test('of a call that was never sent is free at once, for the first in the queue', async () => {
+  test('is free at once if its call was not sent, for the first in the queue', async () => {
     const budget = open(10)
     const slow = Array.from({ length: 6 }, () => ask(budget, 'place', 60_000, undefined, keep))
     const list = ask(budget, 'list')
@@ -352,7 +352,7 @@ describe('a place', () => {
     expect(list.grantedAt).toBeNull()
   })
 
-  test('is one place, however often its call is told to be sent and over', async () => {
+  test('is one permit, also if `sent` and `release` are called more often', async () => {
     const budget = open(10)
     const sent = ask(budget, 'place')
     const over = ask(budget, 'place', 60_000, undefined, keep)
@@ -471,7 +471,7 @@ describe('callers', () => {
     expect(order.indexOf('list')).toBe(20)
   })
 
-  test('one alone has the whole rate, as nobody in particular has', async () => {
+  test('one alone has the whole rate, and so has null', async () => {
     const left: number[][] = []
     for (const caller of ['alone', null]) {
       const { askAs } = openFor(25)
@@ -506,7 +506,7 @@ describe('callers', () => {
     for (const wish of overtaken) throttledOf(wish)
   })
 
-  test('one who leaves and comes back goes before nobody who waits', async () => {
+  test('one that leaves and comes back passes no waiter', async () => {
     const lane = 'place'
     // One at a time.
     const { budget, order, askAs } = openFor(4)
@@ -607,7 +607,7 @@ describe('deadlines', () => {
     expect(next.grantedAt).not.toBeNull()
   })
 
-  test('the caller who leaves is told its own reason and frees its place in the queue', async () => {
+  test('the caller that leaves gets its own reason and frees its place in the queue', async () => {
     const budget = open(10)
     for (let i = 0; i < 6; i++) ask(budget, 'place')
     const controller = new AbortController()
@@ -645,7 +645,7 @@ describe('pauses', () => {
     expect(mostWithin(cancels, windowMs)).toBeLessThanOrEqual(20)
   })
 
-  test('who comes in a pause and cannot outwait it hears so at once, also where places were taken before', async () => {
+  test('a call in a pause that cannot wait for its end is refused at once, also with permits taken before', async () => {
     const budget = open(10)
     for (let i = 0; i < 6; i++) ask(budget, 'place')
     await vi.advanceTimersByTimeAsync(10)
@@ -682,7 +682,7 @@ describe('pauses', () => {
     expect(wishes[0]?.grantedAt).not.toBeNull()
   })
 
-  test('a pause of an hour is one of a minute, and who cannot wait hears so at once', async () => {
+  test('a pause of an hour is one of a minute, and a call that cannot wait is refused at once', async () => {
     const budget = open(10)
     budget.pause(3_600_000)
     const cancel = ask(budget, 'cancel', 1_000)
@@ -745,7 +745,7 @@ const stepArb: fc.Arbitrary<Step> = fc.oneof(
   },
 )
 
-test('whatever comes, and whenever it is sent: the limit holds in every second, everyone is answered by its deadline', async () => {
+test('any calls, sent at any time: the limit holds in every second, and each is answered by its deadline', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 40 }),
@@ -860,7 +860,7 @@ test('however late calls are sent, or not at all: who waits is served as fast as
   )
 })
 
-test('whatever the flood: the first two cancels of a second leave at once', async () => {
+test('with any flood the first two cancels of a second leave at once', async () => {
   await fc.assert(
     fc.asyncProperty(
       // With fewer there are no places kept for them.
@@ -889,7 +889,7 @@ test('whatever the flood: the first two cancels of a second leave at once', asyn
 
 const callerArb = fc.constantFrom<string | null>('a', 'b', 'c', null)
 
-test('whoever comes and leaves: in each lane next is the caller that has waited longest since its last turn', async () => {
+test('with any arrivals and departures, the next caller of a lane is the one that has waited longest since its last turn', async () => {
   const arrivalArb = fc.record({
     caller: callerArb,
     lane: fc.constantFrom(...lanes),
@@ -957,7 +957,7 @@ test('whoever comes and leaves: in each lane next is the caller that has waited 
   )
 })
 
-test('as long as nobody comes later, who is admitted leaves in time, and who is refused would have left as told', async () => {
+test('without later calls, an admitted call leaves in time, and a refused one would have left when its error says', async () => {
   const arrivalArb = fc.record({
     caller: callerArb,
     count: fc.integer({ min: 1, max: 20 }),

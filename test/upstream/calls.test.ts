@@ -239,7 +239,7 @@ describe('readers of the same thing', () => {
     expect(other.http.sent).toHaveLength(1)
   })
 
-  test('nothing is kept: who comes after the answer asks anew', async () => {
+  test('no answer is kept: a reader after the answer makes a new call', async () => {
     const { http, calls } = open(ok)
     watch(calls.read(one, reader()))
     await pass(50)
@@ -248,7 +248,7 @@ describe('readers of the same thing', () => {
     expect(http.sent).toHaveLength(2)
   })
 
-  test('nothing is kept for the blink of an eye: who reads again on the answer asks anew', async () => {
+  test('no answer is kept at all: a reader that reads again on the answer makes a new call', async () => {
     const { http, calls } = open(ok)
     const again = watch(calls.read(one, reader()).then(() => calls.read(one, reader())))
     const others = [watch(calls.read(one, reader())), watch(calls.read(one, reader()))]
@@ -303,7 +303,7 @@ describe('readers of the same thing', () => {
     expect(http.sent[0]?.isAborted).toBe(false)
   })
 
-  test('all leave: the call ends, and who comes then asks anew', async () => {
+  test('all leave: the call ends, and a later reader makes a new call', async () => {
     const { http, calls } = open(ok)
     const scopes = [reader(), reader(), reader()]
     for (const scope of scopes) watch(calls.read(one, scope))
@@ -339,7 +339,7 @@ describe('readers of the same thing', () => {
     expect(http.sent).toHaveLength(1)
   })
 
-  test('who has left before it began sends nothing', async () => {
+  test('a reader that left before the call began sends nothing', async () => {
     const { http, calls } = open(ok)
     const scope = reader()
     scope.leave('early')
@@ -425,7 +425,7 @@ describe('readers of the same thing', () => {
   })
 
   test.each(['lookup', 'snapshot'] as const)(
-    'a look for a placement (%s) takes over none from before it asked, but one of its kind that has not left yet',
+    'a lookup (%s) shares no call from before it, but one of its kind that has not left yet',
     async (lane) => {
       const { http, calls } = open(ok)
       const look: ReadCall = { ...list, lane }
@@ -444,7 +444,7 @@ describe('readers of the same thing', () => {
   )
 
   test.each(['lookup', 'snapshot'] as const)(
-    'a look that a cancel needs (%s) takes over none from before either',
+    'a lookup of a cancel (%s) shares no call from before it either',
     async (lane) => {
       const { http, calls } = open(ok)
       const look: ReadCall = { ...list, lane }
@@ -459,7 +459,7 @@ describe('readers of the same thing', () => {
     },
   )
 
-  test('a look before a placement waits no longer than it may, for its place as for its answer', async () => {
+  test('a snapshot waits no longer than allowed, for its permit as for its answer', async () => {
     const { http, calls } = open(hang, { requestsPerSecond: 10 })
     const look: ReadCall = { ...list, lane: 'snapshot' }
     const slow = watch(calls.read(look, reader(400)))
@@ -473,7 +473,7 @@ describe('readers of the same thing', () => {
     expect(refused).toMatchObject({ tookMs: 0, error: throttled })
   })
 
-  test('whoever comes and goes: each is answered once and in time, and no call is made for nobody', async () => {
+  test('with any arrivals and departures each reader is answered once and in time, and no call is made without a reader', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(
@@ -595,7 +595,7 @@ describe('a write', () => {
     expect(http.sent).toHaveLength(1)
   })
 
-  test('whose latest moment is sooner than 2 s leaves by that', async () => {
+  test('leaves by `sendBy` if that is sooner than 2 s', async () => {
     const { http, calls } = open(ok)
     const sendBy = Date.now() + 1_999
     watch(calls.place(post, sendBy, [], nothing))
@@ -615,7 +615,7 @@ describe('a write', () => {
   })
 })
 
-describe('what comes before a placement', () => {
+describe('the callback before a placement', () => {
   /** Counts how often it is begun, and ends when it is told. */
   function hold() {
     const end = Promise.withResolvers<void>()
@@ -733,7 +733,7 @@ describe('a read', () => {
     for (const end of lefts) expect(end - (http.sent[0]?.at ?? 0)).toBeLessThanOrEqual(8_000)
   })
 
-  test('whose deadline has passed is not begun', async () => {
+  test('is not begun after its deadline', async () => {
     const { http, calls } = open(ok)
     await expect(calls.read(one, reader(0))).rejects.toMatchObject({ kind: 'no_answer', timedOut: true })
     expect(http.sent).toHaveLength(0)
@@ -1054,7 +1054,7 @@ describe('the place of a call that never left', () => {
     await expectAllFree(opened)
   })
 
-  test('is never lost, whatever becomes of the calls', async () => {
+  test('is never lost, with any outcome of the calls', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(
@@ -1209,7 +1209,7 @@ describe('the breaker', () => {
     }
   })
 
-  test('what was before it closed again does not count after', () => {
+  test('failures from before it closed do not count after', () => {
     const { breaker, wait, failTimes } = make()
     for (let i = 0; i < 30; i++) breaker.succeeded()
     failTimes(5)
@@ -1327,7 +1327,7 @@ describe('reads of a broker that is down', () => {
     expect(healed.value).not.toBeNull()
   })
 
-  test('are told when to come back', async () => {
+  test('get the time to come back', async () => {
     const { http, calls } = open(ok)
     await trip(calls, http)
     const read = watch(calls.read(one, reader()))
@@ -1399,7 +1399,7 @@ describe('reads of a broker that is down', () => {
   test.each([
     ['half open', 4_950],
     ['closed again', 4_200],
-  ])('what began before it opened says nothing of the broker as it is now, %s', async (_name, probedAt) => {
+  ])('a call that began before it opened says nothing about the broker now, %s', async (_name, probedAt) => {
     const { http, calls } = open(hang, { random: () => 0 })
     for (let i = 0; i < 8; i++) watch(calls.read({ ...list, path: `/${i}` }, reader()))
     await pass(100)
@@ -1478,7 +1478,7 @@ describe('reads of a broker that is down', () => {
 })
 
 describe('writes to a broker that is down', () => {
-  test('cancels are tried whatever the breakers say (D14)', async () => {
+  test('cancels are tried with open breakers (D14)', async () => {
     const { http, calls } = open(ok)
     await trip(calls, http)
     await tripWrites(calls, http)
@@ -1491,7 +1491,7 @@ describe('writes to a broker that is down', () => {
     expect(again.value).not.toBeNull()
   })
 
-  test('what a cancel has to read is read past the breaker too, and first', async () => {
+  test('the reads of a cancel pass the breaker too, and go first', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
     for (let i = 0; i < 30; i++) watch(calls.read({ ...list, path: `/lists/${i}` }, reader()))
     // Waits behind them: no cancel joins it there.
@@ -1516,7 +1516,7 @@ describe('writes to a broker that is down', () => {
     expect(repeated.value).not.toBeNull()
   })
 
-  test('what a cancel reads is not ended by the breaker while it waits', async () => {
+  test('the breaker does not end a waiting read of a cancel', async () => {
     const { http, calls } = open(ok, { requestsPerSecond: 10 })
     for (let i = 0; i < 8; i++) watch(calls.cancel(cancel, inSeconds(10), []))
     await pass(0)

@@ -130,7 +130,7 @@ function release(response: ServerResponse): void {
   response.writeHead(200, { 'content-type': 'application/json' }).end('{}')
 }
 
-describe('what is sent', () => {
+describe('the request', () => {
   test('a call goes to the base path with its query, its headers and its body as JSON', async () => {
     let body = ''
     const upstream = await serve((request, response) => {
@@ -258,7 +258,7 @@ describe('an answer', () => {
     expect((await open(upstream.url).read({ ...get, firstByteMs: 75 })).body).toEqual([])
   })
 
-  test('tells how long to wait by whichever form Retry-After has', async () => {
+  test('reads the wait from each form of Retry-After', async () => {
     const nowMs = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT')
     const cases: [string, number | null][] = [
       ['0', 0],
@@ -457,7 +457,7 @@ describe('it may have happened', () => {
     expect(failure).toMatchObject({ kind: 'no_answer', effect: 'unknown', timedOut: false, status: 201 })
   })
 
-  test.for([500, 502, 503, 504, 408])('when the status is %i, whatever the body', async (status) => {
+  test.for([500, 502, 503, 504, 408])('when the status is %i, with any body', async (status) => {
     const upstream = await serve(json(status, `{"error":"${answerSecret}"}`, { 'retry-after': '3' }))
     const failure = await failureOf(open(upstream.url).write(post))
     expect(failure).toMatchObject({ kind: 'failed', effect: 'unknown', status, retryAfterMs: 3_000, timedOut: false })
@@ -689,7 +689,7 @@ describe('connections', () => {
   })
 })
 
-test('each attempt is told to who listens, without headers or bodies', async () => {
+test('each attempt is published to subscribers, without headers or bodies', async () => {
   const statuses = [200, 503]
   const upstream = await serve((request, response) =>
     json(statuses[upstream.hits.length - 1] ?? 500, `"${answerSecret}"`)(request, response),

@@ -223,7 +223,7 @@ describe('an order behind a proxy', () => {
     expect(await posts(harness)).toBe(1)
   })
 
-  it('is looked for, and sent once, if the tunnel dies after the request', async () => {
+  it('is found by a lookup, and sent once, if the tunnel dies after the request', async () => {
     const { harness, proxy } = await startTrading()
     const input = limitBuy(harness)
     proxy.mode = { kind: 'dieAfterRequest' }
@@ -294,7 +294,7 @@ describe('the keys of an issuer', () => {
   })
 })
 
-describe('which addresses go through the proxy', () => {
+describe('the addresses that go through the proxy', () => {
   const proxy = (...bypass: string[]) => ({ url: { reveal: () => 'http://proxy' }, host: 'proxy', bypass })
 
   it.each([

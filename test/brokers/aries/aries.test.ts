@@ -352,7 +352,7 @@ const optionLeg: Body = {
 }
 
 describe('an order', () => {
-  it('of the example means the same here, field by field', async () => {
+  it('is mapped field by field, as in the example', async () => {
     const page = read('orders.list.page')
     answerer = (request) => ok(isHistory(request) ? { orders: [], nextCursor: 0 } : page)
     expect(await readOne(connect(), 'ORDER-20260309-0041')).toEqual(partlyFilled)
@@ -361,7 +361,7 @@ describe('an order', () => {
     ])
   })
 
-  it('of a name with a colon is named percent-encoded, by its account and its own name', async () => {
+  it('has a colon of its name percent-encoded in its id', async () => {
     for (const name of ['a:b', 'A.1', 'x_y-z', '2026:03:09-0041']) {
       answerer = serveLists({ active: [toRow(name, 5, { ordStatus: 'NEW' })] })
       const id = `aries:ACC-4471:${name.replaceAll(':', '%3A')}`
@@ -374,7 +374,7 @@ describe('an order', () => {
     await expect(connect().orders(keys, createScope())).rejects.toThrow(RangeError)
   })
 
-  it('of a single option is no share of what it is on, and tells its leg', async () => {
+  it('has no asset if it is a single option, and shows its leg', async () => {
     answerer = serveLists({ active: [toRow('opt', 5, { securityType: 'OPT', legs: [optionLeg] })] })
     expect(await readOne(connect(), 'opt')).toMatchObject({
       asset: null,
@@ -394,7 +394,7 @@ describe('an order', () => {
     })
   })
 
-  it('of a spread tells each leg, in long words and in short ones', async () => {
+  it('shows each leg of a spread, in long words and in short ones', async () => {
     const legs = [
       { ...optionLeg, side: 'B', putCall: 'P', symbol: 'KO', strikePrice: '62.5' },
       { ...optionLeg, side: 'S', putCall: 'C', ratioQty: '2' },
@@ -417,7 +417,7 @@ describe('an order', () => {
     ['FUT', 'UNKNOWN', true],
     [undefined, null, true],
     ['', null, true],
-  ])('whose securityType is %j is %j', async (word, securityType, hasAsset) => {
+  ])('maps securityType %j to %j', async (word, securityType, hasAsset) => {
     answerer = serveLists({ active: [toRow('a', 5, { securityType: word })] })
     const order = await readOne(connect(), 'a')
     expect([order.securityType, order.asset !== null]).toEqual([securityType, hasAsset])
@@ -430,7 +430,7 @@ describe('an order', () => {
     ['AT_THE_CLOSE', 'CLS', false],
     ['GTX', 'UNKNOWN', null],
     [undefined, 'UNKNOWN', null],
-  ])('whose timeInForce is %j is %s, extended hours %j', async (word, timeInForce, extendedHours) => {
+  ])('maps timeInForce %j to %s, extended hours %j', async (word, timeInForce, extendedHours) => {
     answerer = serveLists({ active: [toRow('a', 5, { timeInForce: word })] })
     expect(await readOne(connect(), 'a')).toMatchObject({ timeInForce, extendedHours })
   })
@@ -451,7 +451,7 @@ describe('an order', () => {
     ['DONE_FOR_DAY', 'ACCEPTED', 'OPEN'],
     ['CALCULATED', 'UNKNOWN', null],
     ['', 'UNKNOWN', null],
-  ])('whose ordStatus is %j is %s', async (word, status, state) => {
+  ])('maps ordStatus %j to %s', async (word, status, state) => {
     answerer = serveLists({ active: [toRow('a', 5, { ordStatus: word, qty: '40', cumQty: '15', leavesQty: '7' })] })
     expect(await readOne(connect(), 'a')).toMatchObject({
       status,
@@ -513,7 +513,7 @@ describe('the two lists', () => {
     }
   })
 
-  it('are asked with cursors to their ends, 500 rows a call', async () => {
+  it('are read with cursors to their ends, 500 rows per call', async () => {
     const active = Array.from({ length: 7 }, (_, index) => toRow(`a${index}`, index, { ordStatus: 'NEW' }))
     const history = Array.from({ length: 7 }, (_, index) => toRow(`h${index}`, 100 + index))
     answerer = serveLists({ active, history, cap: 3 })
@@ -524,7 +524,7 @@ describe('the two lists', () => {
     for (const { query } of requests) expect(query['limit']).toBe('500')
   })
 
-  it('whose cursor stands still, or is none, cannot be read, and are not asked for ever', async () => {
+  it('cannot be read if their cursor does not move or is malformed, and the reads end', async () => {
     for (const nextCursor of [7, -1, 1.5, 'next', undefined, {}, true]) {
       answerer = () => ok({ orders: [toRow('a', 5)], nextCursor })
       requests.length = 0
@@ -555,7 +555,7 @@ describe('the two lists', () => {
     ])
   })
 
-  it('are asked from the second below to the second above, in windows of at most 90 days that join', async () => {
+  it('are read from the second below to the second above, in adjoining windows of at most 90 days', async () => {
     const old = toRow('old', 0, { createdAt: daysAgo(299), updatedAt: daysAgo(299) })
     answerer = serveLists({ history: [old], openedAt: daysAgo(300) })
     expect(await readOne(connect(), 'old')).toMatchObject({ status: 'FILLED' })
@@ -577,7 +577,7 @@ describe('the two lists', () => {
     ])
   })
 
-  it('are looked through until the account was opened, and one that was opened lately takes one window', async () => {
+  it('are read back to the opening of the account, and a recent account takes one window', async () => {
     answerer = serveLists({ openedAt: daysAgo(200) })
     expect(await readOrders(connect(), 'none')).toEqual([null])
     expect(asked()).toEqual(['active', 'history', 'accounts', 'history', 'history'])
@@ -590,13 +590,13 @@ describe('the two lists', () => {
   it.each([
     ['later than orders that it has', daysAgo(10)],
     ['later than now', daysAgo(-400)],
-  ])('are looked through further where the account is said to have been opened %s', async (_, openedAt) => {
+  ])('are read further back if the account was opened %s', async (_, openedAt) => {
     const old = toRow('old', 0, { createdAt: daysAgo(300), updatedAt: daysAgo(300) })
     answerer = serveLists({ history: [toRow('new', 0, { createdAt: daysAgo(80) }), old], openedAt })
     expect(await readOne(connect(), 'old')).toMatchObject({ status: 'FILLED' })
   })
 
-  it('are not followed for ever where nobody says when the account was opened: then nothing is none', async () => {
+  it('end without a known opening of the account, and then prove no absence', async () => {
     for (const openedAt of [null, 'soon']) {
       answerer = serveLists({ openedAt })
       requests.length = 0
@@ -676,7 +676,7 @@ describe('the two lists', () => {
     expect(await readOne(broker, 'a')).toMatchObject({ status: 'ACCEPTED' })
   })
 
-  it('answer 100 orders of one account in two calls, wherever they are', async () => {
+  it('answer 100 orders of one account in two calls, in both lists', async () => {
     const active = Array.from({ length: 50 }, (_, index) => toRow(`a${index}`, index, { ordStatus: 'NEW' }))
     const history = Array.from({ length: 400 }, (_, index) => toRow(`h${index}`, 86_400 + index))
     answerer = serveLists({ active, history })
@@ -689,7 +689,7 @@ describe('the two lists', () => {
     expect(scope.tally).toMatchObject({ calls: 2, batched: 99 })
   })
 
-  it('of which only the active one is asked for what is open', async () => {
+  it('read only the active one for open orders', async () => {
     answerer = serveLists({
       active: [toRow('a', 5, { ordStatus: 'NEW' }), toRow('b', 6), toRow('c', 7, { ordStatus: 'PENDING_CANCEL' })],
       history: [toRow('d', 8)],
@@ -700,13 +700,13 @@ describe('the two lists', () => {
     expect(asked()).toEqual(['active'])
   })
 
-  it('that fail take their orders with them, and nobody else', async () => {
+  it('that fail fail their own orders only', async () => {
     const lists = serveLists({ active: [toRow('a', 5)] })
     answerer = (request) => (isHistory(request) ? { ...broken, headers: { 'retry-after': '30' } } : lists(request))
     expect(await readOrders(connect(), 'a', 'b')).toMatchObject([{ id: idOf('a') }, { kind: 'failed' }])
   })
 
-  it('are the other source for the second look of a search, all along', async () => {
+  it('are read from the other source in the second pass of a search', async () => {
     const active = Array.from({ length: 5 }, (_, index) => toRow(`a${index}`, index))
     answerer = serveLists({ active, cap: 2 })
     await scan(connect())
@@ -770,7 +770,7 @@ describe('accounts', () => {
     expect(requests).toMatchObject([{ path: '/v1/users/me/accounts', query: {}, authorization: 'Bearer access' }])
   })
 
-  it('none of which can be named are an error, and none at all are none', async () => {
+  it('without a usable id are an error, and an empty list is empty', async () => {
     answer(ok({ accounts: [{ id: 7 }, { fdid: '..' }] }), ok({ accounts: [] }))
     const broker = connect({ tradingId: 'fdid' })
     expect(await errorOf(broker.accounts(createScope()))).toMatchObject({
@@ -796,7 +796,7 @@ describe('the account that callers name', () => {
   }
 
   it.each(Object.keys(columns) as (keyof typeof columns)[])(
-    'is found under its %s, whatever the setting is, and the operator is told of the setting once',
+    'is found under its %s with any setting, and the operator gets one notice about the setting',
     async (column) => {
       for (const tradingId of ['id', 'fdid'] as const) {
         serve([
@@ -829,7 +829,7 @@ describe('the account that callers name', () => {
     expect(notices).toHaveLength(1)
   })
 
-  it('is under none of the ids: the operator is told once, and few calls are made', async () => {
+  it('is under another id: the operator gets one notice, and few calls are made', async () => {
     serve([{ ...others, created_at: daysAgo(200) }])
     const notices: string[] = []
     const broker = connect({ onNotice: (notice) => notices.push(notice) })
@@ -1215,7 +1215,7 @@ async function until(holds: () => boolean): Promise<void> {
 }
 
 describe('a token', () => {
-  it('is asked for once, when it is needed first, for all who need it, as the example has it', async () => {
+  it('is requested once, at its first use, for all callers, as in the example', async () => {
     const { tokens } = startTokens()
     expect(requests).toEqual([])
     answer(ok(read('token.issued')))
@@ -1247,7 +1247,7 @@ describe('a token', () => {
     expect(notices.slice(1)).toEqual(['access tokens can be obtained again'])
   })
 
-  it('is refreshed in the background before it expires, and nobody waits for it', async () => {
+  it('is refreshed in the background before it expires, without a waiting call', async () => {
     const { tokens, pass } = startTokens()
     answer(issued('access_1'), issued('access_2'))
     await tokens.current()
@@ -1344,14 +1344,14 @@ describe('a token', () => {
     expect(requests).toHaveLength(3)
   })
 
-  it('that somebody else keeps fresh is used as it is', async () => {
+  it('that another system refreshes is used as it is', async () => {
     const { tokens } = startTokens({ accessToken: 'access_given' })
     expect(await tokens.current()).toBe('access_given')
     expect(await tokens.renew('access_given')).toBeNull()
     expect(requests).toEqual([])
   })
 
-  it('whose answer is lost is asked for once more', async () => {
+  it('is requested once more if its answer is lost', async () => {
     const { tokens } = startTokens()
     answer('cut', issued('access_2'))
     expect(await tokens.current()).toBe('access_2')
@@ -1400,7 +1400,7 @@ describe('a token', () => {
     expect(await tokens.current()).toBe('access_2')
   })
 
-  it('is not asked for again before the time that the broker asked to wait', async () => {
+  it('is not requested again before the wait that the broker asked for', async () => {
     const { tokens, pass } = startTokens()
     answer({ ...refusal(429, 'RateLimited.limited'), headers: { 'retry-after': '30' } }, issued('access_2'))
     await errorOf(tokens.current())
@@ -1594,7 +1594,7 @@ describe('calls with a token', () => {
     expect(requests.filter(({ path }) => path === '/v1/orders')).toHaveLength(2)
   })
 
-  it('a placement is told what the broker said where no next token is to be had', async () => {
+  it("a placement keeps the broker's answer if no next token is available", async () => {
     for (const by of [credential, { accessToken: 'access_1' }]) {
       requests.length = 0
       answerer = (request) => (isToken(request) && tokenRequests().length === 1 ? issued('access_1') : unauthorized)
@@ -1626,7 +1626,7 @@ describe('calls with a token', () => {
     expect([begun, requests.length]).toEqual([0, 1])
   })
 
-  it('are ended by who made them while they wait for it, and by nobody else', async () => {
+  it('end only by their own reader while they wait for it', async () => {
     const gate = Promise.withResolvers<Reply>()
     answerer = (request) => (isToken(request) ? gate.promise : ok({ accounts: [] }))
     const broker = connect({ credential })
@@ -1664,7 +1664,7 @@ describe('a row that does not say when it came', () => {
     },
   )
 
-  it('is found again once it has left the active list, wherever it stood there', async () => {
+  it('is found again after it has left the active list, from any place in it', async () => {
     const broker = connect()
     answerer = serveLists({ active: [toRow('other', 60), toRow('wanted', 0, { ...timeless, ordStatus: 'NEW' })] })
     expect(await readOne(broker, 'wanted')).toMatchObject({ status: 'ACCEPTED' })
@@ -1672,7 +1672,7 @@ describe('a row that does not say when it came', () => {
     expect(await readOne(broker, 'wanted')).toMatchObject({ status: 'FILLED' })
   })
 
-  it('is not left out where it stands first on a page of the history', async () => {
+  it('is not left out if it is first on a page of the history', async () => {
     const history = Array.from({ length: 12 }, (_, index) => toRow(`o${index}`, index * 60))
     for (const index of [3, 6, 7]) {
       history[index] = { ...history[index], ...timeless, listedAt: secondsAgo(index * 60) }
@@ -1696,7 +1696,7 @@ describe('a row that does not say when it came', () => {
 
 describe('a row without a readable id', () => {
   it.each(['active', 'history'] as const)(
-    'in the %s list may be the one that is looked for: then nothing is none',
+    'in the %s list may be the wanted order, so that no absence is proven',
     async (list) => {
       for (const clOrdId of [undefined, null, '', '../x', {}]) {
         const rows = [toRow('a', 60), toRow('b', 70, { clOrdId })]
@@ -1712,7 +1712,7 @@ describe('a row without a readable id', () => {
 // ---- searches that have to end -----------------------------------------------------------------------------------------
 
 describe('a search', () => {
-  it('of an interval that ends long after now begins now', async () => {
+  it('begins now for an interval that ends in the far future', async () => {
     answerer = serveLists({ history: [toRow('a', 60)] })
     for (const submittedBefore of ['2999-01-01T00:00:00Z', '9999-12-31T23:59:59Z']) {
       requests.length = 0

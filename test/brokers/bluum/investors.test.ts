@@ -362,22 +362,22 @@ describe('one order', () => {
     expect(order.filledQuantity).toBe('18')
   })
 
-  it('is none where the broker knows none, or says that its id cannot be one', async () => {
+  it('is null if the broker has no such order, or says that the id is malformed', async () => {
     const broker = connect()
     answer(fail(404, 'BLUM-404-001', 'not_found_error'), fail(400, 'BLUM-400-003', 'invalid_request_error', 'order_id'))
     expect(await broker.orders([keyOf('ord_9')], createScope())).toEqual([null])
     expect(await broker.orders([keyOf(uuid)], createScope())).toEqual([null])
   })
 
-  it('of an account whose id is none there is refused as that', async () => {
+  it('is refused by the broker for an account with a malformed id', async () => {
     answer({ status: 400, body: read('errors')['BadRequest.bareUuid'] })
     const [error] = await connect().orders([keyOf(orderId, uuid)], createScope())
     expect(error).toMatchObject({ kind: 'refused', rejection: 'ACCOUNT_NOT_FOUND' })
   })
 })
 
-describe('an order whose account nobody names', () => {
-  it('is not asked for', async () => {
+describe('an order without a known account', () => {
+  it('is not read', async () => {
     const answers = await connect().orders([keyOf(orderId, null), keyOf('ord_2', null, true)], createScope())
     expect(answers).toEqual([expect.any(AccountNeeded), expect.any(AccountNeeded)])
     expect(requests).toEqual([])
@@ -400,7 +400,7 @@ describe('an order whose account nobody names', () => {
     expect(await broker.orders([keyOf(placed, null)], createScope())).toMatchObject([{ id: placed }])
   })
 
-  it('is read with whoever names the account, but takes no "none" from them', async () => {
+  it('is read with another key that names the account, but takes no absence from it', async () => {
     const broker = connect()
     answerBook([partlyFilled])
     expect(await broker.orders([keyOf(orderId, null), keyOf(orderId)], createScope())).toEqual([
@@ -412,7 +412,7 @@ describe('an order whose account nobody names', () => {
     expect(await broker.orders(wrong, createScope())).toEqual([expect.any(AccountNeeded), null])
   })
 
-  it('is read under the account that a record names, which is asked once', async () => {
+  it('is read under the account of its record, which is read once', async () => {
     answerBook([partlyFilled])
     const asked: string[] = []
     const broker = connect({
@@ -432,14 +432,14 @@ describe('an order whose account nobody names', () => {
     expect(asked).toEqual([orderId, 'ord_7', 'ord_8'])
   })
 
-  it('is not looked for where a record has it, once somebody names another account', async () => {
+  it('is not searched under its record if a key names another account', async () => {
     answerBook([partlyFilled])
     const broker = connect({ findAccount: async () => otherInvestor })
     expect(await broker.orders([keyOf(orderId, null)], createScope())).toEqual([null])
     expect(await broker.orders([keyOf(orderId)], createScope())).toEqual([partlyFilledOrder])
   })
 
-  it('is none where the account is known and the broker knows none in it', async () => {
+  it('is null if the account is known and the broker has no such order in it', async () => {
     const broker = connect()
     await readOne(broker, partlyFilled)
     answer(fail(404, 'BLUM-404-001', 'not_found_error'))
@@ -512,7 +512,7 @@ describe('lists', () => {
     expect(requests.map(({ query }) => query)).toMatchObject([{ status: word, symbol: 'KO', side: 'buy' }])
   })
 
-  it('of a group promises no row that is of another status', async () => {
+  it('returns no row of another status for a group', async () => {
     const rows = Array.from({ length: 100 }, (_, index) => toRow(`ord_${index}`, -index, { status: 'open' }))
     answerBook([...rows, toRow('ord_partial', -100, { status: 'partial' })])
     const page = await readPage(connect(), { statuses: ['ACCEPTED'], first: 100, wantsMore: true })
@@ -546,7 +546,7 @@ describe('lists', () => {
     ])
   })
 
-  it('what was given is not given again from another list, and nothing that is due is left out', async () => {
+  it('gives each order once across lists, and leaves out none', async () => {
     answerBook([
       toRow('ord_newer', 9),
       toRow('ord_given', 4, { submitted_at: timeOf(5) }),
@@ -574,7 +574,7 @@ describe('lists', () => {
     ['a bare UUID', { status: 400, body: read('errors')['BadRequest.bareUuid'] }, { rejection: 'ACCOUNT_NOT_FOUND' }],
     ['not ours', { status: 403, body: read('errors')['Forbidden.permissions'] }, { rejection: null, status: 403 }],
     ['no path', { status: 404, body: read('errors')['NotFound.endpoint'] }, { rejection: null, status: 404 }],
-  ])('of an account that is %s is refused', async (_, reply, expected) => {
+  ])('refuses an account that is %s', async (_, reply, expected) => {
     answerer = () => reply
     expect(await errorOf(readPage(connect()))).toMatchObject({ kind: 'refused', ...expected })
   })
@@ -604,13 +604,13 @@ describe('accounts', () => {
     expect(notices).toHaveLength(count > cap && cap < 100 ? 1 : 0)
   })
 
-  it('in a bare array that comes again whatever the offset are listed once', async () => {
+  it('are listed once if a bare array ignores the offset', async () => {
     answerer = () => ok(Array.from({ length: 30 }, (_, index) => ({ id: `inv_${index}` })))
     expect(await connect().accounts(createScope())).toHaveLength(30)
     expect(requests).toHaveLength(2)
   })
 
-  it('are the investors, whatever their state, and nothing else of them', async () => {
+  it('are the investors in any state, by id only', async () => {
     answer(ok(read('investors.list.two')))
     expect(await connect().accounts(createScope())).toEqual([investor, otherInvestor])
     expect(requests).toMatchObject([{ path: '/v1/investors', query: { limit: '100', offset: '0' } }])
@@ -818,7 +818,7 @@ const toCancel = (input: string): string => `cancelOrder(input: { ${input} }) {
   __typename orderId order { status } ... on CancelInvalid { problems { field code message } } }`
 
 describe('the graph', () => {
-  it('asks for the account of an order that nobody has named, and for nothing once it has', async () => {
+  it('needs the account of an unknown order, and no longer once it is known', async () => {
     answerBook([partlyFilled])
     const { run } = await startService()
     const unnamed = await run(`{ order(id: "${orderId}") { status } ordersByIds(ids: ["${orderId}"]) { status } }`)
@@ -856,7 +856,7 @@ describe('the graph', () => {
     expect(await run(`{ none: order(id: "ord_9", accountId: "${investor}") { id } }`)).toEqual({ data: { none: null } })
   })
 
-  it('says that an account is none', async () => {
+  it('says that an account does not exist', async () => {
     answerer = () => ({ status: 400, body: read('errors')['BadRequest.bareUuid'] })
     const { run } = await startService()
     const { errors } = await run(`{ orders(accountId: "${uuid}") { nodes { id } } }`)
@@ -888,7 +888,7 @@ describe('the graph', () => {
     })
   })
 
-  it('a cancel of an order whose account nobody knows asks for it', async () => {
+  it('a cancel of an order without a known account needs it', async () => {
     answerBook([partlyFilled])
     const { run } = await startService()
     const { data } = await run(`mutation { ${toCancel(`orderId: "${orderId}"`)} }`)
@@ -923,7 +923,7 @@ describe('the graph', () => {
     expect(data.cancelOrder).toMatchObject({ __typename: 'CancelConfirmed', order: { status: 'CANCELED' } })
   })
 
-  it('who names another account for a cancel at the same time takes nothing from who names the right one', async () => {
+  it('a cancel with another account at the same time does not disturb the right one', async () => {
     answerBook([partlyFilled])
     const { run } = await startService()
     const cancelIn = (account: string) =>
